@@ -1,0 +1,165 @@
+"""The energy score beside published measurements: ``python benchmarks/energy/ground_truth.py``."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import alexnet
+import mlperf_tiny
+import timeloop
+import transformer
+
+from compress.estimator import Cost, estimate, load
+from compress.estimator.fitting import Measurement, fit
+from compress.estimator.mapping import Loops, Words, search
+from compress.estimator.operating import voltage_law
+
+
+@dataclass(frozen=True)
+class Row:
+    """One check."""
+
+    check: str
+    estimated: float
+    published: float
+    unit: str
+
+    @property
+    def error(self) -> float:
+        return self.estimated / self.published - 1
+
+
+def chip_joules(cost: Cost) -> float:
+    """Energy without what lies outside the chip, which none of these measurements includes."""
+    return sum(joules for name, joules in cost.energy.items() if name not in ("dram", "flash"))
+
+
+def eyeriss_traffic() -> Iterator[Row]:
+    found = estimate(alexnet.model(), "eyeriss-v1", zeros=alexnet.zeros())
+    for layer in found.layers:
+        yield Row(layer.name, layer.cost.dram_bytes / 1e6, alexnet.MEASURED_DRAM_MB[layer.name], "MB")
+    yield Row("total", found.total.dram_bytes / 1e6, sum(alexnet.MEASURED_DRAM_MB.values()), "MB")
+
+
+def _eyeriss_energy(seconds: dict[str, float] | None) -> Iterator[Row]:
+    found = estimate(alexnet.model(), "eyeriss-v1", zeros=alexnet.zeros(), seconds=seconds)
+    for layer in found.layers:
+        yield Row(layer.name, chip_joules(layer.cost) * 1e3, alexnet.measured_joules(layer.name) * 1e3, "mJ")
+    total = sum(map(alexnet.measured_joules, alexnet.LAYERS))
+    yield Row("total", chip_joules(found.total) * 1e3, total * 1e3, "mJ")
+
+
+def eyeriss_energy() -> Iterator[Row]:
+    return _eyeriss_energy(None)
+
+
+def eyeriss_energy_at_measured_seconds() -> Iterator[Row]:
+    return _eyeriss_energy({name: ms * 1e-3 for name, ms in alexnet.MEASURED_MILLISECONDS.items()})
+
+
+def eyeriss_voltages() -> Iterator[Row]:
+    for point, published in (("1.0 V", 83.1), ("0.82 V", 122.8)):
+        total = estimate(alexnet.model(), load("eyeriss-v1").at(point), zeros=alexnet.zeros()).total
+        yield Row(point, total.macs / chip_joules(total) / 1e9, published, "GMACS/W")
+
+
+def _law(low: str, high: str, volts: tuple[float, float], fitted_on: str) -> Iterator[Row]:
+    """Fit L on one network's two points; predict the others' second point from their first."""
+    measured = mlperf_tiny.MEASURED | mlperf_tiny.RECALLED
+    first, second = (
+        {name: (v, 1 / rate, uj) for name, (uj, rate) in measured[key].items()}
+        for v, key in zip(volts, (low, high), strict=True)
+    )
+    _, leaking = voltage_law(first[fitted_on], second[fitted_on])
+    for name in first:
+        v, t, uj = first[name]
+        a = (uj - leaking * v * t) / v**2
+        v, t, uj = second[name]
+        if name != fitted_on:
+            yield Row(name, a * v**2 + leaking * v * t, uj, "uJ")
+
+
+def gap9_voltages() -> Iterator[Row]:
+    return _law("gap9 0.65 V", "gap9 0.8 V", (0.65, 0.8), "ic")
+
+
+def ndp9120_voltages() -> Iterator[Row]:
+    return _law("ndp9120 0.9 V", "ndp9120 1.1 V", (0.9, 1.1), "kws")
+
+
+def boards() -> Iterator[Row]:
+    for key, networks in (mlperf_tiny.MEASURED | mlperf_tiny.RECALLED).items():
+        hardware, _, point = key.partition(" ")
+        profile = load(hardware).at(point) if point else load(hardware)
+        for name, (microjoules, _) in networks.items():
+            total = estimate(mlperf_tiny.NETWORKS[name](), profile).total
+            yield Row(f"{key} {name}", chip_joules(total) * 1e6, microjoules, "uJ")
+
+
+def refitted_boards() -> Iterator[Row]:
+    """What `fit` makes of the same measurements without being told the profile's own numbers."""
+    for key in ("stm32u575", "stm32l4r5"):
+        data = mlperf_tiny.MEASURED[key].items()
+        taken = [Measurement(mlperf_tiny.NETWORKS[n](), uj * 1e-6, 1 / rate) for n, (uj, rate) in data]
+        for (name, (uj, _)), error in zip(data, fit(load(key), taken).energy_errors, strict=True):
+            yield Row(f"{key} {name}", uj * (1 + error), uj, "uJ")
+
+
+def timeloop_designs() -> Iterator[Row]:
+    for design in timeloop.DESIGNS:
+        yield Row(design.name, design.words(), design.published, "words")
+
+
+def h200_bert() -> Iterator[Row]:
+    """The profile was fitted to these runs: what is checked is that a whole graph still tells the ratio."""
+    joules = {kind: estimate(transformer.bert_layer(kind), "h200").total for kind in ("int8", "float16")}
+    ratio = joules["int8"].energy_joules / joules["float16"].energy_joules
+    yield Row("int8 over fp16", ratio, 102.3 / 121.0, "")
+
+
+def resnet18_time() -> Iterator[Row]:
+    """ZigZag 3.9.1 took 299 s for a ResNet-18's layers on the machine where the facts were gathered."""
+    stages = [(64, 56), (128, 28), (256, 14), (512, 7)]
+    nests = [Loops(m=64, c=3, out=(112, 112), kernel=(7, 7), stride=(2, 2))]
+    for channels, size in stages:
+        nests += [Loops(m=channels, c=channels, out=(size, size), kernel=(3, 3))] * 4
+    search.cache_clear()
+    start = time.perf_counter()
+    for loops in nests:
+        search(loops, Words(1, 1, 1), Words(1, 1, 1), 102_400)
+    yield Row("17 convolutions", time.perf_counter() - start, 299.0, "s")
+
+
+CHECKS: dict[str, Callable[[], Iterator[Row]]] = {
+    "Eyeriss, AlexNet, DRAM": eyeriss_traffic,
+    "Eyeriss, AlexNet, energy": eyeriss_energy,
+    "Eyeriss, AlexNet, energy at measured seconds": eyeriss_energy_at_measured_seconds,
+    "Eyeriss, efficiency by voltage": eyeriss_voltages,
+    "GAP9, 0.8 V from 0.65 V, L fitted on image classification": gap9_voltages,
+    "NDP9120, 1.1 V (recalled) from 0.9 V, L fitted on keyword spotting": ndp9120_voltages,
+    "MLPerf Tiny, profiles as shipped": boards,
+    "MLPerf Tiny, fitted anew": refitted_boards,
+    "Timeloop, published designs, DRAM": timeloop_designs,
+    "H200, BERT": h200_bert,
+    "Time of the tile search, against ZigZag": resnet18_time,
+}
+
+
+def main() -> None:
+    for title, check in CHECKS.items():
+        start = time.perf_counter()
+        rows = list(check())
+        seconds = time.perf_counter() - start
+        mean = statistics.fmean(abs(row.error) for row in rows)
+        print(f"\n{title}: mean error {mean:.1%} ({seconds:.2f} s)")
+        for row in rows:
+            print(
+                f"  {row.check:24} {row.estimated:12.5g} {row.published:12.5g} {row.unit:8} {row.error:+7.1%}"
+            )
+
+
+if __name__ == "__main__":
+    main()

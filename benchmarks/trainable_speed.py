@@ -1,0 +1,136 @@
+"""Print what training the graph costs over training the module it came from.
+
+``python benchmarks/trainable_speed.py [resnet] [bert] [llama]``: forward and backward of the same
+batch through a torch module and through its exported graph, taking turns in one process, one thread.
+The ratio is that of the medians.
+"""
+
+from __future__ import annotations
+
+import itertools
+import statistics
+import sys
+import time
+import warnings
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from compress.graph.trainable import Trainable
+from compress.source import load
+
+GOAL = 1.3
+ROUNDS = 15
+
+
+class Block(nn.Module):
+    """Two convolutions with a shortcut."""
+
+    def __init__(self, inner: int, outer: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inner, outer, 3, outer // inner, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outer)
+        self.conv2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outer)
+        self.short = nn.Identity() if inner == outer else nn.Conv2d(inner, outer, 1, 2, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
+        return torch.relu(y + self.short(x))
+
+
+class ResNet20(nn.Module):
+    """The residual network for small images of He et al. 2015, 20 layers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
+        widths = [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
+        self.blocks = nn.Sequential(*(Block(a, b) for a, b in itertools.pairwise(widths)))
+        self.head = nn.Linear(64, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
+
+
+def resnet() -> tuple[nn.Module, dict[str, np.ndarray]]:
+    """ResNet-20 on 32 images of 32 x 32."""
+    return ResNet20(), {"x": np.random.default_rng(0).normal(size=(32, 3, 32, 32)).astype(np.float32)}
+
+
+def bert() -> tuple[nn.Module, dict[str, np.ndarray]]:
+    """BERT of 4 layers and width 256 on 8 sentences of 64 tokens."""
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig(
+        hidden_size=256,
+        num_hidden_layers=4,
+        num_attention_heads=4,
+        intermediate_size=1024,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+        attn_implementation="eager",
+    )
+    ids = np.random.default_rng(0).integers(0, 30000, (8, 64))
+    return BertModel(config, add_pooling_layer=False), {"input_ids": ids}
+
+
+def llama() -> tuple[nn.Module, dict[str, np.ndarray]]:
+    """Llama of 4 layers and width 256 on 4 texts of 64 tokens."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=8000,
+        hidden_size=256,
+        num_hidden_layers=4,
+        num_attention_heads=8,
+        num_key_value_heads=2,
+        intermediate_size=704,
+        use_cache=False,
+        attn_implementation="eager",
+    )
+    return LlamaForCausalLM(config), {"input_ids": np.random.default_rng(0).integers(0, 8000, (4, 64))}
+
+
+def measure(build: Callable[[], tuple[nn.Module, dict[str, np.ndarray]]]) -> tuple[float, float]:
+    """Return the median seconds of a training step of the module, and of its graph."""
+    torch.manual_seed(0)
+    module, feeds = build()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        graph = Trainable(load(module, example_inputs=feeds).ir)
+    module.train()
+    graph.train()
+    tensors = {name: torch.from_numpy(array) for name, array in feeds.items()}
+
+    def first(result: object) -> Tensor:
+        return result if isinstance(result, Tensor) else result[0]  # type: ignore[index,no-any-return]
+
+    runs = {
+        "module": (module, lambda: first(module(**tensors))),
+        "graph": (graph, lambda: first(graph(tensors))),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(ROUNDS):
+        for name, (owner, run) in runs.items():
+            owner.zero_grad(set_to_none=True)
+            start = time.perf_counter()
+            run().square().mean().backward()
+            seconds[name].append(time.perf_counter() - start)
+    return statistics.median(seconds["module"]), statistics.median(seconds["graph"])
+
+
+def main() -> None:
+    """Measure what the command line names, or everything."""
+    torch.set_num_threads(1)
+    builders = {"resnet": resnet, "bert": bert, "llama": llama}
+    print(f"{'':8} {'torch ms':>9} {'graph ms':>9} {'ratio':>6}   goal {GOAL}")
+    for name in sys.argv[1:] or builders:
+        module, graph = measure(builders[name])
+        print(f"{name:8} {module * 1e3:9.1f} {graph * 1e3:9.1f} {graph / module:6.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

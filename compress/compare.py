@@ -1,0 +1,324 @@
+"""What a variant of a model loses and gains, and why: the diagnosis of ``compress compare``.
+
+Works on any two ONNX files with the same inputs and outputs, whoever made them. Layers are found in
+both by the names of their values.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import onnx_ir as ir
+from pydantic import BaseModel, ConfigDict
+
+from compress.errors import DataError, InputError, ModelError
+from compress.estimator.workload import Reader
+from compress.evaluate import Run, agreement, decibels, latency, single
+from compress.graph import noise, regions, sites
+from compress.graph.kernels import Finding, as_run, slow, unfused
+from compress.graph.layers import array, layers
+from compress.graph.shapes import bind, describe, runtime_errors
+from compress.model import Model, session
+from compress.results import Agreement, Latency, Results
+from compress.source import load
+
+if TYPE_CHECKING:
+    from compress.data import Data, Feeds
+
+MOST_BATCHES = 4
+"""Batches of data that the comparison reads."""
+TIMED_RUNS = 20
+OUTLIER = 20.0
+"""A feature this many times the median feature's magnitude takes the steps of the others."""
+NEGLIGIBLE = 1e-10
+"""Noise over signal of float32 arithmetic in another order."""
+Cause = Literal["saturation", "range", "outlier channel", "activations", "weights", "unknown", "none"]
+"""What a layer's noise comes from: sums that saturate in the integer kernel; values outside of a
+quantizer's range; a range that one feature stretches for all; rounding of activations; rounding of
+weights; something that was not measured, such as a changed float weight or amplified noise of its
+input; nothing."""
+
+MENDABLE: tuple[Cause, ...] = ("saturation", "range", "outlier channel", "activations", "weights")
+"""Causes that something can be done about in the layer itself."""
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class LayerNoise(_Frozen):
+    """How far one layer's output is from the original's."""
+
+    name: str
+    op_type: str
+    snr_db: float
+    """Signal over noise of its output, the noise of all layers before it included."""
+    added: float
+    """Noise over signal at its output, less that at its inputs: the layer's own share."""
+    cause: Cause
+    clipped: float | None
+    """Share of the original's values outside of the range of its quantizers; None without quantizers."""
+    saturation: float
+    """The part of `added` that integer kernels alone cause, if it is most of it; else 0."""
+    outlier: float | None
+    """Magnitude of the largest feature of what its quantizers read over the median feature's."""
+
+
+class Comparison(_Frozen):
+    """Everything found out about a variant."""
+
+    schema_version: Literal[1] = 1
+    original: str
+    variant: str
+    data: str
+    """Where the inputs came from: a function's name, or random numbers."""
+    batches: int
+    agreement: Agreement
+    layers: list[LayerNoise]
+    """In the original's order."""
+    not_found: list[str]
+    """Layers of the original that have no counterpart under their value names."""
+    weight_bytes: tuple[int, int]
+    """Of the original and of the variant, as stored."""
+    quantized_macs: float
+    """Share of the variant's multiply-accumulates that integer kernels can do."""
+    quantized_weights: float
+    """Share of the original's weight bytes that the variant stores in fewer bits."""
+    still_float: dict[str, str]
+    """Layers whose weight is float32 in the variant, with the reason if one is known."""
+    latency: Latency
+    """Of one sample: the variant, timed in turn with the original."""
+    unfused: list[Finding]
+    slow: list[Finding]
+
+    @property
+    def worst(self) -> LayerNoise | None:
+        """The layer that adds most noise of a known cause, else of an unknown one; None if none adds any.
+
+        A product of two activations amplifies their noise: what to mend is where the noise arises.
+        """
+        worst = max(self.layers, key=lambda layer: (layer.cause in MENDABLE, layer.added), default=None)
+        return worst if worst is not None and worst.added > 0 else None
+
+
+def compare(
+    original: str | os.PathLike[str],
+    variant: str | os.PathLike[str],
+    data: Data | None = None,
+    *,
+    described: str = "",
+) -> Comparison:
+    """Compare two ONNX files.
+
+    Args:
+        original: path of the original.
+        variant: path of the variant.
+        data: batches for the inputs; random numbers of the right type if left out.
+        described: what the comparison calls `data`.
+
+    Raises:
+        ModelError: a file cannot be read, or inputs and outputs of the two differ.
+        DataError: the data do not fit the inputs.
+        PassError: the variant's outputs are not finite.
+    """
+    ours, theirs = _open(variant), _open(original)
+    _check_same_interface(theirs, ours)
+    feeds = _feeds(theirs, data)
+    run, reference = _runner(variant), _runner(original)
+    agreed = agreement(run, reference, feeds)
+    found, not_found = sites.sites(theirs.graph, ours.graph)
+    measured = noise.measure(theirs, ours, found, feeds)
+    still_float, quantized_weights = _weights(theirs, ours, Path(variant))
+    optimized = as_run(variant).graph
+    return Comparison(
+        original=os.fspath(original),
+        variant=os.fspath(variant),
+        data=described if data is not None else "random numbers",
+        batches=len(feeds),
+        agreement=agreed,
+        layers=[_layer(site, measured) for site in found],
+        not_found=not_found,
+        weight_bytes=(theirs.weight_bytes, ours.weight_bytes),
+        quantized_macs=_quantized_macs(ours, feeds[0]),
+        quantized_weights=quantized_weights,
+        still_float=still_float,
+        latency=_latency(theirs, run, reference, feeds[0]),
+        unfused=unfused(optimized),
+        slow=slow(optimized),
+    )
+
+
+def _open(path: str | os.PathLike[str]) -> Model:
+    if Path(path).suffix != ".onnx":
+        raise ModelError(f"{os.fspath(path)}: compare takes two .onnx files")
+    return load(path)
+
+
+def _check_same_interface(original: Model, variant: Model) -> None:
+    """Refuse two models that cannot be run on the same inputs, or whose outputs mean different things."""
+    for what in ("inputs", "outputs"):
+        theirs, ours = (
+            {value.name or "": value for value in getattr(model.graph, what)} for model in (original, variant)
+        )
+        if list(theirs) != list(ours):
+            raise ModelError(
+                f"the {what} differ: {', '.join(theirs)} in the original, {', '.join(ours)} in the variant"
+            )
+        for name, value in theirs.items():
+            if value.dtype != ours[name].dtype or _rank(value) != _rank(ours[name]):
+                raise ModelError(
+                    f"{what[:-1]} {name!r} differs: {_type(value)} in the original, "
+                    f"{_type(ours[name])} in the variant"
+                )
+
+
+def _rank(value: ir.Value) -> int | None:
+    return None if value.shape is None else len(value.shape)
+
+
+def _type(value: ir.Value) -> str:
+    return f"{value.dtype}{'' if value.shape is None else value.shape}"
+
+
+def _feeds(model: Model, data: Data | None) -> list[Feeds]:
+    """Return the first batches of the data, or one of random numbers."""
+    if data is None:
+        return [random_feeds(model)]
+    batches = data.limited(MOST_BATCHES).batches(model.graph.inputs)
+    return [feeds for feeds, _ in batches]
+
+
+def random_feeds(model: Model) -> Feeds:
+    """Return one sample of normally distributed floats; integers below the size of the table they index.
+
+    Integers that index no table directly, such as masks, are 0 or 1.
+
+    Raises:
+        ModelError: an input has no rank.
+    """
+    rng = np.random.default_rng(0)
+    readers = {value.name: value.consumers() for value in model.graph.inputs}
+    feeds: Feeds = {}
+    for name, info in bind(model.ir, {}).items():
+        kind = info.dtype.numpy()
+        if kind.kind == "f":
+            feeds[name] = rng.standard_normal(info.shape).astype(kind)
+            continue
+        tables = [node.inputs[0] for node in readers[name] if node.op_type == "Gather"]
+        rows = [len(array(table)) for table in tables if table is not None and table.is_initializer()]
+        feeds[name] = rng.integers(0, min(rows, default=2), info.shape).astype(kind)
+    return feeds
+
+
+def _runner(path: str | os.PathLike[str]) -> Run:
+    """Return a function that runs a file; a refusal of the runtime is the data's fault."""
+    opened = session(path)
+
+    def run(feeds: Feeds) -> list[np.ndarray]:
+        try:
+            outputs: list[np.ndarray] = opened.run(None, feeds)
+        except runtime_errors() as error:
+            first = str(error).strip().splitlines()[0]
+            raise DataError(f"{os.fspath(path)} cannot run on these inputs: {first}") from error
+        return outputs
+
+    return run
+
+
+def _layer(site: sites.Site, measured: noise.Noise) -> LayerNoise:
+    """Put together what was measured at one layer."""
+    sums = measured.pairs[site.output]
+    inputs = [measured.pairs[pair] for pair in site.inputs]
+    added = _own(sums.ratio, [each.ratio for each in inputs])
+    plain = _own(sums.plain_ratio, [each.plain_ratio for each in inputs])
+    # Values near a rounding boundary fall either way, so noise alone differs a little as well.
+    saturation = added - plain if added - plain > added / 2 and site.is_integer else 0.0
+    spreads = [measured.spreads[site.name, name] for name in site.quantizers]
+    return LayerNoise(
+        name=site.name,
+        op_type=site.op_type,
+        snr_db=decibels(sums.signal, sums.noise),
+        added=added,
+        cause=_cause(added, saturation, site.weight_rounding, spreads),
+        clipped=max((each.clipped_share for each in spreads), default=None),
+        saturation=saturation,
+        outlier=max((each.outlier for each in spreads), default=None),
+    )
+
+
+def _own(output: float, inputs: Sequence[float]) -> float:
+    """Return noise over signal at an output less that of its inputs, which add up in a product."""
+    carried = math.fsum(inputs)
+    return max(output - carried, 0.0) if math.isfinite(carried) else 0.0
+
+
+def _cause(added: float, saturation: float, weights: float, spreads: Sequence[noise.Spread]) -> Cause:
+    """Name the largest source of a layer's own noise, all as noise over signal where they arise."""
+    if added < NEGLIGIBLE:
+        return "none"
+    stretched = any(each.outlier >= OUTLIER for each in spreads)
+    sources: dict[Cause, float] = {
+        "saturation": saturation,
+        "range": sum(each.clipping_ratio for each in spreads),
+        "outlier channel" if stretched else "activations": sum(each.rounding_ratio for each in spreads),
+        "weights": weights,
+    }
+    largest = max(sources, key=lambda cause: sources[cause])
+    return largest if sources[largest] >= NEGLIGIBLE else "unknown"
+
+
+def _weights(original: Model, variant: Model, path: Path) -> tuple[dict[str, str], float]:
+    """Return layers whose weight stays float32, with the reason, and the share of bytes of the others."""
+    float_values = {
+        value.name for layer in layers(variant.graph) for value in sites.chain(layer.node.outputs[0])
+    }
+    known = _reasons(original, variant, path)
+    still: dict[str, str] = {}
+    total = quantized = 0
+    for layer in layers(original.graph):
+        names = {value.name for value in sites.chain(layer.node.outputs[0])}
+        total += layer.array.nbytes
+        if names & float_values:
+            still[layer.name] = known.get(layer.name, "")
+        else:
+            quantized += layer.array.nbytes
+    return still, quantized / total if total else 0.0
+
+
+def _reasons(original: Model, variant: Model, path: Path) -> dict[str, str]:
+    """Return why layers were skipped: what the run that made the variant wrote, or what the graph tells."""
+    recorded = path.parent.parent / "results.json"
+    if recorded.is_file():
+        try:
+            results = Results.load(recorded)
+        except InputError:  # another program's file of that name
+            return {}
+        for each in results.variants:
+            if (recorded.parent / each.path).resolve() == path.resolve():
+                return {change.layer: change.skipped for change in each.changes if change.skipped}
+    if any(node.op_type == "QuantizeLinear" for node in variant.graph):
+        return regions.find(original.graph, lambda layer: True).skipped
+    return {}
+
+
+def _quantized_macs(variant: Model, feeds: Feeds) -> float:
+    """Return the share of multiply-accumulates whose operands are both integers."""
+    known = describe(variant.ir, {name: array.shape for name, array in feeds.items()})
+    work = Reader(variant.ir, known).layers()
+    total = sum(layer.macs for layer in work)
+    return sum(layer.macs for layer in work if layer.number.kind == "int") / total if total else 0.0
+
+
+def _latency(original: Model, run: Run, reference: Run, feeds: Feeds) -> Latency:
+    """Time one sample: the first row of inputs whose batch size is open."""
+    batched = [
+        value.name or ""
+        for value in original.graph.inputs
+        if value.shape and not isinstance(value.shape[0], int)
+    ]
+    return latency(run, reference, single(feeds, batched), TIMED_RUNS)

@@ -1,0 +1,34 @@
+"""What this machine's processor can do with 8-bit integers."""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+
+VNNI_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
+"""Flags of x86 instructions that sum 8-bit products in 32 bits; without them the sums saturate at 16."""
+
+
+@cache
+def flags() -> frozenset[str]:
+    """Return the processor's feature flags as Linux lists them; empty where nothing tells."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(value.split())
+    return frozenset()
+
+
+def saturates() -> bool:
+    """Tell whether 8-bit activations times 8-bit weights may saturate here, as on x86 without VNNI.
+
+    A machine whose flags cannot be read is taken for one that saturates.
+    """
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return False
+    return not flags() & VNNI_FLAGS

@@ -1,0 +1,119 @@
+"""Calibration and evaluation data: batches that can be read more than once, checked as they pass."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from compress.errors import DataError, blame, did_you_mean
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+Feeds: TypeAlias = dict[str, np.ndarray]
+"""Arrays by input name."""
+Source: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]]
+"""A list of batches, or a function that returns an iterator of them. A batch is ``{input: array}``,
+or ``(inputs, labels)``; with one input the array alone will do."""
+
+_END = object()
+
+
+class Data:
+    """Batches for a model's inputs, read afresh by every loop over them.
+
+    Args:
+        source: a list of batches, or a function that starts a new iteration. A one-shot iterator
+            is refused: passes read data more than once.
+        kind: "calibration" or "evaluation", for messages.
+    """
+
+    def __init__(self, source: Source, kind: str = "calibration") -> None:
+        if isinstance(source, Iterator):
+            raise DataError(
+                f"{kind} data: a generator can be read only once; give a list of batches or the function"
+            )
+        self.source = source
+        self.kind = kind
+
+    def batches(self, inputs: Iterable[ir.Value]) -> Iterator[tuple[Feeds, Any]]:
+        """Yield ``(feeds, labels)``, checked against the model's `inputs`; labels may be None.
+
+        Raises:
+            DataError: a batch misses an input, has an unknown one, a wrong rank, size or type, or
+                holds a value that is not finite. The message names batch and input.
+        """
+        expected = {value.name or "": value for value in inputs}
+        batch_number = -1
+        for batch_number, (raw, labels) in enumerate(self.raw()):
+            yield _checked(raw, expected, f"{self.kind} data, batch {batch_number}"), labels
+        if batch_number < 0:
+            raise DataError(f"{self.kind} data: there are no batches")
+
+    def first(self, inputs: Iterable[ir.Value]) -> Feeds:
+        """Return the feeds of the first batch."""
+        return next(self.batches(inputs))[0]
+
+    def limited(self, count: int) -> Data:
+        """Return the same data, stopped after `count` batches."""
+        return Data(lambda: itertools.islice(self._start(), count), self.kind)
+
+    def raw(self) -> Iterator[tuple[Any, Any]]:
+        """Yield ``(inputs, labels)`` as the source gives them, unchecked; labels may be None."""
+        with blame(f"{self.kind} data", DataError):
+            batches = iter(self._start())
+        while True:
+            with blame(f"{self.kind} data", DataError):
+                batch = next(batches, _END)
+            if batch is _END:
+                return
+            yield batch if isinstance(batch, tuple) and len(batch) == 2 else (batch, None)
+
+    def _start(self) -> Iterable[Any]:
+        return self.source() if callable(self.source) else self.source
+
+
+def _checked(raw: Any, expected: dict[str, ir.Value], where: str) -> Feeds:
+    if not isinstance(raw, Mapping):
+        if len(expected) != 1:
+            raise DataError(
+                f"{where}: the model has inputs {sorted(expected)}; give a dict of arrays by name"
+            )
+        raw = {next(iter(expected)): raw}
+    for name in raw:
+        if name not in expected:
+            raise DataError(f"{where}: the model has no input {name!r}{did_you_mean(name, expected)}")
+    missing = expected.keys() - raw.keys()
+    if missing:
+        raise DataError(f"{where}: input {min(missing)!r} is missing")
+    return {name: _array(raw[name], value, f"{where}, input {name!r}") for name, value in expected.items()}
+
+
+def as_array(raw: Any) -> np.ndarray:
+    """Return a batch's array, list or torch tensor (on any device, with a gradient or not) as an array."""
+    return np.asarray(raw.detach().cpu() if hasattr(raw, "detach") else raw)
+
+
+def _array(raw: Any, value: ir.Value, where: str) -> np.ndarray:
+    array = as_array(raw)
+    if value.dtype is not None:
+        wanted = value.dtype.numpy()
+        if array.dtype != wanted:
+            if not np.can_cast(array.dtype, wanted, "same_kind"):
+                raise DataError(f"{where}: type {array.dtype} where the model takes {wanted}")
+            with np.errstate(over="ignore"):  # what becomes infinite is refused below
+                array = array.astype(wanted)
+    if value.shape is not None:
+        sizes = tuple(dim if isinstance(dim, int) else None for dim in value.shape)
+        fits = len(sizes) == array.ndim and all(
+            want in (None, have) for want, have in zip(sizes, array.shape, strict=True)
+        )
+        if not fits:
+            shown = "x".join("?" if size is None else str(size) for size in sizes)
+            raise DataError(f"{where}: shape {'x'.join(map(str, array.shape))} where the model takes {shown}")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise DataError(f"{where}: holds NaN or infinite values")
+    return array

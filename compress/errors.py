@@ -1,0 +1,94 @@
+"""Every error the toolkit raises on purpose.
+
+::
+
+    CompressError                 exit 1   something failed
+    ├── InputError                exit 2   what the user gave cannot be used
+    │   ├── RecipeError                    the recipe, with file:line:column
+    │   ├── ModelError                     a model file or module
+    │   ├── DataError                      calibration or evaluation data
+    │   ├── HardwareError                  a hardware profile
+    │   └── TrustError                     code that the user has not said to trust
+    ├── PassError                 exit 1   a pass could not do its work
+    ├── StoreError                exit 1   results could not be written
+    └── LimitError                exit 3   a stated limit was not met
+
+Messages say what is wrong, where, and what to do next; the command line prints
+them without a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+import traceback
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import ClassVar
+
+
+class CompressError(Exception):
+    """Base of all errors raised on purpose; `exit_code` is what the command line returns."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class InputError(CompressError):
+    """What the user gave cannot be used."""
+
+    exit_code = 2
+
+
+class RecipeError(InputError):
+    """A recipe is wrong; the message begins with ``file:line:column``."""
+
+
+class ModelError(InputError):
+    """A model file or module cannot be read, or is not valid."""
+
+
+class DataError(InputError):
+    """Calibration or evaluation data do not fit the model, or hold values that are not finite."""
+
+
+class HardwareError(InputError):
+    """A hardware profile does not exist or is not valid."""
+
+
+class TrustError(InputError):
+    """Running code named by the input needs the user's explicit trust."""
+
+
+class PassError(CompressError):
+    """A pass could not do its work."""
+
+
+class StoreError(CompressError):
+    """A result could not be written or read back."""
+
+
+class LimitError(CompressError):
+    """A limit that the recipe states was not met."""
+
+    exit_code = 3
+
+
+@contextmanager
+def blame(what: str, kind: type[CompressError]) -> Iterator[None]:
+    """Turn whatever the user's own code raises into an error of `kind` that names `what` and the line."""
+    try:
+        yield
+    except CompressError:
+        raise
+    except Exception as error:  # the code is not ours: it may raise anything
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{place.filename}:{place.lineno}"
+        raise kind(f"{what}: {type(error).__name__}: {error} ({where})") from error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``"; did you mean 'x'?"`` for the closest known name, or the list of them."""
+    choices = sorted(known)
+    close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; known: {', '.join(choices)}" if choices else ""

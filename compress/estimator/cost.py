@@ -1,0 +1,263 @@
+"""Joules, bytes and seconds of one layer; costs add."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from compress.estimator.hardware import Quantity
+from compress.estimator.mapping import Passes, Words, search, whole_maps
+
+if TYPE_CHECKING:
+    from compress.estimator.hardware import Array, Events, Format, Memory, Profile
+    from compress.estimator.mapping import Loops
+    from compress.estimator.workload import Layer, Operand
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Cost of a layer or of a network; ``cost + cost`` and ``sum(costs, Cost())`` add."""
+
+    energy: Mapping[str, float] = field(default_factory=dict)
+    """Joules by component: compute, each memory, static."""
+    energy_low: float = 0.0
+    """Joules if every number of the profile is at its low end; ends add as if they moved together."""
+    energy_high: float = 0.0
+    bytes_moved: Mapping[str, float] = field(default_factory=dict)
+    """Bytes between each memory and the next one inward."""
+    dram_bytes: float = 0.0
+    """Bytes to and from memory outside the chip; 0 where the hardware has none."""
+    macs: int = 0
+    seconds: float = 0.0
+
+    @property
+    def energy_joules(self) -> float:
+        """Sum over the components."""
+        return sum(self.energy.values())
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(
+            _add(self.energy, other.energy),
+            self.energy_low + other.energy_low,
+            self.energy_high + other.energy_high,
+            _add(self.bytes_moved, other.bytes_moved),
+            self.dram_bytes + other.dram_bytes,
+            self.macs + other.macs,
+            self.seconds + other.seconds,
+        )
+
+
+class Ranged(Protocol):
+    """A cost, or a score of a run's results."""
+
+    @property
+    def energy_low(self) -> float:
+        """Joules at the low end."""
+
+    @property
+    def energy_high(self) -> float:
+        """Joules at the high end."""
+
+
+def distinguishable(one: Ranged, other: Ranged) -> bool:
+    """Tell whether two energies differ beyond their uncertainty: their ranges do not overlap."""
+    return one.energy_high < other.energy_low or other.energy_high < one.energy_low
+
+
+def _add(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, float]:
+    return {key: left.get(key, 0.0) + right.get(key, 0.0) for key in {**left, **right}}
+
+
+def cost(
+    layer: Layer, profile: Profile, homes: Mapping[str, int], measured_seconds: float | None = None
+) -> tuple[Cost, str]:
+    """Return the cost of one layer and what bounds it: compute, vector or a memory's name.
+
+    Args:
+        layer: what is computed, on operands as stored.
+        profile: the hardware.
+        homes: index in ``profile.memories`` of the level where an operand lives; 0 if not named.
+        measured_seconds: time the layer really took; modelled if None.
+    """
+    moved = {
+        memory.name: _traffic(layer, profile, level, homes)
+        for level, memory in enumerate(profile.memories[:-1])
+    }
+    times = _times(layer, profile, moved)
+    seconds = max(times.values()) if profile.overlap else sum(times.values())
+    if measured_seconds is not None:
+        seconds = measured_seconds
+    bound = max(times, key=lambda name: times[name])
+    energy: dict[str, float] = {}
+    low = high = 0.0
+    for component, joules, quantity in _energies(layer, profile, moved, seconds):
+        energy[component] = energy.get(component, 0.0) + joules
+        low += joules * quantity.low_factor
+        high += joules * quantity.high_factor
+    dram = math.fsum(moved[memory.name] for memory in profile.memories[:-1] if memory.off_chip)
+    return Cost(energy, low, high, moved, dram, layer.macs, seconds), bound
+
+
+def _traffic(layer: Layer, profile: Profile, level: int, homes: Mapping[str, int]) -> float:
+    """Return bytes that the layer moves between a memory and the next one inward."""
+    memory = profile.memories[level]
+
+    def sent(operand: Operand) -> float:
+        return stored_bytes(operand, memory, level) if homes.get(operand.name, 0) <= level else 0.0
+
+    total = layer.steps * math.fsum(sent(operand) for operand in layer.streamed)
+    if layer.loops is None or not layer.macs:
+        return total
+    operands = (layer.input, layer.weight, layer.output)
+    counts = layer.loops.elements
+    passes = _passes(
+        layer,
+        layer.loops,
+        profile,
+        level,
+        Words(*(sent(operand) / count for operand, count in zip(operands, counts, strict=True))),
+        Words(*(operand.bytes / count for operand, count in zip(operands, counts, strict=True))),
+    )
+    once = [sent(operand) for operand in operands]
+    weights = once[1] * passes.weight * layer.steps
+    if layer.steps > 1 and layer.weight.bytes <= _capacity(profile, level + 1):
+        weights = once[1]
+    return total + weights + layer.steps * (once[0] * passes.input + once[2] * passes.output)
+
+
+def _passes(layer: Layer, loops: Loops, profile: Profile, level: int, moved: Words, held: Words) -> Passes:
+    """Return how often the operands cross from a memory into the next one."""
+    room = _capacity(profile, level + 1)
+    direct = profile.direct_convolution
+    if direct is not None and layer.op_type in ("Conv", "FusedConv") and level < len(profile.memories) - 2:
+        return whole_maps(loops, held, room, int(direct.outputs.value), int(direct.inputs.value))
+    streams = profile.streams_weights and level == 0
+    return search(loops, moved, held, room, profile.dataflows, streams, profile.moves_padding)
+
+
+def _capacity(profile: Profile, level: int) -> float:
+    capacity = profile.memories[level].capacity_bytes
+    return capacity.value if capacity is not None else math.inf
+
+
+def stored_bytes(operand: Operand, memory: Memory, level: int) -> float:
+    """Return the bytes of an operand in the format that the memory of that level keeps it in."""
+    if operand.coded_bytes and level < operand.decoded_at:
+        return operand.coded_bytes
+    chosen = memory.weight_format if operand.is_weight else memory.activation_format
+    if chosen == "two-of-four" and not operand.two_of_four:
+        return operand.bytes
+    return operand.bytes * format_ratio(chosen, operand.zeros, operand.bytes * 8 / max(operand.elements, 1))
+
+
+def format_ratio(chosen: Format, zeros: float, bits: float) -> float:
+    """Return stored size over dense size at a fraction of zeros, never above 1.
+
+    Run-length: three 16-bit values and three 5-bit runs in 64 bits, 4/3 of the values that are kept
+    (Eyeriss, JSSC 2017, section V-B). Bitmap: one bit an element, and the values that are kept.
+    Two of four: half the values and two bits for the place of each.
+    """
+    if chosen == "run-length":
+        return min(1.0, (1 - zeros) * 64 / 48)
+    if chosen == "bitmap":
+        return min(1.0, (1 - zeros) + 1 / bits)
+    if chosen == "two-of-four":
+        return min(1.0, 0.5 + 1 / bits)
+    return 1.0
+
+
+def _times(layer: Layer, profile: Profile, moved: Mapping[str, float]) -> dict[str, float]:
+    """Return seconds by what they are spent on."""
+    units, passes = profile.unit_for(layer.number)
+    rate = units.macs_per_second.value
+    if profile.array is not None and layer.loops is not None and layer.macs:
+        rate *= utilization(profile.array, layer.loops)
+    if profile.efficiency is not None:
+        rate *= profile.efficiency.value
+    macs = _macs(layer, profile, passes) * (_activity(layer, profile) if profile.zeros == "skip" else 1.0)
+    times = {"compute": macs / rate, "vector": layer.steps * layer.ops / profile.vector.ops_per_second.value}
+    for memory in profile.memories[:-1]:
+        if memory.bytes_per_second is not None:
+            times[memory.name] = moved[memory.name] / memory.bytes_per_second.value
+    return times
+
+
+def _macs(layer: Layer, profile: Profile, passes: int) -> float:
+    """Return the multiply-accumulates that the units are given."""
+    halved = profile.halves_two_of_four and layer.weight.two_of_four
+    return layer.macs * passes * (0.5 if halved else 1.0)
+
+
+def _activity(layer: Layer, profile: Profile) -> float:
+    """Return how many times a multiply-accumulate takes place: below 1 by zeros, above by time steps."""
+    if profile.zeros == "ignore":
+        return 1.0
+    active = 1.0
+    if "activations" in profile.zero_operands:
+        active *= 1.0 - layer.input.zeros
+    if "weights" in profile.zero_operands:
+        active *= 1.0 - layer.weight.zeros
+    if profile.events is None:
+        return active
+    fires = active if layer.input.zeros else active * profile.events.activity.value
+    return fires * profile.events.time_steps.value
+
+
+def _per_event(quantity: Quantity, events: Events | None) -> Quantity:
+    """Return the energy of a MAC with the uncertainty of how often it takes place."""
+    if events is None:
+        return quantity
+    parts = (quantity, events.activity, events.time_steps)
+    low = quantity.value * math.prod(part.low_factor for part in parts)
+    high = quantity.value * math.prod(part.high_factor for part in parts)
+    return quantity.model_copy(update={"low": low, "high": high})
+
+
+def utilization(array: Array, loops: Loops) -> float:
+    """Return the part of an array's units that a layer keeps busy."""
+    rows, columns = int(array.rows.value), int(array.columns.value)
+    if array.mapping == "weight-stationary":
+        return _filling(loops.c * math.prod(loops.kernel), rows) * _filling(loops.m, columns)
+    # Output rows are cut into strips no wider than the array; several strips stand side by side, and
+    # several sets of kernel rows on top of each other.
+    height = min(loops.kernel[0], rows)
+    strip = loops.out[0] / -(-loops.out[0] // columns)
+    stacked, abreast = rows // height, columns // math.ceil(strip)
+    return height * strip * stacked * abreast / (rows * columns)
+
+
+def _filling(extent: int, size: int) -> float:
+    return extent / (-(-extent // size) * size)
+
+
+def _energies(
+    layer: Layer, profile: Profile, moved: Mapping[str, float], seconds: float
+) -> Iterator[tuple[str, float, Quantity]]:
+    """Yield component, joules and the number of the profile they rest on."""
+    units, passes = profile.unit_for(layer.number)
+    macs = _macs(layer, profile, passes)
+    active = _activity(layer, profile)
+    yield (
+        "compute",
+        macs * active * units.pj_per_mac.value * 1e-12,
+        _per_event(units.pj_per_mac, profile.events),
+    )
+    if profile.zeros == "gate" and units.pj_per_gated_mac is not None:
+        yield "compute", macs * (1 - active) * units.pj_per_gated_mac.value * 1e-12, units.pj_per_gated_mac
+    yield (
+        "compute",
+        layer.steps * layer.ops * profile.vector.pj_per_op.value * 1e-12,
+        profile.vector.pj_per_op,
+    )
+    filled = 0.0
+    for memory in profile.memories[:-1]:
+        if memory.pj_per_bit is not None:
+            # What crosses outward of a level is written into it (or read from it) as well.
+            joules = (moved[memory.name] + filled) * 8e-12 * memory.pj_per_bit.value
+            yield memory.name, joules, memory.pj_per_bit
+        filled = moved[memory.name]
+    for watts in (profile.clock_watts, profile.leakage_watts):
+        if watts is not None:
+            yield "static", watts.value * seconds, watts

@@ -1,0 +1,198 @@
+"""Fitting a profile to measurements of its user's own device."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from compress.errors import HardwareError
+from compress.estimator.cost import Cost
+from compress.estimator.hardware import Memory, Profile, Quantity, scaled
+from compress.estimator.scoring import Source, estimate
+from compress.source import locate
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """What one inference of a model took."""
+
+    model: Source
+    joules: float
+    seconds: float
+    shapes: Mapping[str, Sequence[int] | int] | None = None
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted profile, and how well it tells what it was fitted to."""
+
+    profile: Profile
+    energy_errors: tuple[float, ...]
+    """Estimated over measured joules minus 1, by measurement."""
+    seconds_errors: tuple[float, ...]
+    scales: Mapping[str, float]
+    """What was multiplied: compute and memory time, operation and DRAM energy; and the static watts."""
+
+
+def fit(profile: Profile, measurements: Sequence[Measurement], source: str = "measured by the user") -> Fit:
+    """Return the profile with times and energies fitted to measurements.
+
+    Two non-negative least squares of relative errors: seconds as compute and memory time, each times
+    a factor; then joules, at the measured seconds, as on-chip and off-chip energy times a factor and
+    watts that are drawn all the time. With fewer measurements than factors, those that the data do
+    not tell apart become zero: read `Fit.scales`.
+
+    Raises:
+        HardwareError: there are no measurements, or one is not positive.
+    """
+    if not measurements:
+        raise HardwareError("a fit needs at least one measurement")
+    if any(one.joules <= 0 or one.seconds <= 0 for one in measurements):
+        raise HardwareError("measured joules and seconds must be positive")
+    serial = profile.model_copy(update={"overlap": False})
+    timed = _fit_times(serial, measurements)
+    fitted = _fit_energies(timed.profile, measurements, source)
+    scales = {**timed.scales, **fitted.scales}
+    return Fit(fitted.profile, *_errors(fitted.profile, measurements), scales)
+
+
+@dataclass(frozen=True)
+class _Step:
+    profile: Profile
+    scales: Mapping[str, float]
+
+
+def _fit_times(profile: Profile, measurements: Sequence[Measurement]) -> _Step:
+    free = scaled(profile, {"bytes_per_second": 1e9}, everywhere=True)
+    whole = np.array([_total(profile, one).seconds for one in measurements])
+    compute = np.array([_total(free, one).seconds for one in measurements])
+    seconds = np.array([one.seconds for one in measurements])
+    slower, memory = _nonnegative(np.stack([compute, whole - compute], 1), seconds)
+    rates = {"macs_per_second": slower, "ops_per_second": slower, "bytes_per_second": memory}
+    factors = {name: 1 / factor if factor else 1e9 for name, factor in rates.items()}
+    return _Step(
+        scaled(profile, factors, everywhere=True), {"compute seconds": slower, "memory seconds": memory}
+    )
+
+
+def _fit_energies(profile: Profile, measurements: Sequence[Measurement], source: str) -> _Step:
+    outside = {memory.name for memory in profile.memories if memory.off_chip}
+    rows = []
+    for one in measurements:
+        energy = _total(profile, one).energy
+        dram = sum(joules for name, joules in energy.items() if name in outside)
+        rows.append([sum(energy.values()) - energy.get("static", 0.0) - dram, dram, one.seconds])
+    joules = np.array([one.joules for one in measurements])
+    operations, dram, watts = _nonnegative(np.array(rows), joules)
+    energies = dict.fromkeys(("pj_per_mac", "pj_per_gated_mac", "pj_per_op", "pj_per_bit"), operations)
+    result = scaled(profile, energies)
+    memories = tuple(_with_energy(memory, dram) if memory.off_chip else memory for memory in result.memories)
+    clock, leakage = _split_static(profile, watts)
+    update: dict[str, Any] = {"memories": memories, "clock_watts": clock, "leakage_watts": leakage}
+    update["sources"] = {**profile.sources, "fit": source}
+    scales = {"operation energy": operations, "DRAM energy": dram, "static watts": watts}
+    return _Step(result.model_copy(update=update), scales)
+
+
+def _split_static(profile: Profile, watts: float) -> tuple[Quantity | None, Quantity]:
+    """Return clock and leakage power: a profile that has both keeps its leakage, the rest is clock."""
+    whole = Quantity(value=watts, tag="computed", scope=profile.scope, source="fit")
+    if profile.clock_watts is None or profile.leakage_watts is None:
+        return None, whole
+    leakage = min(profile.leakage_watts.value, watts)
+    return whole.times((watts - leakage) / watts if watts else 0.0), whole.times(
+        leakage / watts if watts else 0.0
+    )
+
+
+def _with_energy(memory: Memory, factor: float) -> Memory:
+    if memory.pj_per_bit is None:
+        return memory
+    return memory.model_copy(update={"pj_per_bit": memory.pj_per_bit.times(factor)})
+
+
+def _nonnegative(columns: np.ndarray, measured: np.ndarray) -> list[float]:
+    """Return the factors of the columns that give the least squares of relative errors, none below 0.
+
+    The best of the unrestricted solutions over every subset of columns is the restricted one; with
+    three columns that is seven small systems.
+    """
+    relative = columns / measured[:, None]
+    width = columns.shape[1]
+    best, least = [0.0] * width, np.inf
+    for subset in itertools.chain.from_iterable(
+        itertools.combinations(range(width), n + 1) for n in range(width)
+    ):
+        factors = np.linalg.lstsq(relative[:, subset], np.ones(len(measured)), rcond=None)[0]
+        error = float(np.square(relative[:, subset] @ factors - 1).sum())
+        if (factors >= 0).all() and error < least * (1 - 1e-9):
+            least = error
+            best = [float(factors[subset.index(i)]) if i in subset else 0.0 for i in range(width)]
+    return best
+
+
+def _errors(
+    profile: Profile, measurements: Sequence[Measurement]
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    totals = [_total(profile, one) for one in measurements]
+    energy = [total.energy_joules / one.joules - 1 for total, one in zip(totals, measurements, strict=True)]
+    seconds = [total.seconds / one.seconds - 1 for total, one in zip(totals, measurements, strict=True)]
+    return tuple(energy), tuple(seconds)
+
+
+def _total(profile: Profile, one: Measurement) -> Cost:
+    return estimate(one.model, profile, shapes=one.shapes).total
+
+
+class _Row(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    model: str
+    joules: float
+    seconds: float
+    shapes: dict[str, list[int] | int] | None = None
+
+
+def read_measurements(path: str | os.PathLike[str]) -> list[Measurement]:
+    """Read measurements from JSON: a list of objects with model, joules, seconds and maybe shapes.
+
+    Paths of models are relative to the file.
+
+    Raises:
+        HardwareError: the file cannot be read or holds something else.
+        ModelError: a model does not exist.
+    """
+    try:
+        rows = TypeAdapter(list[_Row]).validate_json(Path(path).read_bytes())
+    except OSError as error:
+        raise HardwareError(f"{path}: {error.strerror}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = "".join(f"{part}: " for part in first["loc"])
+        raise HardwareError(f"{path}: {where}{first['msg']}") from error
+    home = Path(path).parent
+    return [Measurement(locate(row.model, home), row.joules, row.seconds, row.shapes) for row in rows]
+
+
+def save(profile: Profile, path: str | os.PathLike[str]) -> None:
+    """Write a profile as YAML that `load` reads.
+
+    Raises:
+        HardwareError: the file cannot be written.
+    """
+    from ruamel.yaml import YAML
+
+    yaml = YAML()
+    yaml.width = 110
+    try:
+        with Path(path).open("w", encoding="utf-8") as file:
+            yaml.dump(profile.model_dump(mode="json", exclude_defaults=True), file)
+    except OSError as error:
+        raise HardwareError(f"{path}: {error.strerror}") from error

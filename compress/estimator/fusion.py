@@ -1,0 +1,76 @@
+"""Operators that run on their producer's result before it is written."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from compress.estimator.hardware import Family
+from compress.estimator.operators import FAMILY
+from compress.estimator.workload import NOTHING, Layer
+
+
+def fuse(layers: Iterable[Layer], families: frozenset[Family], outputs: frozenset[str]) -> list[Layer]:
+    """Return layers with operators of `families` run on their producer's result, before it is written.
+
+    An operator is fused if its producer's result goes nowhere else. What it reads besides, such as
+    the other branch of a residual Add, is still read.
+
+    Args:
+        layers: in the order of the graph.
+        families: what the hardware fuses.
+        outputs: names of tensors that must be written whatever reads them.
+    """
+    layers = list(layers)
+    readers: dict[str, int] = defaultdict(int)
+    for layer in layers:
+        for name in {operand.name for operand in layer.operands if operand.name != layer.produces}:
+            readers[name] += 1
+    done: list[Layer] = []
+    position: dict[str, int] = {}
+    for layer in layers:
+        where = _fusable(layer, families, position, readers, outputs)
+        if where is None:
+            done.append(layer)
+            where = len(done) - 1
+        else:
+            del position[done[where].produces]
+            done[where] = _join(done[where], layer)
+        if done[where].produces:
+            position[done[where].produces] = where
+    return done
+
+
+def _fusable(
+    layer: Layer,
+    families: frozenset[Family],
+    position: Mapping[str, int],
+    readers: Mapping[str, int],
+    outputs: frozenset[str],
+) -> int | None:
+    """Return the index of the latest producer that can take the layer in, None if there is none."""
+    if layer.loops is not None or FAMILY.get(layer.op_type) not in families:
+        return None
+    produced = [position[o.name] for o in layer.streamed if o.name in position]
+    latest = max(produced, default=None)
+    for operand in layer.streamed:
+        if (
+            position.get(operand.name) == latest
+            and readers[operand.name] == 1
+            and operand.name not in outputs
+        ):
+            return latest
+    return None
+
+
+def _join(producer: Layer, consumer: Layer) -> Layer:
+    """Return the producer with the consumer's output in place of its own."""
+    kept = tuple(o for o in consumer.streamed if o.name not in (producer.produces, consumer.produces))
+    written = next((o for o in consumer.streamed if o.name == consumer.produces), NOTHING)
+    ops = producer.ops + consumer.ops
+    if producer.loops is not None and producer.output.name == producer.produces:
+        streamed = producer.streamed + kept
+        return replace(producer, output=written, streamed=streamed, produces=consumer.produces, ops=ops)
+    streamed = tuple(o for o in producer.streamed if o.name != producer.produces) + kept + (written,)
+    return replace(producer, streamed=streamed, produces=consumer.produces, ops=ops)

@@ -1,0 +1,420 @@
+"""Hardware profiles: numbers with their sources, read from YAML."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from compress.errors import HardwareError, did_you_mean
+from compress.estimator.mapping import DATAFLOWS, Dataflow
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+Tag: TypeAlias = Literal["published", "computed", "recalled", "assumed", "detected"]
+UNCERTAINTY: dict[Tag, tuple[float, float]] = {
+    "published": (0.9, 1.1),
+    "computed": (0.8, 1.25),
+    "detected": (0.9, 1.1),
+    "recalled": (0.6, 1.6),
+    "assumed": (0.4, 2.5),
+}
+"""Low and high as factors of the value, where a profile states none of its own. This is the
+project's policy and not a measurement: it keeps guesses from being printed like readings."""
+Family: TypeAlias = Literal["elementwise", "normalization", "pool", "softmax", "layout"]
+Format: TypeAlias = Literal["dense", "run-length", "bitmap", "two-of-four"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class Quantity(_Frozen):
+    """One number of a profile, with where it comes from; its unit is in the name of its field."""
+
+    value: float = Field(ge=0)
+    tag: Tag
+    """Published in the source; computed or fitted from it; recalled; assumed; detected on this machine."""
+    scope: str
+    """What the number covers: device, chip, path (device and wires) or board."""
+    source: str
+    """Key of the profile's `sources`."""
+    low: float | None = None
+    """Low end of the value; from the tag if not given."""
+    high: float | None = None
+    """High end of the value; from the tag if not given."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Quantity:
+        if not (self.low or 0.0) <= self.value <= (math.inf if self.high is None else self.high):
+            raise ValueError(f"the value {self.value} does not lie between its low and high ends")
+        return self
+
+    def times(self, factor: float) -> Quantity:
+        """Return the number multiplied, its ends with it."""
+        ends = {end: getattr(self, end) for end in ("value", "low", "high")}
+        scaled = {end: value * factor for end, value in ends.items() if value is not None}
+        return self.model_copy(update=scaled)
+
+    @property
+    def low_factor(self) -> float:
+        """Low end over value."""
+        return UNCERTAINTY[self.tag][0] if self.low is None or not self.value else self.low / self.value
+
+    @property
+    def high_factor(self) -> float:
+        """High end over value."""
+        return UNCERTAINTY[self.tag][1] if self.high is None or not self.value else self.high / self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """A type that arithmetic is done in."""
+
+    kind: Literal["int", "float"]
+    bits: int
+
+
+class Arithmetic(_Frozen):
+    """Multiply-accumulate units of one number type."""
+
+    macs_per_second: Quantity
+    """With every unit busy."""
+    pj_per_mac: Quantity
+    pj_per_gated_mac: Quantity | None = None
+    """When an operand is zero and the unit is held still; needs ``zeros: gate``."""
+
+
+class Vector(_Frozen):
+    """Everything that is not a multiply-accumulate: activations, normalization, decoding of weights."""
+
+    ops_per_second: Quantity
+    pj_per_op: Quantity
+
+
+class Array(_Frozen):
+    """A rectangle of multiply-accumulate units, and what its rows and columns stand for.
+
+    ``row-stationary``: kernel rows by output rows (Eyeriss, JSSC 2017, section IV);
+    ``weight-stationary``: input channels and kernel by output channels (TPU, ISCA 2017).
+    """
+
+    rows: Quantity
+    columns: Quantity
+    mapping: Literal["row-stationary", "weight-stationary"]
+
+
+class DirectConvolution(_Frozen):
+    """A convolution kernel that takes whole maps, blocks of channels at a time."""
+
+    outputs: Quantity
+    """Output channels computed together."""
+    inputs: Quantity
+    """Input channels added to them in one go."""
+
+
+class Memory(_Frozen):
+    """One level of memory."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
+    capacity_bytes: Quantity | None = None
+    """Room for tiles; None is without limit, for the outermost level alone."""
+    pj_per_bit: Quantity | None = None
+    """Read or write; None where another number of the profile already holds it."""
+    bytes_per_second: Quantity | None = None
+    """Towards the compute units; None is never the limit."""
+    keeps: frozenset[Literal["weights", "activations"]] = frozenset()
+    """What stays here from one layer, or one inference, to the next, if it fits."""
+    activation_format: Format = "dense"
+    """How activations with zeros are written here."""
+    weight_format: Format = "dense"
+    off_chip: bool = False
+    """Outside the chip: its traffic counts as DRAM bytes, and the chip's voltage does not change it."""
+    clocked: bool = False
+    """Outside the chip, but read at the pace of the chip's clock."""
+
+
+class OperatingPoint(_Frozen):
+    """A voltage and the clock that goes with it."""
+
+    name: str
+    volts: Quantity
+    hertz: Quantity
+
+
+class Events(_Frozen):
+    """A chip that computes on spikes: a multiply-accumulate happens when its input fires."""
+
+    time_steps: Quantity
+    """Steps that one inference takes."""
+    activity: Quantity
+    """Fraction of the inputs that fire in a step, where zeros are not given."""
+
+
+class Link(_Frozen):
+    """A connection to the next device of the same kind."""
+
+    bytes_per_second: Quantity
+    pj_per_bit: Quantity
+
+
+class Profile(_Frozen):
+    """One piece of hardware, at one operating point."""
+
+    id: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    title: str
+    scope: str
+    """What the joules cover and what they leave out."""
+    sources: dict[str, str]
+    executes: Literal["logical", "onnxruntime"] = "logical"
+    """Which graph is scored: the logical one, Q/DQ read as integer arithmetic, or the one that ONNX
+    Runtime makes of it on this machine."""
+    overlap: bool = True
+    """Whether memory transfers hide behind arithmetic (seconds are the largest, not the sum)."""
+    zeros: Literal["ignore", "gate", "skip"] = "ignore"
+    """What a zero operand saves: nothing, the energy of its MAC, or also its time."""
+    zero_operands: frozenset[Literal["weights", "activations"]] = frozenset(("activations",))
+    """Which operands' zeros count."""
+    halves_two_of_four: bool = False
+    """Weights with two zeros in every four along the reduction take half the MACs."""
+    fuses: frozenset[Family] = frozenset()
+    """Operators that run on their producer's result before it is written."""
+    dataflows: tuple[Dataflow, ...] = DATAFLOWS
+    streams_weights: bool = False
+    """Weights bypass the first buffer."""
+    moves_padding: bool = False
+    """Padding is fetched like data."""
+    direct_convolution: DirectConvolution | None = None
+    """How float convolutions run; None tiles them like every other nest."""
+    arithmetic: dict[str, Arithmetic] = Field(min_length=1)
+    """Units by number type: int8, fp16 and so on."""
+    efficiency: Quantity | None = None
+    """Part of the peak rate that a layer reaches that fills the array."""
+    vector: Vector
+    array: Array | None = None
+    memories: tuple[Memory, ...] = Field(min_length=2)
+    """Outermost first. The last one feeds the units; its reads are part of pj_per_mac."""
+    clock_watts: Quantity | None = None
+    """Drawn all the time the chip is clocked, whatever it does."""
+    leakage_watts: Quantity | None = None
+    """Drawn all the time the chip is on."""
+    idle_watts: Quantity | None = None
+    """Drawn between inferences."""
+    operating_points: tuple[OperatingPoint, ...] = ()
+    """Voltages and clocks; every other number of the profile is stated at the first one."""
+    events: Events | None = None
+    link: Link | None = None
+
+    @model_validator(mode="after")
+    def _check(self) -> Profile:
+        for path, quantity in self.quantities():
+            if quantity.source not in self.sources:
+                raise ValueError(f"{path}: no source {quantity.source!r} in sources")
+        for name in self.arithmetic:
+            parse_number(name)
+        for memory in self.memories[1:]:
+            if memory.capacity_bytes is None:
+                raise ValueError(f"memory {memory.name!r}: capacity_bytes is missing")
+        return self
+
+    @property
+    def reads_weight_zeros(self) -> bool:
+        """Whether zeros in weights change anything, so that they must be counted."""
+        counted = self.zeros != "ignore" and "weights" in self.zero_operands
+        formats = any(memory.weight_format != "dense" for memory in self.memories)
+        return counted or formats or self.halves_two_of_four
+
+    def level(self, name: str) -> int:
+        """Return the index of the memory called `name`.
+
+        Raises:
+            HardwareError: the profile has no such memory.
+        """
+        names = [memory.name for memory in self.memories]
+        if name not in names:
+            raise HardwareError(f"{self.id} has no memory {name!r}{did_you_mean(name, names)}")
+        return names.index(name)
+
+    def at(self, name: str) -> Profile:
+        """Return the profile at another of its operating points.
+
+        Energy an operation goes with the square of the voltage and rates with the clock; clock power
+        with both, leakage with the voltage: ``E = a V^2 + L V t``. What is outside the chip stays.
+
+        Raises:
+            HardwareError: the profile has no such point.
+        """
+        points = {point.name: point for point in self.operating_points}
+        if name not in points:
+            raise HardwareError(f"{self.id} has no operating point {name!r}{did_you_mean(name, points)}")
+        base, point = self.operating_points[0], points[name]
+        volts, clock = point.volts.value / base.volts.value, point.hertz.value / base.hertz.value
+        factors = {
+            "pj_per_mac": volts**2,
+            "pj_per_gated_mac": volts**2,
+            "pj_per_op": volts**2,
+            "pj_per_bit": volts**2,
+            "macs_per_second": clock,
+            "ops_per_second": clock,
+            "bytes_per_second": clock,
+            "clock_watts": volts**2 * clock,
+            "leakage_watts": volts,
+            "idle_watts": volts,
+        }
+        moved = (point, *(other for other in self.operating_points if other is not point))
+        profile: Profile = scaled(self, factors)
+        return profile.model_copy(update={"operating_points": moved})
+
+    def quantities(self) -> list[tuple[str, Quantity]]:
+        """Return every number with its path, such as ``memories.dram.pj_per_bit``."""
+        return list(_quantities(self, ""))
+
+    def unit_for(self, number: Number) -> tuple[Arithmetic, int]:
+        """Return the units that compute in `number`, and how many passes a MAC takes on them.
+
+        The narrowest units wide enough are taken, of the same kind first. A wider product is put
+        together of narrow ones, (bits / width)^2 of them. A chip with integers alone takes floats of
+        its width for integers: a float16 graph stands for a 16-bit chip's operands.
+        """
+        units = {parse_number(name): unit for name, unit in self.arithmetic.items()}
+        same = {n: unit for n, unit in units.items() if n.kind == number.kind} or units
+        wide = [n for n in same if n.bits >= number.bits]
+        if not wide and number.kind == "int":
+            wide = [n for n in units if n.bits >= number.bits]
+        if wide:
+            return units[min(wide, key=lambda n: n.bits)], 1
+        widest = max(same, key=lambda n: n.bits)
+        return units[widest], math.ceil(number.bits / widest.bits) ** 2
+
+
+def scaled(part: Any, factors: Mapping[str, float], everywhere: bool = False) -> Any:
+    """Return a copy of a profile with its quantities multiplied by the factor of their field's name.
+
+    Links and memories outside the chip stay as they are, unless `everywhere`.
+    """
+    if isinstance(part, tuple):
+        return tuple(scaled(item, factors, everywhere) for item in part)
+    if isinstance(part, dict):
+        return {key: scaled(item, factors, everywhere) for key, item in part.items()}
+    if not isinstance(part, BaseModel):
+        return part
+    if not everywhere and (isinstance(part, Link) or getattr(part, "off_chip", False)):
+        paced = getattr(part, "clocked", False)
+        factors = {"bytes_per_second": factors.get("bytes_per_second", 1.0)} if paced else {}
+    changed: dict[str, Any] = {}
+    for name in type(part).model_fields:
+        item = getattr(part, name)
+        if not isinstance(item, Quantity):
+            changed[name] = scaled(item, factors, everywhere)
+        elif name in factors:
+            changed[name] = item.times(factors[name])
+    return part.model_copy(update=changed)
+
+
+def parse_number(name: str) -> Number:
+    """Return the number type called ``int8``, ``fp16``, ``bf16`` and so on.
+
+    Raises:
+        ValueError: `name` is no such type.
+    """
+    match = re.fullmatch(r"(int|fp|bf)(\d+)", name)
+    if match is None:
+        raise ValueError(f"arithmetic {name!r}: not a number type such as int8, fp16 or bf16")
+    return Number(kind="int" if match[1] == "int" else "float", bits=int(match[2]))
+
+
+def _quantities(part: Any, path: str) -> list[tuple[str, Quantity]]:
+    if isinstance(part, Quantity):
+        return [(path, part)]
+    if isinstance(part, BaseModel):
+        items = [(name, getattr(part, name)) for name in type(part).model_fields]
+    elif isinstance(part, dict):
+        items = list(part.items())
+    elif isinstance(part, tuple):
+        items = [(getattr(item, "name", str(i)), item) for i, item in enumerate(part)]
+    else:
+        return []
+    return [
+        found for name, item in items for found in _quantities(item, f"{path}.{name}" if path else str(name))
+    ]
+
+
+def ids() -> tuple[str, ...]:
+    """Return the identifiers of the profiles that come with the package."""
+    return tuple(
+        sorted(file.name.removesuffix(".yaml") for file in _folder().iterdir() if file.name.endswith(".yaml"))
+    )
+
+
+@lru_cache(maxsize=64)
+def load(id_or_path: str | os.PathLike[str]) -> Profile:
+    """Return the profile of that name, or the one in a YAML file.
+
+    Raises:
+        HardwareError: there is no such profile or file, or it is not valid; the message names the
+            field and, for an unknown name, the closest one.
+    """
+    return _parse(text(id_or_path), os.fspath(id_or_path))
+
+
+def text(id_or_path: str | os.PathLike[str]) -> str:
+    """Return a profile's YAML as it was written, comments included: the start of a profile of one's own.
+
+    Raises:
+        HardwareError: there is no such profile or file.
+    """
+    name = os.fspath(id_or_path)
+    if name in ids():
+        return _folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    if not name.endswith((".yaml", ".yml")):
+        raise HardwareError(f"unknown hardware {name!r}{did_you_mean(name, ids())}")
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise HardwareError(f"{name}: {error.strerror}") from error
+
+
+def renamed(id_or_path: str | os.PathLike[str], name: str) -> str:
+    """Return the YAML of a profile as `text` does, under another identifier.
+
+    Raises:
+        HardwareError: there is no such profile, or `name` is taken or is no identifier.
+    """
+    if name in ids():
+        raise HardwareError(f"hardware {name!r} exists already; choose another name")
+    changed = re.sub(r"^id: .*$", lambda _: f"id: {name}", text(id_or_path), count=1, flags=re.MULTILINE)
+    _parse(changed, f"hardware {name!r}")
+    return changed
+
+
+def _folder() -> Traversable:
+    return resources.files("compress.estimator").joinpath("profiles")
+
+
+def _parse(content: str, name: str) -> Profile:
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    from compress.estimator.host import fill_in
+
+    try:
+        raw = YAML(typ="safe").load(content)
+    except YAMLError as error:
+        raise HardwareError(f"{name}: not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise HardwareError(f"{name}: a profile is a mapping with id, sources, arithmetic and memories")
+    try:
+        return Profile.model_validate(fill_in(raw))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise HardwareError(f"{name}: {where + ': ' if where else ''}{first['msg']}") from error

@@ -1,0 +1,85 @@
+"""The cheapest operating point that meets a deadline: race to idle, or slow and steady."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from compress.errors import HardwareError
+from compress.estimator.hardware import Profile, load
+from compress.estimator.scoring import Estimate, Source, estimate
+
+
+@dataclass(frozen=True)
+class PointEstimate:
+    """One inference at one operating point, and the wait until the next one is due."""
+
+    name: str
+    volts: float
+    hertz: float
+    estimate: Estimate
+    idle_joules: float
+    """Drawn from the end of the inference to the deadline; 0 without a deadline."""
+    meets: bool
+    """Whether the inference ends by the deadline."""
+
+    @property
+    def energy_joules(self) -> float:
+        """Inference and wait together."""
+        return self.estimate.total.energy_joules + self.idle_joules
+
+
+def voltage_law(first: tuple[float, float, float], second: tuple[float, float, float]) -> tuple[float, float]:
+    """Return a (J/V^2) and L (W/V) of ``E = a V^2 + L V t`` through two measurements of one network.
+
+    Args:
+        first: volts, seconds and joules of one inference at one operating point.
+        second: the same at another one.
+
+    Raises:
+        HardwareError: the two do not tell a and L apart.
+    """
+    (v1, t1, e1), (v2, t2, e2) = first, second
+    determinant = v1**2 * v2 * t2 - v2**2 * v1 * t1
+    if not determinant:
+        raise HardwareError("both measurements are at the same voltage and time")
+    switching = (e1 * v2 * t2 - e2 * v1 * t1) / determinant
+    leaking = (v1**2 * e2 - v2**2 * e1) / determinant
+    return switching, leaking
+
+
+def compare_points(
+    model: Source,
+    hardware: str | Profile,
+    *,
+    deadline_seconds: float | None = None,
+    shapes: Mapping[str, Sequence[int] | int] | None = None,
+    zeros: Mapping[str, float] | None = None,
+) -> list[PointEstimate]:
+    """Return an estimate for every operating point, the cheapest that meets the deadline first.
+
+    Points that miss the deadline come last. A fast point that races to idle pays the profile's idle
+    power until the deadline; a slow one spends less an operation and leaks longer.
+
+    Args:
+        model: as for `estimate`.
+        hardware: as for `estimate`; the profile must state operating points.
+        deadline_seconds: time from one inference to the next; None compares the inferences alone.
+        shapes: as for `estimate`.
+        zeros: as for `estimate`.
+
+    Raises:
+        HardwareError: the profile has no operating points.
+    """
+    profile = hardware if isinstance(hardware, Profile) else load(hardware)
+    if not profile.operating_points:
+        raise HardwareError(f"{profile.id} states no operating points")
+    found = []
+    for point in profile.operating_points:
+        scaled = profile.at(point.name)
+        estimated = estimate(model, scaled, shapes=shapes, zeros=zeros)
+        wait = max((deadline_seconds or 0.0) - estimated.total.seconds, 0.0)
+        idle = scaled.idle_watts.value * wait if scaled.idle_watts is not None else 0.0
+        meets = deadline_seconds is None or estimated.total.seconds <= deadline_seconds
+        found.append(PointEstimate(point.name, point.volts.value, point.hertz.value, estimated, idle, meets))
+    return sorted(found, key=lambda one: (not one.meets, one.energy_joules))

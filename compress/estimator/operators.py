@@ -1,0 +1,339 @@
+"""What each ONNX operator computes: its loop nests, or how many scalar operations an element takes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from compress.estimator.mapping import Loops
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from compress.estimator.hardware import Family
+    from compress.graph.propagate import TensorInfo
+
+_VIEWS = """
+    Reshape Flatten Squeeze Unsqueeze Identity Dropout Optional OptionalGetElement
+"""
+_EARLY = "Constant Shape Size ConstantOfShape Range OptionalHasElement"
+_TOUCHES_OUTPUT_ONLY = """
+    Slice Split Gather GatherND GatherElements GatherBlockQuantized EmbedLayerNormalization Compress
+    SplitToSequence DepthToSpace SpaceToDepth
+"""
+_ELEMENTWISE = """
+    Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast
+    CastLike Ceil Celu Clip Cos Cosh DequantizeLinear Div DynamicQuantizeLinear Elu Equal Erf Exp FastGelu
+    Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish IsInf IsNaN LeakyRelu Less LessOrEqual Log Max
+    Mean Min Mish Mod Mul Neg Not Or PRelu Pow QLinearAdd QLinearLeakyRelu QLinearMul QLinearSigmoid
+    QLinearWhere QuantizeLinear QuickGelu Reciprocal Relu Round Selu Shrink Sigmoid Sign Silu Sin Sinh
+    Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Trilu Where Xor BiasAdd BiasGelu QGelu
+    SwiGLU Affine Scale ParametricSoftplus ScaledTanh RotaryEmbedding Bernoulli EyeLike RandomNormal
+    RandomNormalLike RandomUniform RandomUniformLike BitCast CumSum CumProd Binarizer Scaler FeatureVectorizer
+    BatchNormalization
+"""
+_NORMALIZATION = """
+    GroupNorm GroupNormalization InstanceNormalization LayerNormalization LRN
+    LpNormalization MeanVarianceNormalization Normalizer RMSNormalization SimplifiedLayerNormalization
+    SkipLayerNormalization SkipSimplifiedLayerNormalization SkipGroupNorm
+"""
+_POOL = """
+    AveragePool GlobalAveragePool GlobalLpPool GlobalMaxPool LpPool MaxPool MaxRoiPool MaxUnpool
+    NhwcMaxPool QLinearAveragePool QLinearGlobalAveragePool
+"""
+_SOFTMAX = "Softmax LogSoftmax Hardmax QLinearSoftmax NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss"
+_LAYOUT = """
+    AffineGrid CenterCropPad Col2Im Concat ConcatFromSequence Expand Pad QLinearConcat ReorderInput
+    ReorderOutput Resize ReverseSequence Scatter ScatterElements ScatterND TensorScatter Tile Transpose
+    Upsample OneHot NonZero
+"""
+_REDUCTION = """
+    ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd
+    ReduceSum ReduceSumSquare TopK Det GridSample RoiAlign Unique NonMaxSuppression
+    Einsum
+"""
+_CONVOLUTIONS = "Conv ConvInteger FusedConv NhwcFusedConv DeformConv"
+_PRODUCTS = """
+    Gemm FusedGemm MatMul FusedMatMul TransposeMatMul GemmFastGelu MatMulInteger MatMulIntegerToFloat
+    DynamicQuantizeMatMul MatMulInteger16 FusedMatMulActivation
+"""
+VIEWS = frozenset(_VIEWS.split())
+"""Operators that move nothing: another view of the same bytes."""
+FREE = VIEWS | frozenset(_EARLY.split())
+"""Views, and values known before the run."""
+TOUCHES_OUTPUT_ONLY = frozenset(_TOUCHES_OUTPUT_ONLY.split())
+"""Operators that read as many elements of their first input as they write."""
+FAMILY: Mapping[str, Family] = {
+    **dict.fromkeys(_ELEMENTWISE.split(), "elementwise"),
+    **dict.fromkeys(_NORMALIZATION.split(), "normalization"),
+    **dict.fromkeys(_POOL.split(), "pool"),
+    **dict.fromkeys(_SOFTMAX.split(), "softmax"),
+    **dict.fromkeys(_LAYOUT.split(), "layout"),
+}
+COSTED = frozenset(FAMILY) | frozenset(_REDUCTION.split()) | FREE | TOUCHES_OUTPUT_ONLY
+"""Operators without a loop nest whose cost is bytes in, bytes out and operations per element."""
+_OPS = {"softmax": 5.0, "normalization": 6.0, "layout": 0.0}
+"""Scalar operations an element: softmax takes max, subtract, exp, sum, divide; a normalization takes
+mean, subtract, square, sum, scale, shift; moving takes none."""
+
+
+@dataclass(frozen=True)
+class View:
+    """A node with the concrete shapes around it."""
+
+    node: ir.Node
+    known: Mapping[str, TensorInfo]
+
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Return the shape of an input."""
+        value = self.node.inputs[index]
+        return self.known[value.name or ""].shape if value is not None else ()
+
+    @property
+    def out(self) -> tuple[int, ...]:
+        """Shape of the first output."""
+        return self.known[self.node.outputs[0].name or ""].shape
+
+    def attribute(self, name: str, default: Any) -> Any:
+        """Return an attribute's value; lists come as tuples."""
+        found = self.node.attributes.get(name)
+        return default if found is None else found.value
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """A loop nest and which inputs of the node it reads."""
+
+    loops: Loops
+    input: int | None
+    """Index of the node's input that streams through; None for a result held on the chip."""
+    weight: int | None
+    steps: int = 1
+    """Times the nest runs, each step needing the one before (recurrent layers)."""
+    ops: float = 0.0
+    """Scalar operations of one step besides (gates, softmax of scores)."""
+    writes: bool = True
+    """Whether the result leaves the units."""
+    label: str = ""
+    """Which part of the node, where it has several."""
+
+
+Reader: TypeAlias = Callable[[View], "list[Contraction]"]
+
+
+def ops_per_element(op_type: str) -> float:
+    """Return scalar operations for each element read or written, whichever are more."""
+    return _OPS.get(FAMILY.get(op_type, "elementwise"), 1.0)
+
+
+def contractions(view: View) -> list[Contraction]:
+    """Return the loop nests of a node; none if it is not a contraction."""
+    reader = _READERS.get(view.node.op_type)
+    return reader(view) if reader is not None else []
+
+
+def _convolution(input_index: int, weight_index: int) -> Reader:
+    def read(view: View) -> list[Contraction]:
+        x, w, y = view.shape(input_index), view.shape(weight_index), view.out
+        if view.attribute("channels_last", 0) or view.node.op_type == "NhwcFusedConv":
+            x, y = (x[0], x[-1], *x[1:-1]), (y[0], y[-1], *y[1:-1])
+        return [Contraction(_conv_loops(view, x, w, y), input_index, weight_index)]
+
+    return read
+
+
+def _conv_loops(view: View, x: tuple[int, ...], w: tuple[int, ...], y: tuple[int, ...]) -> Loops:
+    groups, rank = int(view.attribute("group", 1)), len(y) - 2
+    kernel, out = _plane(w[2:]), _plane(y[2:])
+    stride = _plane(view.attribute("strides", (1,) * rank))
+    dilation = _plane(view.attribute("dilations", (1,) * rank))
+    size = _plane(x[2:])
+    reach = [(o - 1) * s + (k - 1) * d + 1 for o, s, k, d in zip(out, stride, kernel, dilation, strict=True)]
+    # A third dimension is taken as more images, its kernel as more channels: reuse along it is lost.
+    deep = rank == 3
+    return Loops(
+        groups=groups,
+        n=x[0] * (y[2] if deep else 1),
+        m=w[0] // groups,
+        c=w[1] * (w[2] if deep else 1),
+        out=out,
+        kernel=kernel,
+        stride=stride,
+        dilation=dilation,
+        padding=(max(reach[0] - size[0], 0), max(reach[1] - size[1], 0)),
+    )
+
+
+def _plane(sizes: tuple[int, ...]) -> tuple[int, int]:
+    """Return the last two spatial sizes, a 1 before a single one."""
+    rows, columns = (1, 1, *(int(size) for size in sizes))[-2:]
+    return rows, columns
+
+
+def _transposed_convolution(view: View) -> list[Contraction]:
+    """Each input pixel becomes a window of outputs: a product of [pixels, C] and [C, M * window]."""
+    x, w = view.shape(0), view.shape(1)
+    groups = int(view.attribute("group", 1))
+    loops = Loops(groups, 1, w[1] * math.prod(w[2:]), w[0] // groups, (x[0] * math.prod(x[2:]), 1))
+    return [Contraction(loops, 0, 1)]
+
+
+def _product(a_index: int, b_index: int) -> Reader:
+    def read(view: View) -> list[Contraction]:
+        a, b = view.shape(a_index), view.shape(b_index)
+        if view.attribute("transA", 0):
+            a = (*a[:-2], a[-1], a[-2])
+        if view.attribute("transB", 0):
+            b = (*b[:-2], b[-1], b[-2])
+        return [Contraction(_product_loops(a, b), a_index, b_index)]
+
+    return read
+
+
+def _product_loops(a: tuple[int, ...], b: tuple[int, ...]) -> Loops:
+    columns = b[-1] if len(b) > 1 else 1
+    rows = a[-2] if len(a) > 1 else 1
+    batch, shared = math.prod(a[:-2]), math.prod(b[:-2])
+    if shared == 1:
+        return Loops(m=columns, c=a[-1], out=(batch * rows, 1))
+    return Loops(groups=max(batch, shared), m=columns, c=a[-1], out=(rows, 1))
+
+
+def _packed_product(view: View) -> list[Contraction]:
+    """MatMulNBits and its like: the packed weight's own sizes stand in attributes K and N."""
+    a = view.shape(0)
+    loops = Loops(
+        m=int(view.attribute("N", 1)), c=int(view.attribute("K", a[-1])), out=(math.prod(a[:-1]), 1)
+    )
+    return [Contraction(loops, 0, 1)]
+
+
+def _einsum(view: View) -> list[Contraction]:
+    """Two operands: labels in both and the output are groups, in both alone are summed.
+
+    One operand is read and written like a reduction; three and more are not taken apart.
+    """
+    if len(view.node.inputs) != 2:
+        return []
+    terms, arrow, result = str(view.attribute("equation", "")).replace(" ", "").partition("->")
+    left, _, right = terms.partition(",")
+    left, right = _spell_out(left, view.shape(0)), _spell_out(right, view.shape(1))
+    if not arrow:
+        result = "".join(label for label in set(left + right) if (left + right).count(label) == 1)
+    result = result.replace("...", "".join(sorted(set(left + right) & set(_BATCH_LABELS))))
+    sizes = dict(zip(left + right, view.shape(0) + view.shape(1), strict=True))
+
+    def extent(labels: set[str]) -> int:
+        return math.prod(sizes[label] for label in labels)
+
+    a, b, out = set(left), set(right), set(result)
+    loops = Loops(
+        extent(a & b & out), 1, extent(b & out - a), extent((a | b) - out), (extent(a & out - b), 1)
+    )
+    return [Contraction(loops, 0, 1)]
+
+
+_BATCH_LABELS = "01234567"
+"""Labels that stand for the dimensions of an ellipsis, the last dimension first."""
+
+
+def _spell_out(term: str, shape: tuple[int, ...]) -> str:
+    hidden = len(shape) - len(term.replace("...", ""))
+    return term.replace("...", "".join(reversed(_BATCH_LABELS[:hidden])))
+
+
+def _recurrent(gates: int) -> Reader:
+    """Return a reader: the inputs of all steps at once, then the state's product step by step."""
+
+    def read(view: View) -> list[Contraction]:
+        x, w, r = view.shape(0), view.shape(1), view.shape(2)
+        steps, batch = (x[1], x[0]) if view.attribute("layout", 0) else (x[0], x[1])
+        directions, hidden = w[0], r[-1]
+        inputs = Loops(directions, 1, gates * hidden, x[-1], (steps * batch, 1))
+        state = Loops(directions, 1, gates * hidden, hidden, (batch, 1))
+        return [
+            Contraction(inputs, 0, 1, writes=False, label="inputs"),
+            Contraction(state, None, 2, steps, 4.0 * state.elements[2], label="state"),
+        ]
+
+    return read
+
+
+def _attention(q_index: int, k_index: int, v_index: int) -> Reader:
+    """Return a reader of fused attention: scores stay on the chip."""
+
+    def read(view: View) -> list[Contraction]:
+        q, k = view.shape(q_index), view.shape(k_index)
+        v = view.shape(v_index)
+        if not k or not v:
+            return _packed_attention(view, q)
+        heads = int(view.attribute("num_heads", view.attribute("q_num_heads", q[1] if len(q) == 4 else 1)))
+        batch, queries = q[0], q[-2]
+        keys = max(k[-2], *(view.known[o.name or ""].shape[-2] for o in view.node.outputs[1:3] if o.name), 0)
+        width = q[-1] if len(q) == 4 else q[-1] // heads
+        out = view.out
+        out_width = out[-1] if len(out) == 4 else out[-1] // heads
+        return _score_products(batch * heads, queries, keys, width, out_width, (q_index, k_index, v_index))
+
+    return read
+
+
+def _packed_attention(view: View, q: tuple[int, ...]) -> list[Contraction]:
+    """Query, key and value side by side in one input."""
+    batch, length, out_width = view.out[0], view.out[1], view.out[-1]
+    heads = int(view.attribute("num_heads", 1))
+    width = out_width // heads
+    return _score_products(batch * heads, length, length, width, width, (0, None, None))
+
+
+def _score_products(
+    groups: int,
+    queries: int,
+    keys: int,
+    width: int,
+    out_width: int,
+    indices: tuple[int | None, int | None, int | None],
+) -> list[Contraction]:
+    scores = Loops(groups, 1, keys, width, (queries, 1))
+    values = Loops(groups, 1, out_width, keys, (queries, 1))
+    return [
+        Contraction(scores, *indices[:2], ops=5.0 * scores.elements[2], writes=False, label="scores"),
+        Contraction(values, None, indices[2], label="values"),
+    ]
+
+
+def _projected_attention(view: View) -> list[Contraction]:
+    """The contrib Attention operator: projection of q, k and v, then attention."""
+    x, w = view.shape(0), view.shape(1)
+    heads = int(view.attribute("num_heads", 1))
+    projection = Loops(m=w[-1], c=x[-1], out=(math.prod(x[:-1]), 1))
+    width = view.out[-1] // heads
+    return [
+        Contraction(projection, 0, 1, writes=False, label="projection"),
+        *_score_products(x[0] * heads, x[1], x[1], width, width, (None, None, None)),
+    ]
+
+
+def _standard_or_projected(view: View) -> list[Contraction]:
+    return (_projected_attention if view.node.domain == "com.microsoft" else _attention(0, 1, 2))(view)
+
+
+_READERS: Mapping[str, Reader] = {
+    **dict.fromkeys(_CONVOLUTIONS.split(), _convolution(0, 1)),
+    "QLinearConv": _convolution(0, 3),
+    "ConvTranspose": _transposed_convolution,
+    **dict.fromkeys(_PRODUCTS.split(), _product(0, 1)),
+    **dict.fromkeys(("QGemm", "QLinearMatMul"), _product(0, 3)),
+    **dict.fromkeys(("MatMulNBits", "MatMulBnb4", "MatMulFpQ4"), _packed_product),
+    "Einsum": _einsum,
+    "LSTM": _recurrent(4),
+    "DynamicQuantizeLSTM": _recurrent(4),
+    "GRU": _recurrent(3),
+    "RNN": _recurrent(1),
+    **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention"), _attention(0, 1, 2)),
+    "Attention": _standard_or_projected,
+    "QAttention": _projected_attention,
+}
+"""Readers of every operator that multiplies and accumulates."""

@@ -1,0 +1,208 @@
+"""One model on several devices: data, tensor and pipeline parallel, with what the links cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias
+
+from compress.errors import HardwareError
+from compress.estimator.cost import Cost, cost
+from compress.estimator.hardware import Link, Profile, load
+from compress.estimator.operators import FAMILY
+from compress.estimator.scoring import Source, Workload, read
+from compress.estimator.workload import Layer, Operand
+
+Parallel: TypeAlias = Literal["data", "tensor", "pipeline"]
+
+
+@dataclass(frozen=True)
+class ParallelEstimate:
+    """One inference on several devices."""
+
+    devices: int
+    total: Cost
+    """Energy of all devices, links (component ``link``) and waiting included; seconds until the result."""
+    link_bytes: float
+    """Bytes over all links."""
+    seconds_between: float
+    """Time from one result to the next when the devices are kept busy."""
+    bubble_seconds: float
+    """Time that each device waits in a batch, pipeline alone."""
+
+
+def estimate_parallel(
+    model: Source,
+    hardware: str | Profile,
+    devices: int,
+    parallel: Parallel,
+    *,
+    shapes: Mapping[str, Sequence[int] | int] | None = None,
+    zeros: Mapping[str, float] | None = None,
+    microbatches: int = 1,
+) -> ParallelEstimate:
+    """Return the cost of one inference on several devices of a kind.
+
+    - ``data``: every device runs whole inferences of its own; nothing crosses a link.
+    - ``tensor``: weights are cut over the devices, by outputs and by inputs in turn, so that two
+      products need one all-reduce: 2 (p - 1) / p of the result's bytes on every device.
+    - ``pipeline``: devices run consecutive layers; activations cross at their stored bits. Of
+      ``microbatches`` + p - 1 turns, p - 1 are spent waiting, at leakage and clock power.
+
+    Args:
+        model: as for `estimate`.
+        hardware: as for `estimate`; it must state a link, unless nothing crosses.
+        devices: how many.
+        parallel: how the work is cut.
+        shapes: as for `estimate`.
+        zeros: as for `estimate`.
+        microbatches: inferences in flight in a pipeline.
+
+    Raises:
+        HardwareError: the profile states no link, or there is less than one device.
+    """
+    profile = hardware if isinstance(hardware, Profile) else load(hardware)
+    if devices < 1 or microbatches < 1:
+        raise HardwareError("devices and microbatches must be at least 1")
+    work = read(model, profile, shapes=shapes, zeros=zeros)
+    if devices == 1 or parallel == "data":
+        whole = sum((cost(layer, profile, work.homes)[0] for layer in work.layers), Cost())
+        return ParallelEstimate(devices, whole, 0.0, whole.seconds / devices, 0.0)
+    if profile.link is None:
+        raise HardwareError(f"{profile.id} states no link between devices")
+    if parallel == "tensor":
+        return _tensor(work, profile, profile.link, devices)
+    return _pipeline(work, profile, profile.link, devices, microbatches)
+
+
+def _tensor(work: Workload, profile: Profile, link: Link, devices: int) -> ParallelEstimate:
+    layers, reduced, gathered = shard(work.layers, devices)
+    ring = (devices - 1) / devices * (2 * reduced + gathered)
+    one = sum((cost(layer, profile, work.homes)[0] for layer in layers), Cost())
+    total = _times(one, devices) + _link_cost(link, ring * devices, ring / link.bytes_per_second.value)
+    total = replace(total, seconds=one.seconds + ring / link.bytes_per_second.value)
+    return ParallelEstimate(devices, total, ring * devices, total.seconds, 0.0)
+
+
+def shard(layers: Iterable[Layer], devices: int) -> tuple[list[Layer], float, float]:
+    """Return one device's layers, and the bytes of results that are all-reduced and all-gathered.
+
+    A product whose input every device has whole is cut by its outputs; one whose input is cut, by its
+    inputs, and its partial results are reduced. Products of activations are cut by their groups
+    (attention heads). Normalizations need their input whole.
+    """
+    cut: set[str] = set()
+    done: list[Layer] = []
+    reduced = gathered = 0.0
+    for layer in layers:
+        read_cut = any(o.name in cut for o in layer.operands if o.name != layer.produces and not o.is_weight)
+        if layer.weight.is_weight and layer.loops is not None:
+            done.append(_cut_product(layer, devices, by_input=read_cut))
+            if read_cut:
+                reduced += layer.output.bytes
+            else:
+                cut.add(layer.produces)
+        elif read_cut and FAMILY.get(layer.op_type) != "normalization":
+            done.append(_cut_rest(layer, devices))
+            cut.add(layer.produces)
+        else:
+            gathered += math.fsum(o.bytes for o in layer.operands if o.name in cut)
+            done.append(layer)
+    return done, reduced, gathered
+
+
+def _cut_product(layer: Layer, devices: int, by_input: bool) -> Layer:
+    assert layer.loops is not None  # only products come here
+    side = "c" if by_input else "m"
+    if layer.loops.groups > 1:
+        side = "groups"
+    loops = replace(layer.loops, **{side: -(-getattr(layer.loops, side) // devices)})
+    weight = _part(layer.weight, devices)
+    streamed = tuple(_part(o, devices) for o in layer.streamed)
+    smaller = replace(layer, loops=loops, weight=weight, streamed=streamed, ops=layer.ops / devices)
+    if by_input:
+        return replace(smaller, input=_part(layer.input, devices))
+    return replace(smaller, output=_part(layer.output, devices))
+
+
+def _cut_rest(layer: Layer, devices: int) -> Layer:
+    loops = layer.loops
+    if loops is not None:
+        side = "groups" if loops.groups > 1 else "m"
+        loops = replace(loops, **{side: -(-getattr(loops, side) // devices)})
+    return replace(
+        layer,
+        loops=loops,
+        input=_part(layer.input, devices),
+        weight=_part(layer.weight, devices),
+        output=_part(layer.output, devices),
+        streamed=tuple(_part(o, devices) for o in layer.streamed),
+        ops=layer.ops / devices,
+    )
+
+
+def _part(operand: Operand, devices: int) -> Operand:
+    return replace(operand, elements=-(-operand.elements // devices), bytes=operand.bytes / devices)
+
+
+def _pipeline(
+    work: Workload, profile: Profile, link: Link, devices: int, microbatches: int
+) -> ParallelEstimate:
+    costs = [cost(layer, profile, work.homes)[0] for layer in work.layers]
+    bounds = stages([one.seconds for one in costs], devices)
+    times = [sum(one.seconds for one in costs[a:b]) for a, b in bounds]
+    crossing = math.fsum(_crossing(work.layers, start) for start, _ in bounds[1:])
+    wait = crossing / link.bytes_per_second.value
+    slowest = max(times)
+    bubble = (len(bounds) - 1) * slowest
+    # Every device is on for all turns; beyond its own work it draws static power.
+    idle = len(bounds) * (microbatches + len(bounds) - 1) * slowest / microbatches - sum(times)
+    watts = [quantity for quantity in (profile.clock_watts, profile.leakage_watts) if quantity is not None]
+    static = Cost(
+        {"static": sum(quantity.value for quantity in watts) * idle},
+        sum(quantity.value * quantity.low_factor for quantity in watts) * idle,
+        sum(quantity.value * quantity.high_factor for quantity in watts) * idle,
+    )
+    total = sum(costs, Cost()) + static + _link_cost(link, crossing, wait)
+    between = slowest * (microbatches + len(bounds) - 1) / microbatches
+    return ParallelEstimate(len(bounds), total, crossing, between, bubble)
+
+
+def stages(seconds: Sequence[float], devices: int) -> list[tuple[int, int]]:
+    """Return consecutive ranges of layers, at most one a device, whose slowest is as fast as can be.
+
+    Bisection on the slowest stage's time; a greedy walk tells whether it can be met.
+    """
+    low, high = max(seconds, default=0.0), sum(seconds)
+    for _ in range(50):
+        middle = (low + high) / 2
+        low, high = (low, middle) if len(_greedy(seconds, middle)) <= devices else (middle, high)
+    return _greedy(seconds, high)
+
+
+def _greedy(seconds: Sequence[float], limit: float) -> list[tuple[int, int]]:
+    found, start, spent = [], 0, 0.0
+    for index, one in enumerate(seconds):
+        if spent + one > limit * (1 + 1e-12) and index > start:
+            found.append((start, index))
+            start, spent = index, 0.0
+        spent += one
+    return [*found, (start, len(seconds))]
+
+
+def _crossing(layers: Sequence[Layer], start: int) -> float:
+    """Return the bytes of activations made before layer `start` and read from it on."""
+    made = {o.name: o.bytes for layer in layers[:start] for o in layer.operands if o.name == layer.produces}
+    needed = {o.name for layer in layers[start:] for o in layer.operands}
+    return math.fsum(size for name, size in made.items() if name in needed)
+
+
+def _link_cost(link: Link, moved: float, seconds: float) -> Cost:
+    joules = moved * 8e-12 * link.pj_per_bit.value
+    low, high = joules * link.pj_per_bit.low_factor, joules * link.pj_per_bit.high_factor
+    return Cost({"link": joules}, low, high, {"link": moved}, 0.0, 0, seconds)
+
+
+def _times(one: Cost, devices: int) -> Cost:
+    return sum([one] * devices, Cost())

@@ -1,0 +1,252 @@
+"""From a model and a profile to an estimate."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias, cast
+
+import onnx_ir as ir
+
+from compress.errors import ModelError, did_you_mean
+from compress.estimator import hardware as profiles
+from compress.estimator.cost import Cost, cost
+from compress.estimator.fusion import fuse
+from compress.estimator.residency import homes
+from compress.estimator.workload import Layer, Reader
+from compress.graph.shapes import describe, runtime_errors
+
+if TYPE_CHECKING:
+    import onnx
+
+    from compress.graph.propagate import TensorInfo
+    from compress.model import Model
+    from compress.results import HardwareScore
+
+Source: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | ir.Model | Model"
+"""A path, an ``onnx.ModelProto``, an ``onnx_ir.Model`` or a `compress.model.Model`."""
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Entropy-coded weights that hardware decodes on their way inward."""
+
+    bytes: Mapping[str, float]
+    """Coded size by initializer name."""
+    decoded_at: str
+    """Name of the memory that holds them decoded; those outside it hold and send them coded. The last
+    memory of a profile stands for the units' registers."""
+
+    def applied(self, layer: Layer, profile: profiles.Profile) -> Layer:
+        """Return the layer with its weight coded: one scalar operation a weight decodes it."""
+        size = self.bytes.get(layer.weight.name)
+        if size is None:
+            return layer
+        weight = replace(
+            layer.weight,
+            coded_bytes=min(size, layer.weight.bytes),
+            decoded_at=profile.level(self.decoded_at),
+        )
+        return replace(layer, weight=weight, ops=layer.ops + weight.elements)
+
+
+@dataclass(frozen=True)
+class LayerCost:
+    """One layer's cost."""
+
+    name: str
+    op_type: str
+    cost: Cost
+    bound: str
+    """What limits it: compute, vector, or the name of a memory."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Estimated cost of one inference on one hardware profile."""
+
+    hardware: str
+    layers: tuple[LayerCost, ...]
+    uncosted: Mapping[str, float]
+    """Share of all bytes by operator type, of operators whose arithmetic is not known and is left out."""
+
+    @cached_property
+    def total(self) -> Cost:
+        """Sum over the layers."""
+        return sum((layer.cost for layer in self.layers), Cost())
+
+    def score(self) -> HardwareScore:
+        """Return the estimate as a run's results store it."""
+        from compress.results import HardwareScore, LayerScore
+
+        total = self.total
+        return HardwareScore(
+            energy_joules=total.energy_joules,
+            energy_low=total.energy_low,
+            energy_high=total.energy_high,
+            energy=dict(total.energy),
+            dram_bytes=total.dram_bytes,
+            bytes_moved=dict(total.bytes_moved),
+            macs=total.macs,
+            seconds=total.seconds,
+            layers=[
+                LayerScore(
+                    name=layer.name,
+                    op_type=layer.op_type,
+                    energy=dict(layer.cost.energy),
+                    dram_bytes=layer.cost.dram_bytes,
+                    macs=layer.cost.macs,
+                    seconds=layer.cost.seconds,
+                    bound=layer.bound,
+                )
+                for layer in self.layers
+            ],
+        )
+
+
+def estimate(
+    model: Source,
+    hardware: str | os.PathLike[str] | profiles.Profile,
+    *,
+    shapes: Mapping[str, Sequence[int] | int] | None = None,
+    zeros: Mapping[str, float] | None = None,
+    seconds: Mapping[str, float] | None = None,
+    coded: Coded | None = None,
+) -> Estimate:
+    """Return what one inference of a model costs on some hardware, layer by layer.
+
+    Args:
+        model: a path, an ``onnx.ModelProto``, an ``onnx_ir.Model`` or a `compress.Model`; not changed.
+        hardware: identifier of a profile, path of a YAML file, or a profile.
+        shapes: shape by input name, or size by the name of a symbolic dimension, where the model leaves
+            dimensions open; otherwise the first dimension is 1 and others are 128.
+        zeros: fraction of zeros by value name, for hardware that compresses or skips them.
+        seconds: measured time by layer name; it replaces the modelled time, and with it the energy
+            that is drawn as long as the layer runs.
+        coded: weights that are stored entropy-coded, and where they are decoded. A runtime that
+            decodes them when it loads the model saves no traffic: leave it out.
+
+    Raises:
+        HardwareError: there is no such profile, or it is not valid.
+        ModelError: the model cannot be read, its shapes cannot be found, or `zeros` or `seconds` do not
+            fit it.
+    """
+    profile = hardware if isinstance(hardware, profiles.Profile) else profiles.load(os.fspath(hardware))
+    work = read(model, profile, shapes=shapes, zeros=zeros)
+    layers = work.layers
+    if coded is not None:
+        layers = tuple(coded.applied(layer, profile) for layer in layers)
+    measured = dict(seconds or {})
+    for name in measured.keys() - {layer.name for layer in layers}:
+        raise ModelError(f"seconds of {name!r}: no such layer{did_you_mean(name, (x.name for x in layers))}")
+    costs = [
+        LayerCost(layer.name, layer.op_type, *cost(layer, profile, work.homes, measured.get(layer.name)))
+        for layer in layers
+    ]
+    return Estimate(profile.id, tuple(costs), work.uncosted)
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model as a piece of hardware sees it."""
+
+    layers: tuple[Layer, ...]
+    homes: Mapping[str, int]
+    """Index of the memory where a tensor lives, by name; the outermost if not named."""
+    uncosted: Mapping[str, float]
+
+
+def read(
+    model: Source,
+    profile: profiles.Profile,
+    *,
+    shapes: Mapping[str, Sequence[int] | int] | None = None,
+    zeros: Mapping[str, float] | None = None,
+) -> Workload:
+    """Return a model's layers after fusion, and where their tensors live; arguments as for `estimate`."""
+    graph = _open(model)
+    if profile.executes == "onnxruntime":
+        graph = _as_run(model, graph)
+    known = describe(graph, shapes)
+    _check_zeros(zeros or {}, known)
+    reader = Reader(
+        graph,
+        known,
+        logical=profile.executes == "logical",
+        zeros=zeros or {},
+        weight_zeros=profile.reads_weight_zeros,
+    )
+    layers = reader.layers()
+    every = sum(layer.bytes for layer in layers) or 1.0
+    uncosted = {
+        op_type: sum(layer.bytes for layer in layers if layer.op_type == op_type) / every
+        for op_type in sorted(reader.uncosted())
+    }
+    outputs = frozenset(reader.operand(value).name for value in graph.graph.outputs)
+    fused = fuse(layers, profile.fuses, outputs)
+    return Workload(tuple(fused), homes(fused, profile, outputs), uncosted)
+
+
+def _check_zeros(zeros: Mapping[str, float], known: Mapping[str, TensorInfo]) -> None:
+    for name, fraction in zeros.items():
+        if not 0 <= fraction <= 1:
+            raise ModelError(f"zeros of {name!r}: {fraction} is not a fraction between 0 and 1")
+        if name not in known:
+            raise ModelError(f"zeros of {name!r}: the graph has no such value")
+
+
+def _open(model: Source) -> ir.Model:
+    """Return the graph with constants lifted and local functions inlined; the argument stays as it was."""
+    if isinstance(model, str | os.PathLike):
+        graph = _load(Path(model))
+    elif isinstance(model, ir.Model):
+        graph = model
+    elif isinstance(inner := getattr(model, "ir", None), ir.Model):
+        graph = inner
+    else:
+        graph = ir.from_proto(cast("onnx.ModelProto", model))
+    if not graph.functions and not any(node.op_type == "Constant" for node in graph.graph.all_nodes()):
+        return graph
+    from onnx_ir.passes import common
+
+    graph = graph.clone() if graph is model or graph is getattr(model, "ir", None) else graph
+
+    ir.passes.PassManager(
+        [common.InlinePass(), common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)]
+    )(graph)
+    return graph
+
+
+def _load(path: Path) -> ir.Model:
+    from google.protobuf.message import DecodeError
+
+    try:
+        graph = ir.load(path)
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}") from error
+    except (DecodeError, ValueError) as error:
+        raise ModelError(f"{path}: not an ONNX file: {error}") from error
+    if not graph.graph.outputs:
+        raise ModelError(f"{path}: not an ONNX file: the graph has no outputs")
+    return graph
+
+
+def _as_run(model: Source, graph: ir.Model) -> ir.Model:
+    """Return the graph that ONNX Runtime makes of a model on this machine."""
+    from compress.model import Model, session
+
+    source = Path(model) if isinstance(model, str | os.PathLike) else Model(graph)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "optimized.onnx")
+        try:
+            session(source, threads=1, optimized_to=path)
+        except runtime_errors() as error:
+            first = str(error).strip().splitlines()[0]
+            raise ModelError(f"ONNX Runtime cannot load the model: {first}") from error
+        optimized = ir.load(path)
+        ir.external_data.load_to_model(optimized)
+        return optimized

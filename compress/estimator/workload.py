@@ -1,0 +1,372 @@
+"""A graph as a tuple of layers: what is computed, on how many bytes as stored."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import numpy as np
+import onnx_ir as ir
+
+from compress.estimator.hardware import Number
+from compress.estimator.mapping import Loops
+from compress.estimator.operators import (
+    COSTED,
+    FREE,
+    TOUCHES_OUTPUT_ONLY,
+    VIEWS,
+    Contraction,
+    View,
+    contractions,
+    ops_per_element,
+)
+from compress.graph.propagate import TensorInfo
+
+_DECODERS = frozenset(("DequantizeLinear", "QuantizeLinear"))
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """A tensor as it is stored."""
+
+    name: str
+    elements: int
+    bytes: float
+    """Scales, zero points and codebooks included."""
+    is_weight: bool = False
+    zeros: float = 0.0
+    """Fraction of the elements that are zero."""
+    bits: int = 32
+    """Width of one element's code."""
+    is_integer: bool = False
+    encoded: bool = False
+    """Whether values are computed from the stored codes before use."""
+    two_of_four: bool = False
+    """Whether at least two of every four weights along the reduction are zero."""
+    coded_bytes: float = 0.0
+    """Bytes after entropy coding, seen by memories outside level `decoded_at`."""
+    decoded_at: int = 0
+
+
+NOTHING = Operand("", 0, 0.0)
+"""An operand that never leaves the units."""
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One operator, with what was fused into it."""
+
+    name: str
+    op_type: str
+    number: Number
+    loops: Loops | None = None
+    """The nest over `input`, `weight` and `output`; None where there is no contraction."""
+    input: Operand = NOTHING
+    weight: Operand = NOTHING
+    output: Operand = NOTHING
+    streamed: tuple[Operand, ...] = ()
+    """Operands read or written once, besides those of the nest."""
+    produces: str = ""
+    """Name of the tensor that the layer writes."""
+    ops: float = 0.0
+    """Scalar operations of one step, besides the multiply-accumulates."""
+    steps: int = 1
+    """Times the whole layer runs, one after the other."""
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all steps."""
+        return self.loops.macs * self.steps if self.loops is not None else 0
+
+    @property
+    def operands(self) -> tuple[Operand, ...]:
+        """Every operand that has bytes."""
+        return tuple(o for o in (self.input, self.weight, self.output, *self.streamed) if o.bytes)
+
+    @property
+    def bytes(self) -> float:
+        """Bytes of all operands, each once."""
+        return math.fsum(operand.bytes for operand in self.operands)
+
+
+@dataclass
+class Reader:
+    """Reads one graph at concrete shapes.
+
+    Args:
+        model: the model, local functions inlined.
+        known: shape and type of every value.
+        logical: read Q/DQ and arithmetic on constants as stored codes; else take every node as run.
+        zeros: fraction of zeros by value name.
+        weight_zeros: count zeros in weights (reads every weight).
+    """
+
+    model: ir.Model
+    known: Mapping[str, TensorInfo]
+    logical: bool = True
+    zeros: Mapping[str, float] = field(default_factory=dict)
+    weight_zeros: bool = False
+
+    def layers(self) -> list[Layer]:
+        """Return the layers in the order of the graph, those of loop bodies with their trips as steps."""
+        return self._read_graph(self.model.graph)
+
+    def uncosted(self) -> set[str]:
+        """Return names of operators whose arithmetic is not known; their bytes are counted all the same."""
+        return {
+            node.op_type
+            for node in self.model.graph.all_nodes()
+            if node.op_type not in COSTED and not self._contractions(node) and self._trips(node) is None
+        }
+
+    def _read_graph(self, graph: ir.Graph) -> list[Layer]:
+        return [layer for node in graph for layer in self._read(node)]
+
+    def _read_body(self, node: ir.Node, trips: int) -> list[Layer]:
+        """Return the layers of a loop's body, or of an If's heavier branch."""
+        branches = [self._read_graph(attr.as_graph()) for attr in _graphs(node)]
+        heaviest = max(branches, key=lambda layers: sum(layer.macs + layer.bytes for layer in layers))
+        outer = node.name or node.op_type
+        return [replace(x, name=f"{outer}/{x.name}", steps=x.steps * trips) for x in heaviest]
+
+    def _trips(self, node: ir.Node) -> int | None:
+        """Return how often a node's body runs, None if it has none or that cannot be known."""
+        if not any(_graphs(node)):
+            return None
+        if node.op_type == "If":
+            return 1
+        if node.op_type == "Loop" and node.inputs[0] is not None and node.inputs[0].const_value is not None:
+            return max(int(node.inputs[0].const_value.numpy().item()), 1)
+        if node.op_type == "Scan":
+            scanned = node.inputs[-node.attributes["num_scan_inputs"].as_int()]
+            info = self.known.get(scanned.name or "") if scanned is not None else None
+            return max(info.shape[0], 1) if info is not None and info.shape else None
+        return None
+
+    def _read(self, node: ir.Node) -> list[Layer]:
+        trips = self._trips(node)
+        if trips is not None:
+            return self._read_body(node, trips)
+        if node.op_type in FREE or all(self._is_known_early(value) for value in node.outputs):
+            return []
+        if node.op_type in _DECODERS and self._stored_name(node.outputs[0]) == self._stored_name(
+            node.inputs[0]
+        ):
+            return []
+        found = self._contractions(node)
+        if found:
+            return [self._contraction_layer(node, part, found) for part in found]
+        return [self._streaming_layer(node)]
+
+    def _contractions(self, node: ir.Node) -> list[Contraction]:
+        try:
+            return contractions(View(node, self.known))
+        except (KeyError, IndexError):  # an operand without a known shape
+            return []
+
+    def _contraction_layer(self, node: ir.Node, part: Contraction, parts: Sequence[Contraction]) -> Layer:
+        """Return the layer of one part of a node.
+
+        The node's other inputs go with the first part, its outputs with the last one that runs once.
+        """
+        last = [one for one in parts if one.steps == 1][-1]
+        taken = {index for one in parts for index in (one.input, one.weight) if index is not None}
+        rest = [self._input(node, i) for i in range(len(node.inputs)) if i not in taken and part is parts[0]]
+        a, b, rest = self._with_parameters(
+            node, self._input(node, part.input), self._input(node, part.weight), rest
+        )
+        outputs = [self._output(node, i) for i in range(len(node.outputs))] if part is last else []
+        output = outputs.pop(0) if part.writes and outputs else NOTHING
+        name = node.name or node.outputs[0].name or node.op_type
+        return Layer(
+            name=f"{name}/{part.label}" if part.label else name,
+            op_type=node.op_type,
+            number=self._number(node, a, b),
+            loops=part.loops,
+            input=a,
+            weight=b,
+            output=output,
+            streamed=tuple(o for o in (*rest, *outputs) if o.bytes),
+            produces=next((o.name for o in (output, *outputs) if o.bytes), ""),
+            ops=float(b.elements if b.encoded else 0) + part.ops,
+            steps=part.steps,
+        )
+
+    def _with_parameters(
+        self, node: ir.Node, a: Operand, b: Operand, rest: list[Operand]
+    ) -> tuple[Operand, Operand, list[Operand]]:
+        """Put the scales and zero points of packed weights with the weights they belong to."""
+        if node.op_type not in ("MatMulNBits", "MatMulBnb4", "MatMulFpQ4"):
+            return a, b, rest
+        extra, others = rest[:2], rest[2:]
+        elements = math.prod(int(node.attributes[key].value) for key in ("K", "N") if key in node.attributes)
+        packed = replace(
+            b,
+            elements=elements,
+            bytes=b.bytes + math.fsum(o.bytes for o in extra),
+            bits=int(node.attributes["bits"].value) if "bits" in node.attributes else 4,
+            encoded=True,
+        )
+        return a, packed, others
+
+    def _streaming_layer(self, node: ir.Node) -> Layer:
+        inputs = list({o.name: o for o in (self._input(node, i) for i in range(len(node.inputs)))}.values())
+        outputs = [self._output(node, i) for i in range(len(node.outputs))]
+        if node.op_type in TOUCHES_OUTPUT_ONLY and inputs and inputs[0].elements:
+            first, touched = inputs[0], sum(o.elements for o in outputs)
+            share = min(1.0, touched / first.elements)
+            inputs[0] = replace(first, elements=min(touched, first.elements), bytes=first.bytes * share)
+        operands = tuple(o for o in (*inputs, *outputs) if o.bytes)
+        elements = max((o.elements for o in operands), default=0)
+        return Layer(
+            name=node.name or node.outputs[0].name or node.op_type,
+            op_type=node.op_type,
+            number=Number(kind="float", bits=32),
+            streamed=operands,
+            produces=outputs[0].name if outputs else "",
+            ops=elements * ops_per_element(node.op_type),
+        )
+
+    def _number(self, node: ir.Node, a: Operand, b: Operand) -> Number:
+        """Return the type a node multiplies in: integers only if both operands are."""
+        if node.op_type == "DynamicQuantizeMatMul" or _accuracy_level(node) == 4:
+            return Number(kind="int", bits=8)
+        operands = [o for o in (a, b) if o.elements]
+        if operands and all(o.is_integer for o in operands):
+            return Number(kind="int", bits=max(o.bits for o in operands))
+        floats = [o.bits for o in operands if not o.is_integer and not (o.is_weight and o.encoded)]
+        return Number(kind="float", bits=max(floats, default=32))
+
+    def _input(self, node: ir.Node, index: int | None) -> Operand:
+        value = node.inputs[index] if index is not None else None
+        return self.operand(value) if value is not None else NOTHING
+
+    def _output(self, node: ir.Node, index: int) -> Operand:
+        return self.operand(node.outputs[index])
+
+    def operand(self, value: ir.Value) -> Operand:
+        """Return the tensor behind a value, as stored."""
+        if value in self._constants:
+            return self._weight(value)
+        name = self._stored_name(value)
+        info = self.known.get(name)
+        if info is None:
+            return NOTHING
+        bits = _bits(info.dtype)
+        zeros = self.zeros.get(value.name or "", self.zeros.get(name, 0.0))
+        size = info.elements * bits / 8
+        return Operand(name, info.elements, size, False, zeros, bits, info.dtype.is_integer())
+
+    def _weight(self, value: ir.Value) -> Operand:
+        """Return a constant as the codes, scales and tables that it is computed from."""
+        leaves = self._constants[value]
+        tensors = {leaf: leaf.const_value for leaf in leaves if leaf.const_value is not None}
+        info = self.known.get(value.name or "")
+        if not tensors or info is None:
+            return NOTHING
+        main = max(tensors, key=lambda leaf: tensors[leaf].size)
+        codes = tensors[main]
+        zeros, structured = _zeros(codes) if self.weight_zeros else (0.0, False)
+        return Operand(
+            name=main.name or "",
+            elements=info.elements,
+            bytes=math.fsum(tensor.nbytes for tensor in tensors.values()),
+            is_weight=True,
+            zeros=zeros,
+            two_of_four=structured,
+            bits=_bits(codes.dtype),
+            is_integer=codes.dtype.is_integer(),
+            encoded=codes.dtype != info.dtype,
+        )
+
+    @cached_property
+    def _constants(self) -> dict[ir.Value, tuple[ir.Value, ...]]:
+        """Initializers and values computed from them alone, each with the initializers behind it."""
+        found: dict[ir.Value, tuple[ir.Value, ...]] = {
+            value: (value,)
+            for graph in self.model.graphs()
+            for value in graph.initializers.values()
+            if value.const_value is not None
+        }
+        for node in self.model.graph.all_nodes():
+            inputs = [value for value in node.inputs if value is not None]
+            if node.op_type in ("Shape", "Size"):
+                found |= dict.fromkeys(node.outputs, ())
+                continue
+            if inputs and all(value in found for value in inputs):
+                # As run, constants have been folded already and what is left runs; sizes never do.
+                if not self.logical and all(found[value] for value in inputs):
+                    continue
+                leaves = tuple(dict.fromkeys(leaf for value in inputs for leaf in found[value]))
+            else:
+                continue
+            for value in node.outputs:
+                found[value] = leaves
+        return found
+
+    def _is_known_early(self, value: ir.Value) -> bool:
+        return value in self._constants
+
+    def _stored_name(self, value: ir.Value | None) -> str:
+        """Return the name of the tensor that holds a value: through views, and through Q and DQ."""
+        if value is None:
+            return ""
+        name = self._stored.get(value)
+        return name if name is not None else value.name or ""
+
+    @cached_property
+    def _stored(self) -> dict[ir.Value, str]:
+        """Values that are another tensor's view, or its dequantized (soon quantized) form."""
+        names: dict[ir.Value, str] = {}
+        for node in self.model.graph.all_nodes():
+            source = node.inputs[0] if node.inputs else None
+            if source is None or not node.outputs:
+                continue
+            decodes = self.logical and node.op_type == "DequantizeLinear"
+            if node.op_type in VIEWS or (decodes and not node.outputs[0].is_graph_output()):
+                names[node.outputs[0]] = names.get(source, source.name or "")
+            elif self.logical and node.op_type == "QuantizeLinear":
+                for value in _seen_only_through(source):
+                    names[value] = node.outputs[0].name or ""
+        return names
+
+
+def _zeros(tensor: ir.TensorProtocol) -> tuple[float, bool]:
+    """Return a weight's fraction of zeros, and whether two of every four along either first axis are."""
+    array = tensor.numpy()
+    if array.size == 0:
+        return 0.0, False
+    full = array != 0
+    fraction = 1.0 - float(full.mean())
+    if fraction < 0.5 or array.ndim < 2:
+        return fraction, False
+    along = (np.moveaxis(full, axis, -1) for axis in (0, 1) if array.shape[axis] % 4 == 0)
+    return fraction, any(bool((each.reshape(-1, 4).sum(-1) <= 2).all()) for each in along)
+
+
+def _bits(dtype: ir.DataType) -> int:
+    return 8 if dtype is ir.DataType.STRING else dtype.bitwidth
+
+
+def _graphs(node: ir.Node) -> Iterator[ir.Attr]:
+    return (attr for attr in node.attributes.values() if attr.type == ir.AttributeType.GRAPH)
+
+
+def _seen_only_through(value: ir.Value) -> list[ir.Value]:
+    """Return a computed value that has one reader, and what it is a view of while that has one too."""
+    chain: list[ir.Value] = []
+    producer = value.producer()
+    while producer is not None and len(value.uses()) == 1 and not value.is_graph_output():
+        chain.append(value)
+        if producer.op_type not in VIEWS or producer.inputs[0] is None:
+            break
+        value = producer.inputs[0]
+        producer = value.producer()
+    return chain
+
+
+def _accuracy_level(node: ir.Node) -> int:
+    found = node.attributes.get("accuracy_level")
+    return int(found.value) if found is not None else 0

@@ -1,0 +1,1 @@
+"""What passes need of a graph."""

@@ -1,0 +1,250 @@
+"""Index sets of tensor dimensions: an axis is a leaf, a product or a sum of axes.
+
+Two dimensions whose elements meet (an addition, a contraction) have *equal* axes. Reshape makes
+an axis the row-major **product** of others (384 = 12 heads x 32), Concat and Split make it the
+**sum** of others (1152 = 384 + 384 + 384). Equating axes of different structure refines both
+until their leaves line up; where they cannot, all their leaves are pinned. What is left is the
+exact set of independent index choices in a graph: one leaf is one coupling group.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Mask: TypeAlias = npt.NDArray[np.bool_]
+"""What is kept of an axis, one truth value per index."""
+
+
+class Axis:
+    """One dimension's indices; read `kind`, `parts`, `pinned` and `normalized` on the `root` only.
+
+    Attributes:
+        size: number of indices.
+        kind: leaf, or product (row-major) or sum (one after the other) of `parts`.
+        parts: axes it is made of.
+        pinned: why no index may be removed; empty when they may.
+        normalized: whether a statistic is taken over the axis, so that removing indices changes it.
+    """
+
+    __slots__ = ("_same", "kind", "normalized", "parts", "pinned", "size")
+
+    def __init__(self, size: int, pinned: str = "") -> None:
+        self.size = size
+        self.kind: Literal["leaf", "product", "sum"] = "leaf"
+        self.parts: tuple[Axis, ...] = ()
+        self.pinned = pinned
+        self.normalized = False
+        self._same: Axis | None = None
+
+    def __repr__(self) -> str:
+        root = self.root
+        if root.kind == "leaf":
+            return f"{root.size}{'!' if root.pinned else ''}"
+        return f"({(' x ' if root.kind == 'product' else ' + ').join(map(repr, root.parts))})"
+
+    @property
+    def root(self) -> Axis:
+        """The axis that stands for all axes equal to this one."""
+        axis = self
+        while axis._same is not None:
+            axis = axis._same
+        if axis is not self:
+            self._same = axis
+        return axis
+
+    def leaves(self) -> Iterator[Axis]:
+        """Yield the leaves, outermost first; an axis of one index has none that matter."""
+        root = self.root
+        if root.kind == "leaf":
+            yield root
+        for part in root.parts:
+            yield from part.leaves()
+
+    def pin(self, reason: str) -> None:
+        """Forbid removal of any index; the first reason stays."""
+        for leaf in self.leaves():
+            leaf.pinned = leaf.pinned or reason
+
+    def normalize(self) -> None:
+        """Note that a statistic is taken over the axis."""
+        for leaf in self.leaves():
+            leaf.normalized = True
+
+    def refine(self, kind: Literal["product", "sum"], parts: Sequence[Axis]) -> None:
+        """Make this axis the product or sum of `parts`, which inherit what is known of it."""
+        self.kind, self.parts = kind, tuple(parts)
+        if self.pinned:
+            self.pin(self.pinned)
+        if self.normalized:
+            self.normalize()
+
+
+def product(parts: Sequence[Axis]) -> Axis:
+    """Return the row-major product of `parts`."""
+    return _made_of("product", [part for part in parts if part.size != 1] or [Axis(1)])
+
+
+def concatenation(parts: Sequence[Axis]) -> Axis:
+    """Return the sum of `parts`."""
+    return _made_of("sum", [part for part in parts if part.size] or [Axis(0)])
+
+
+def _made_of(kind: Literal["product", "sum"], parts: list[Axis]) -> Axis:
+    """Return an axis of parts that are all smaller than it; of one part, the part itself."""
+    if len(parts) == 1:
+        return parts[0]
+    sizes = [part.size for part in parts]
+    axis = Axis(math.prod(sizes) if kind == "product" else sum(sizes))
+    axis.refine(kind, parts)
+    return axis
+
+
+def equate(left: Axis, right: Axis) -> None:
+    """State that two axes have the same indices in the same order."""
+    left, right = left.root, right.root
+    if left is right:
+        return
+    if left.size != right.size:
+        _pin_all([left, right])
+        return
+    if right.kind != "leaf":
+        left, right = right, left
+    if right.kind == "leaf":
+        if right.pinned:
+            left.pin(right.pinned)
+        if right.normalized:
+            left.normalize()
+    elif left.kind == right.kind == "product":
+        equate_products([left], [right])
+    else:
+        equate_sums([left], [right])
+    right._same = left
+
+
+def equate_products(left: Sequence[Axis], right: Sequence[Axis]) -> None:
+    """State that two lists of axes enumerate the same indices row by row, as Reshape does."""
+    if not _line_up(left, right, _factors, _split_product):
+        _pin_all([*left, *right])
+
+
+def equate_sums(left: Sequence[Axis], right: Sequence[Axis]) -> None:
+    """State that two lists of axes, each laid end to end, are the same indices."""
+    if not _line_up(left, right, _terms, _split_sum):
+        _pin_all([*left, *right])
+
+
+def kept(axis: Axis, masks: Mapping[Axis, Mask]) -> Mask:
+    """Return which indices of `axis` stay when the leaves in `masks` lose some."""
+    root = axis.root
+    if root.kind == "leaf":
+        return masks.get(root, np.ones(root.size, bool))
+    parts = [kept(part, masks) for part in root.parts]
+    if root.kind == "sum":
+        return np.concatenate(parts)
+    result = np.ones(1, bool)
+    for part in parts:
+        result = np.logical_and.outer(result, part).reshape(-1)
+    return result
+
+
+def positions(axis: Axis, leaf: Axis) -> npt.NDArray[np.int64]:
+    """Return the index into `leaf` that each index of `axis` belongs to, -1 where to none."""
+    root = axis.root
+    if root is leaf:
+        return np.arange(leaf.size)
+    if root.kind == "leaf":
+        return np.full(root.size, -1)
+    parts = [positions(part, leaf) for part in root.parts]
+    if root.kind == "sum":
+        return np.concatenate(parts)
+    result = np.full(1, -1)
+    for part in parts:
+        result = np.maximum.outer(result, part).reshape(-1)
+    return result
+
+
+def _factors(axis: Axis) -> list[Axis]:
+    root = axis.root
+    if root.kind == "product":
+        return [factor for part in root.parts for factor in _factors(part)]
+    return [root] if root.size != 1 else []
+
+
+def _terms(axis: Axis) -> list[Axis]:
+    root = axis.root
+    if root.kind == "sum":
+        return [term for part in root.parts for term in _terms(part)]
+    return [root] if root.size else []
+
+
+def _line_up(
+    left: Sequence[Axis],
+    right: Sequence[Axis],
+    pieces: Callable[[Axis], list[Axis]],
+    split: Callable[[Axis, int], tuple[Axis, Axis] | None],
+) -> bool:
+    """Equate two lists piece by piece, splitting the larger piece; False where sizes do not divide."""
+    stacks = [list(left)[::-1], list(right)[::-1]]
+    while True:
+        for stack in stacks:
+            while stack and pieces(stack[-1]) != [stack[-1].root]:
+                stack.extend(reversed(pieces(stack.pop())))
+        if not all(stacks):
+            return not any(stacks)
+        first, second = (stack.pop() for stack in stacks)
+        if first.size == second.size:
+            equate(first, second)
+            continue
+        if not first.size or not second.size:
+            return False
+        larger = 0 if first.size > second.size else 1
+        halves = split((first, second)[larger], min(first.size, second.size))
+        if halves is None:
+            return False
+        stacks[larger].extend(reversed(halves))
+        stacks[1 - larger].append((second, first)[larger])
+
+
+def _split_product(axis: Axis, outer_size: int) -> tuple[Axis, Axis] | None:
+    """Make a leaf or a sum the product of two axes, the outer of the given size."""
+    root = axis.root
+    inner_size, rest = divmod(root.size, outer_size)
+    if rest:
+        return None
+    outer, inner = Axis(outer_size), Axis(inner_size)
+    if root.kind == "sum":
+        terms = _terms(root)
+        if any(term.size % inner_size for term in terms):
+            return None
+        rows = [Axis(term.size // inner_size) for term in terms]
+        for term, row in zip(terms, rows, strict=True):
+            equate_products([term], [row, inner])
+        outer = concatenation(rows)
+    root.refine("product", (outer, inner))
+    return outer, inner
+
+
+def _split_sum(axis: Axis, first_size: int) -> tuple[Axis, Axis] | None:
+    """Make a leaf the sum of two axes, the first of the given size, or cut a product's outer factor."""
+    root = axis.root
+    if root.kind == "leaf":
+        halves = Axis(first_size), Axis(root.size - first_size)
+        root.refine("sum", halves)
+        return halves
+    outer, *inner = _factors(root)
+    rows, rest = divmod(first_size, root.size // outer.size)
+    if rest:
+        return None
+    first, second = Axis(rows), Axis(outer.size - rows)
+    equate_sums([outer], [first, second])
+    return product([first, *inner]), product([second, *inner])
+
+
+def _pin_all(axes: Iterable[Axis]) -> None:
+    for axis in axes:
+        axis.pin("its indices do not line up with another layer's")

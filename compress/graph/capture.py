@@ -1,0 +1,72 @@
+"""Activations through ONNX Runtime, one batch at a time, into statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from compress.errors import DataError
+from compress.model import Model, session
+
+if TYPE_CHECKING:
+    from compress.data import Feeds
+
+
+def activations(
+    model: Model, names: Iterable[str], batches: Iterable[Feeds], *, optimize: bool = True
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the named values of each batch; memory holds one batch's at a time.
+
+    Args:
+        model: the model to run; it is not changed.
+        names: values of its graph: inputs, or outputs of nodes.
+        batches: feeds by input name.
+        optimize: whether the runtime may rewrite the graph, as it does by default.
+    """
+    wanted = list(dict.fromkeys(names))
+    probe = model.copy()
+    inputs = {value.name for value in probe.graph.inputs}
+    computed = [name for name in wanted if name not in inputs]
+    probe.graph.outputs[:] = [_value(probe.graph, name) for name in computed]
+    RemoveUnusedNodesPass()(probe.ir)  # the runtime would compute what nothing reads
+    run = session(probe, optimize=optimize).run if computed else None
+    for feeds in batches:
+        outputs = run(None, feeds) if run is not None else []
+        found = dict(zip(computed, outputs, strict=True))
+        yield {name: found[name] if name in found else feeds[name] for name in wanted}
+
+
+def observe(
+    model: Model, names: Iterable[str], update: Callable[[str, np.ndarray], None], *, progress: str = ""
+) -> None:
+    """Pass every named activation of the calibration data to ``update(name, array)``.
+
+    Args:
+        model: a model with calibration data.
+        names: values of its graph.
+        update: takes one array into a statistic.
+        progress: what the progress bar on stderr says; none if empty.
+
+    Raises:
+        DataError: there are no calibration data, or an activation is not finite.
+    """
+    from compress.progress import track
+
+    for number, values in enumerate(track(activations(model, names, model.batches()), progress)):
+        for name, array in values.items():
+            try:
+                update(name, array)
+            except ValueError as error:
+                raise DataError(f"calibration data, batch {number}: activation {name!r}: {error}") from error
+
+
+def _value(graph: ir.Graph, name: str) -> ir.Value:
+    for node in graph:
+        for output in node.outputs:
+            if output.name == name:
+                return output
+    raise KeyError(f"the graph has no value {name!r}")

@@ -1,0 +1,108 @@
+"""Which nodes hold weights, and along which axes the weights are laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_ir as ir
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """A node with a constant weight.
+
+    Attributes:
+        node: the node.
+        weight: the initializer.
+        index: the weight's place among the node's inputs.
+        out_axis: the weight's axis of output channels (rows of an embedding).
+        in_axis: its axis of input channels, over which products are summed; None for an embedding.
+    """
+
+    node: ir.Node
+    weight: ir.Value
+    index: int
+    out_axis: int
+    in_axis: int | None
+
+    @property
+    def name(self) -> str:
+        """Name of the node."""
+        return self.node.name or ""
+
+    @property
+    def names(self) -> tuple[str, str]:
+        """Names a user may know the layer by: the node's and the weight's."""
+        return self.name, self.weight.name or ""
+
+    @property
+    def array(self) -> np.ndarray:
+        """The weight as a numpy array."""
+        return array(self.weight)
+
+
+def array(value: ir.Value) -> np.ndarray:
+    """Return the content of an initializer."""
+    tensor = value.const_value
+    if tensor is None:
+        raise ValueError(f"{value.name!r} is no initializer")
+    return tensor.numpy()
+
+
+def is_float_weight(value: ir.Value | None, *, rank: int = 2) -> bool:
+    """Tell whether a value is a float32 initializer of at least `rank` axes, none of them empty."""
+    return (
+        value is not None
+        and value.const_value is not None
+        and value.dtype == ir.DataType.FLOAT
+        and len(value.const_value.shape) >= rank
+        and value.const_value.size > 0
+        and not value.is_graph_output()
+    )
+
+
+def layers(graph: ir.Graph) -> Iterator[Layer]:
+    """Yield every node with a float32 weight, in the graph's order."""
+    for node in graph:
+        yield from layers_of(node)
+
+
+def layers_of(node: ir.Node) -> Iterator[Layer]:
+    """Yield the weights of one node: none, one, or two for a recurrent one (input and hidden weights).
+
+    ``MatMul(x, Transpose(w))`` counts as a layer with the weight `w`, since a tied embedding is kept
+    in that form.
+    """
+    if node.domain != "":
+        return
+    for index, out_axis, in_axis in _places(node):
+        weight = node.inputs[index] if index < len(node.inputs) else None
+        if node.op_type == "MatMul" and weight is not None:
+            turned = weight.producer()
+            if turned is not None and turned.op_type == "Transpose":
+                weight, out_axis, in_axis = turned.inputs[0], 0, 1
+        if weight is not None and is_float_weight(weight):
+            if node.op_type in ("MatMul", "Gather") and array(weight).ndim != 2:
+                continue
+            yield Layer(node, weight, index, out_axis, in_axis)
+
+
+def _places(node: ir.Node) -> list[tuple[int, int, int | None]]:
+    """Return (input index, axis of output channels, axis of input channels) of a node's weights."""
+    match node.op_type:
+        case "Conv":
+            return [(1, 0, 1)]
+        case "ConvTranspose":
+            return [(1, 1, 0)]
+        case "Gemm":
+            return [(1, 0, 1) if node.attributes.get_int("transB", None) else (1, 1, 0)]
+        case "MatMul":
+            return [(1, 1, 0)]
+        case "Gather" if not node.attributes.get_int("axis", None):
+            return [(0, 0, None)]
+        case "LSTM" | "GRU" | "RNN":
+            return [(1, 1, 2), (2, 1, 2)]
+        case _:
+            return []

@@ -1,0 +1,118 @@
+"""Where integer arithmetic begins and ends: which activations of a graph are to be quantized.
+
+Convolutions run in integers only if their output is quantized as well; linear layers may leave
+floats behind. Operators between integer layers that only move, pool or add values join them, so
+that a residual network stays in integers from end to end, while a transformer's LayerNorm,
+softmax and residual sums stay in float between its linear layers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import onnx_ir as ir
+
+from compress.graph.layers import Layer, layers
+
+KERNELS = ("Conv", "Gemm", "MatMul")
+"""Layers with an integer kernel in ONNX Runtime's CPU provider."""
+MOVERS = ("Flatten", "MaxPool", "Reshape", "Resize", "Slice", "Squeeze", "Transpose", "Unsqueeze")
+"""Operators that pass values on: their output has the range of their input."""
+CARRIERS = (*MOVERS, "Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid")
+"""Operators that run in integers where their inputs and outputs are."""
+FUSED = ("Clip", "Relu")
+"""Activations that a quantizer right behind them makes superfluous."""
+
+
+@dataclass(slots=True)
+class Regions:
+    """Which values to quantize, and for whom.
+
+    Attributes:
+        kernels: layers to run in integers.
+        readers: for each value to quantize, the uses (node, input index) that read the integers.
+        same_as: values that take scale and zero point of another, since an operator only moves them.
+        skipped: layers that stay in float, with the reason.
+    """
+
+    kernels: list[Layer] = field(default_factory=list)
+    readers: dict[ir.Value, list[tuple[ir.Node, int]]] = field(default_factory=dict)
+    same_as: dict[ir.Value, ir.Value] = field(default_factory=dict)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+
+def find(graph: ir.Graph, chosen: Callable[[Layer], bool]) -> Regions:
+    """Find the regions of a folded graph around every layer that `chosen` accepts."""
+    regions = Regions()
+    for layer in layers(graph):
+        reason = _obstacle(layer) if chosen(layer) else "not selected"
+        if reason:
+            regions.skipped[layer.name] = reason
+        else:
+            regions.kernels.append(layer)
+    integer = {layer.node for layer in regions.kernels}
+    quantized: dict[ir.Value | None, None] = dict.fromkeys(
+        layer.node.inputs[0] for layer in regions.kernels if layer.node.inputs[0]
+    )
+    quantized |= dict.fromkeys(
+        after_activation(layer.node.outputs[0]) for layer in regions.kernels if layer.node.op_type == "Conv"
+    )
+    for node in graph:
+        if _joins(node, quantized):
+            integer.add(node)
+            quantized[after_activation(node.outputs[0])] = None
+    for value in quantized:
+        if value is not None and (readers := _readers(value, integer)):
+            regions.readers[value] = readers
+    for node in integer:
+        if node.op_type in MOVERS:
+            source, moved = node.inputs[0], after_activation(node.outputs[0])
+            if source is not None and source in regions.readers:
+                regions.same_as[moved] = source
+    return regions
+
+
+def after_activation(value: ir.Value) -> ir.Value:
+    """Return the output of the Relu or Clip that alone reads `value`; else `value` itself."""
+    readers = value.consumers()
+    if len(readers) == 1 and not value.is_graph_output() and readers[0].op_type in FUSED:
+        return readers[0].outputs[0]
+    return value
+
+
+def _obstacle(layer: Layer) -> str:
+    node = layer.node
+    if node.op_type not in KERNELS:
+        return f"{node.op_type} has no integer kernel"
+    if node.inputs[layer.index] is not layer.weight:
+        return "its weight is shared in another layout"
+    if len(layer.weight.uses()) > 1:
+        return "its weight is shared"
+    if node.inputs[0] is None or node.inputs[0].const_value is not None:
+        return "its input is constant"
+    if node.op_type == "Gemm" and node.attributes.get_float("beta", 1.0) != 1.0:
+        return "its bias is scaled"
+    return ""
+
+
+def _joins(node: ir.Node, quantized: dict[ir.Value | None, None]) -> bool:
+    """Tell whether an operator between integer layers is to run in integers as well."""
+    if node.op_type not in CARRIERS or node.domain != "":
+        return False
+    data = node.inputs[:1] if node.op_type in MOVERS else node.inputs
+    if any(value is None or value.const_value is not None or value not in quantized for value in data):
+        return False
+    output = after_activation(node.outputs[0])
+    return not output.is_graph_output() and any(
+        use.node.op_type in (*KERNELS, *CARRIERS) for use in output.uses()
+    )
+
+
+def _readers(value: ir.Value, integer: set[ir.Node]) -> list[tuple[ir.Node, int]]:
+    """Return who reads the integers: everyone, where no float exists; else only the integer nodes."""
+    producer = value.producer()
+    if producer is not None and producer.op_type in FUSED and producer.inputs[0] is not None:
+        producer = producer.inputs[0].producer()
+    everyone = producer in integer and producer is not None and producer.op_type not in ("Gemm", "MatMul")
+    return [(use.node, use.idx) for use in value.uses() if everyone or use.node in integer]

@@ -1,0 +1,77 @@
+"""What tells the importance of a group's channels: energies along the tensors that they run through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from compress.graph.capture import observe
+from compress.graph.coupling import Group
+from compress.graph.layers import array
+from compress.graph.linear import channel_axis, linear_layers, source
+from compress.model import Model
+from compress.numerics.importance import Indices, Scores, coupled, slice_energy
+
+Importance: TypeAlias = Literal["magnitude", "activation", "batch-norm", "random"]
+"""A way of telling important channels."""
+
+Parts: TypeAlias = Iterator[tuple[Scores, Indices]]
+
+
+def importance(kind: Importance, model: Model, groups: Sequence[Group], seed: int) -> list[Scores]:
+    """Return the importance of every channel of each group.
+
+    Args:
+        kind: ``magnitude``, the size of all weights of a channel; ``activation``, the size of what consumers
+            read times the weights they read it with (as Wanda, Sun et al. 2024, for single weights);
+            ``batch-norm``, the scale of BatchNormalization (Liu et al., Network Slimming, 2017), and the
+            magnitude where there is none; ``random``, a baseline.
+        model: the model of the groups; ``activation`` reads its calibration data.
+        groups: the groups.
+        seed: of the random scores.
+
+    Raises:
+        DataError: ``activation``, and there are no calibration data.
+    """
+    if kind == "random":
+        random = np.random.default_rng(seed)
+        return [random.random(group.size) for group in groups]
+    if kind == "activation":
+        return _activation(model, groups)
+    chosen = _scales if kind == "batch-norm" else _weights
+    return [coupled(list(chosen(group)) or _weights(group), group.size) for group in groups]
+
+
+def _weights(group: Group) -> Parts:
+    for member in group.members:
+        weight = array(member.value)
+        if weight.ndim > 1 and weight.dtype.kind == "f":
+            yield slice_energy(weight, member.axis), member.channels
+
+
+def _scales(group: Group) -> Parts:
+    for member in group.members:
+        if any(node.op_type == "BatchNormalization" and index == 1 for node, index in member.value.uses()):
+            yield slice_energy(array(member.value), 0), member.channels
+
+
+def _activation(model: Model, groups: Sequence[Group]) -> list[Scores]:
+    readers = {layer.weight: layer for layer in linear_layers(model.graph)}
+    axes = {source(layer): channel_axis(layer) for layer in readers.values()}
+    energies: dict[str, Scores] = {}
+
+    def update(name: str, values: npt.NDArray[np.floating]) -> None:
+        energies[name] = energies.get(name, 0.0) + slice_energy(values, axes[name])
+
+    def parts(group: Group) -> Parts:
+        for member in group.members:
+            layer = readers.get(member.value)
+            if layer is not None and member.axis == layer.in_axis:
+                inputs = energies[source(layer)].reshape(-1, len(member.channels)).sum(axis=0)
+                yield slice_energy(layer.array, member.axis) * inputs, member.channels
+
+    observe(model, axes, update, progress="importance")
+    return [coupled(list(parts(group)) or _weights(group), group.size) for group in groups]

@@ -1,0 +1,69 @@
+"""How much noise 8-bit arithmetic would add at each layer, each measured on its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from compress.graph.emit import initializer
+from compress.graph.layers import Layer, layers
+from compress.numerics.affine import quantize
+from compress.numerics.granularity import PerAxis
+
+if TYPE_CHECKING:
+    from compress.data import Feeds
+    from compress.model import Model
+
+
+def local_noise(
+    model: Model, names: Sequence[str], batches: Iterable[Feeds], bits: int = 8
+) -> dict[str, float]:
+    """Return noise power over signal power of each layer's output when it alone runs in integers.
+
+    A probe of the graph runs every layer twice: in float, and with its input rounded to 8 bits (one
+    range for the whole tensor, that of the batch) and its weight to `bits` per output channel. Only
+    the two sums of squares leave the runtime.
+
+    Args:
+        model: a folded float model; it is not changed.
+        names: nodes of layers with a weight of their own.
+        batches: feeds to measure on.
+        bits: of the weights.
+    """
+    probe = model.copy()
+    chosen = dict.fromkeys(names)
+    measured = [layer for layer in layers(probe.graph) if layer.name in chosen]
+    del probe.graph.outputs[:]
+    for layer in measured:
+        probe.graph.outputs.extend(_probe(probe.graph, layer, bits))
+    sums = np.zeros((len(measured), 2))
+    for feeds in batches:
+        sums += np.array([float(value) for value in probe.run(feeds)]).reshape(-1, 2)
+    ratios = sums[:, 0] / np.maximum(sums[:, 1], np.finfo(np.float64).tiny)
+    return {layer.name: float(ratio) for layer, ratio in zip(measured, ratios, strict=True)}
+
+
+def _probe(graph: ir.Graph, layer: Layer, bits: int) -> list[ir.Value]:
+    """Add a rounded twin of the layer; return the values of noise and signal."""
+    node = layer.node
+    weight = quantize(torch.from_numpy(layer.array.copy()), PerAxis(layer.out_axis), bits, narrow=True)
+    rounded_weight = initializer(graph, f"{layer.weight.name}.probe", weight.dequantize().numpy())
+    rounded = ir.node("DynamicQuantizeLinear", [node.inputs[0]], num_outputs=3, name=f"{node.name}.probe.q")
+    restored = ir.node("DequantizeLinear", rounded.outputs, name=f"{node.name}.probe.dq")
+    inputs = [restored.outputs[0], rounded_weight, *node.inputs[2:]]
+    twin = ir.node(node.op_type, inputs, dict(node.attributes), name=f"{node.name}.probe")
+    difference = ir.node("Sub", [twin.outputs[0], node.outputs[0]], name=f"{node.name}.probe.noise")
+    sums = [
+        ir.node("ReduceSumSquare", [value], {"keepdims": 0}, name=f"{node.name}.probe.sum{number}")
+        for number, value in enumerate((difference.outputs[0], node.outputs[0]))
+    ]
+    graph.insert_after(node, [rounded, restored, twin, difference, *sums])
+    for number, each in enumerate(sums):
+        each.outputs[0].name = f"{node.name}.probe.{number}"
+        each.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)
+        each.outputs[0].shape = ir.Shape(())
+    return [each.outputs[0] for each in sums]

@@ -1,0 +1,217 @@
+"""Integers of weights in few bits: rounded to the nearest, or for the least error of the layer's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
+
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from compress.graph import emit
+from compress.graph.layers import Layer
+from compress.graph.linear import linear_layers, second_moments, source, store
+from compress.graph.weight_only import Plan
+from compress.numerics.affine import Method, Quantized, quantize
+from compress.numerics.awq import awq
+from compress.numerics.gptq import gptq
+from compress.numerics.granularity import Granularity, PerAxis, PerGroup
+from compress.numerics.hqq import hqq
+
+if TYPE_CHECKING:
+    from compress.model import Model
+
+Name = Literal["rtn", "hqq", "gptq", "awq"]
+
+HESSIAN_BYTES = 2 << 30
+"""Second moments that are held at once; more layers take more sweeps over the calibration data."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How integers are chosen.
+
+    Attributes:
+        solver: to the nearest ("rtn"), for the least p-norm of the weights' errors ("hqq"), or for the
+            least error of outputs, by feedback ("gptq") or by scaled inputs ("awq").
+        symmetric: zero points in the middle of the range; None for linear layers and embeddings alone,
+            whose kernels are faster without zero points.
+        clip: how ranges are chosen; "hqq" has its own way.
+    """
+
+    solver: Name
+    symmetric: bool | None
+    clip: Method
+
+    def is_symmetric(self, layer: Layer) -> bool:
+        """Tell whether a layer's zero points are in the middle of the range."""
+        return _is_linear(layer) or layer.in_axis is None if self.symmetric is None else self.symmetric
+
+    def round(self, plan: Plan) -> Quantized:
+        """Quantize one weight without knowing its inputs."""
+        # An embedding outside of blocked kernels is multiplied by its scales alone.
+        symmetric = self.is_symmetric(plan.layer) or (plan.signed and plan.layer.in_axis is None)
+        weight, kind = plan.weight(), (plan.granularity, plan.bits)
+        if self.solver == "hqq" and plan.bits < 8:
+            return hqq(weight, *kind, symmetric=symmetric, signed=plan.signed)
+        importance = weight.abs() if self.clip == "mse" and _is_linear(plan.layer) else None
+        return quantize(
+            weight, *kind, symmetric=symmetric, signed=plan.signed, method=self.clip, importance=importance
+        )
+
+
+def solutions(model: Model, plans: Sequence[Plan], rule: Rule) -> Iterator[tuple[Plan, Quantized, str]]:
+    """Yield every plan with its integers and the solver that found them, in words.
+
+    GPTQ and AWQ read the inputs of convolutions and linear layers from the calibration data: layers with
+    the same input share its second moments and are solved side by side. AWQ divides the inputs of
+    linear layers in `model` and scales their weights up. Both solvers round all other weights, those
+    in 8 bits, and those whose inputs were not seen; GPTQ wants as many rows of inputs as it has features.
+
+    Raises:
+        DataError: the solver needs calibration data, and there are none or they are not finite.
+        PassError: a weight or its inputs cannot be quantized; the message names the layer.
+    """
+    found = {} if rule.solver in ("rtn", "hqq") else _sharing_inputs(model.graph, plans, rule)
+    solved: dict[int, tuple[Quantized, str]] = {}
+    for sweep in _sweeps(list(found.values())):
+        moments = second_moments(model, [group[0].layer for group in sweep])
+        for group in sweep:
+            hessian = moments.pop(group[0].layer.name)
+            # With fewer rows than features GPTQ fits the rows it saw and does worse on others than rounding.
+            if hessian.rows >= (_features(group[0].layer) if rule.solver == "gptq" else 1):
+                results = _solve(model.graph, group, hessian.matrix(), rule)
+                solved |= {id(plan): (each, rule.solver) for plan, each in zip(group, results, strict=True)}
+    for plan in plans:
+        if id(plan) in solved:
+            yield plan, *solved[id(plan)]
+            continue
+        try:
+            yield plan, rule.round(plan), "hqq" if rule.solver == "hqq" and plan.bits < 8 else "rounded"
+        except ValueError as error:
+            raise plan.blame(error) from error
+
+
+def _is_linear(layer: Layer) -> bool:
+    return layer.node.op_type in ("MatMul", "Gemm")
+
+
+def _sharing_inputs(graph: ir.Graph, plans: Sequence[Plan], rule: Rule) -> dict[Hashable, list[Plan]]:
+    """Return the plans that a solver takes, those that multiply the same rows together."""
+    plain = {layer.name for layer in linear_layers(graph)}
+    found: dict[Hashable, list[Plan]] = {}
+    for plan in plans:
+        layer, attributes = plan.layer, plan.layer.node.attributes
+        if plan.bits >= 8 or layer.name not in plain or attributes.get_int("group", 1) != 1:
+            continue  # 8 bits gain nothing
+        if rule.solver == "awq" and not _is_linear(layer):
+            continue
+        granularity = _of_matrix(plan)
+        if granularity is not None:
+            window = [(name, attributes.get_ints(name, [])) for name in ("pads", "strides", "dilations")]
+            shape = (layer.array.shape[2:], _features(layer), plan.bits, plan.signed, granularity)
+            found.setdefault((source(layer), str(window), shape), []).append(plan)
+    return found
+
+
+def _features(layer: Layer) -> int:
+    return layer.array.size // int(layer.array.shape[layer.out_axis])
+
+
+def _of_matrix(plan: Plan) -> Granularity | None:
+    """Return the granularity over [features, outputs]; None if groups there are no runs of one length."""
+    granularity = plan.granularity
+    if isinstance(granularity, PerGroup):
+        channels = plan.layer.array.shape[granularity.axis]
+        runs = _is_linear(plan.layer) or channels % granularity.size == 0
+        return PerGroup(granularity.size, 0) if runs else None
+    return PerAxis(1)
+
+
+def _sweeps(groups: Sequence[list[Plan]]) -> Iterator[list[list[Plan]]]:
+    """Yield the groups in parts whose second moments fit into memory together."""
+    part: list[list[Plan]] = []
+    taken = 0
+    for group in groups:
+        size = 4 * _features(group[0].layer) ** 2
+        if part and taken + size > HESSIAN_BYTES:
+            yield part
+            part, taken = [], 0
+        part.append(group)
+        taken += size
+    if part:
+        yield part
+
+
+def _solve(graph: ir.Graph, group: list[Plan], hessian: Tensor, rule: Rule) -> list[Quantized]:
+    """Quantize the weights of layers with one input, side by side."""
+    matrices = [_to_matrix(plan.layer, plan.weight()) for plan in group]
+    weight, granularity = torch.cat(matrices, 1), _of_matrix(group[0])
+    assert granularity is not None
+    bits, symmetric, signed = group[0].bits, rule.is_symmetric(group[0].layer), group[0].signed
+    try:
+        if rule.solver == "gptq":
+            result = gptq(
+                weight, hessian, granularity, bits, symmetric=symmetric, signed=signed, method=rule.clip
+            )
+        else:
+            magnitude = hessian.diagonal().sqrt()  # the root of the mean square stands for the mean
+            scales, result = awq(
+                weight,
+                hessian,
+                magnitude,
+                granularity,
+                bits,
+                symmetric=symmetric,
+                signed=signed,
+                method=rule.clip,
+            )
+            _scale_inputs(graph, [plan.layer for plan in group], scales)
+    except ValueError as error:
+        raise group[0].blame(error) from error
+    widths = [matrix.shape[1] for matrix in matrices]
+    parts = [torch.split(each, widths, -1) for each in (result.values, result.scale, result.zero_point)]
+    return [_restored(plan, result, *part) for plan, *part in zip(group, *parts, strict=True)]
+
+
+def _to_matrix(layer: Layer, weight: Tensor) -> Tensor:
+    """Return a weight as [features, outputs]; features are kernel positions times channels."""
+    rows = weight if layer.out_axis == 0 else weight.T
+    return rows.movedim(1, -1).flatten(1).T
+
+
+def _restored(plan: Plan, result: Quantized, values: Tensor, scale: Tensor, zero_point: Tensor) -> Quantized:
+    """Return one layer's share of a result over [features, outputs] in the layout of its weight."""
+    kernel = plan.layer.array.shape[2:]
+
+    def turned(content: Tensor) -> Tensor:
+        if content.ndim == 1:
+            return content.contiguous()
+        rows = content.T.reshape(content.shape[1], *kernel, -1).movedim(-1, 1)
+        return (rows if plan.layer.out_axis == 0 else rows.T).contiguous()
+
+    return replace(
+        result,
+        values=turned(values),
+        scale=turned(scale),
+        zero_point=turned(zero_point),
+        granularity=plan.granularity,
+    )
+
+
+def _scale_inputs(graph: ir.Graph, readers: Sequence[Layer], scales: Tensor) -> None:
+    """Divide the common input of `readers` by `scales` [features] and multiply their weights by them."""
+    value = readers[0].node.inputs[0]
+    if value is None or bool((scales == 1).all()):
+        return
+    factor = emit.initializer(graph, f"{value.name}.unscale", (1 / scales).numpy())
+    node = ir.node("Mul", [value, factor], name=f"{readers[0].name}.unscale")
+    node.outputs[0].name = f"{readers[0].name}.unscaled"
+    node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
+    graph.insert_before(readers[0].node, node)
+    for layer in readers:
+        layer.node.replace_input_with(0, node.outputs[0])
+        factors = scales.numpy()
+        store(layer.weight, layer.array * (factors[:, None] if layer.in_axis == 0 else factors))

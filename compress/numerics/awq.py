@@ -1,0 +1,97 @@
+"""AWQ: scale up the input features that matter before rounding, and their inputs down by as much.
+
+Lin et al., "AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration" (2023).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from compress.numerics.affine import Method, Quantized, quantize, require_finite
+from compress.numerics.granularity import Granularity
+
+STRENGTHS = tuple(step / 20 for step in range(20))
+"""Exponents of the activation's magnitude that are tried; 0 is plain rounding."""
+
+
+def awq(
+    weight: Tensor,
+    hessian: Tensor,
+    magnitude: Tensor,
+    granularity: Granularity,
+    bits: int,
+    *,
+    symmetric: bool = True,
+    signed: bool = True,
+    narrow: bool = False,
+    method: Method = "mse",
+) -> tuple[Tensor, Quantized]:
+    """Search scales s for the least error of the outputs, and quantize ``s * weight``.
+
+    ``s = magnitude ** strength``, normalised to a geometric mean of the extremes of one; the best
+    strength of `STRENGTHS` wins. The layer computes the same when its inputs are divided by s: in the
+    operator before it, where that is linear, or by one multiplication.
+
+    Args:
+        weight: [K, N], K input features. Layers that share their input are searched together, side by side.
+        hessian: [K, K], mean of ``x xᵀ`` over the layer's inputs.
+        magnitude: [K], mean of ``|x|`` over the layer's inputs.
+        granularity: which elements share a scale.
+        bits: 2 to 8.
+        symmetric, signed, narrow: as `quantize` takes them.
+        method: how the range of the scaled weight is chosen in the end; the search takes the extremes,
+            which is many times faster.
+
+    Returns:
+        The scales s, [K] float32, all positive, and the quantized ``s * weight``.
+
+    Raises:
+        ValueError: shapes do not fit, or a value is not finite.
+    """
+    features = weight.shape[0]
+    if weight.ndim != 2 or magnitude.shape != (features,) or hessian.shape != (features, features):
+        raise ValueError(
+            f"Hessian of shape {list(hessian.shape)} and magnitude of {list(magnitude.shape)} "
+            f"do not fit a weight of {list(weight.shape)}"
+        )
+    require_finite(hessian)
+    require_finite(magnitude)
+    weight = weight.float()
+
+    def rounded(scales: Tensor, method: Method) -> Quantized:
+        return quantize(
+            weight * scales[:, None],
+            granularity,
+            bits,
+            symmetric=symmetric,
+            signed=signed,
+            narrow=narrow,
+            method=method,
+            importance=(hessian.diagonal() / scales.square())[:, None] if method == "mse" else None,
+        )
+
+    def loss(scales: Tensor) -> float:
+        return output_error(weight - rounded(scales, "minmax").dequantize() / scales[:, None], hessian)
+
+    best = min((activation_scales(magnitude, strength) for strength in STRENGTHS), key=loss)
+    return best, rounded(best, method)
+
+
+def activation_scales(magnitude: Tensor, strength: float) -> Tensor:
+    """Return ``magnitude ** strength`` over the root of its extremes' product, [K]; 1 where it is zero."""
+    seen = magnitude > 0
+    if strength == 0 or not seen.any():
+        return torch.ones_like(magnitude)
+    powered = magnitude.clamp(min=1e-4 * float(magnitude.max())).pow(strength)
+    return torch.where(seen, powered / (powered[seen].min() * powered[seen].max()).sqrt(), 1.0)
+
+
+def output_error(weight_error: Tensor, hessian: Tensor) -> float:
+    """Return the mean over inputs of ``|weight_errorᵀ x|²``, summed over outputs: ``trace(Eᵀ H E)``.
+
+    Args:
+        weight_error: [K, N].
+        hessian: [K, K], mean of ``x xᵀ``.
+    """
+    return float((weight_error * (hessian @ weight_error)).sum())

@@ -1,0 +1,170 @@
+"""GPTQ: round one input feature after the other and let the rest make up for the error.
+
+Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-trained Transformers"
+(2023), in the form of LDLQ (Chee et al., "QuIP", 2023, theorem 6), which gives the same integers from one
+Cholesky factor without inverting the Hessian.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from compress.numerics.affine import Method, Quantized, limits, quantize, require_finite
+from compress.numerics.granularity import Granularity
+
+LEAF = 16
+"""Rows solved one by one; above that, halves are joined by a matrix product."""
+TILE = 256
+"""Columns of the Hessian that are accumulated by one matrix product."""
+
+
+class Hessian:
+    """Second moments of a layer's inputs, ``mean(x xᵀ)``, summed up as batches stream by.
+
+    Attributes:
+        rows: input vectors seen.
+    """
+
+    def __init__(self, features: int) -> None:
+        self.rows = 0
+        self._lower = torch.zeros(features, features)
+
+    def update(self, inputs: Tensor) -> None:
+        """Add a batch of inputs [..., features].
+
+        Raises:
+            ValueError: the inputs hold NaN or infinite values, or have another number of features.
+        """
+        features = self._lower.shape[0]
+        if inputs.shape[-1] != features:
+            raise ValueError(f"inputs of {inputs.shape[-1]} features where the layer has {features}")
+        require_finite(inputs)
+        x = inputs.reshape(-1, features).float()
+        self.rows += x.shape[0]
+        for start in range(0, features, TILE):  # only the lower half: the other is its mirror
+            self._lower[start:, start : start + TILE].addmm_(x[:, start:].T, x[:, start : start + TILE])
+
+    def matrix(self) -> Tensor:
+        """Return the mean of ``x xᵀ``, [features, features]; zeros if nothing was seen."""
+        lower = self._lower.tril()
+        return (lower + lower.tril(-1).T) / max(self.rows, 1)
+
+
+def gptq(
+    weight: Tensor,
+    hessian: Tensor,
+    granularity: Granularity,
+    bits: int,
+    *,
+    symmetric: bool = True,
+    signed: bool = True,
+    narrow: bool = False,
+    method: Method = "mse",
+    act_order: bool = True,
+    damping: float = 0.01,
+) -> Quantized:
+    """Quantize a linear weight for the least error of its outputs.
+
+    Scales are chosen once, from the weights as they are (static groups), so that any order of
+    features keeps ONNX's layout of groups.
+
+    Args:
+        weight: [K, N], K input features. Layers that share their input are solved faster side by side.
+        hessian: [K, K], mean of ``x xᵀ`` over the layer's inputs (`Hessian.matrix`).
+        granularity: which elements share a scale.
+        bits: 2 to 8.
+        symmetric, signed, narrow: as `quantize` takes them.
+        method: how scales are chosen; the mse search weighs errors by the mean square of the inputs.
+        act_order: round the features with the largest inputs first.
+        damping: added to the Hessian's diagonal, as a fraction of its mean.
+
+    Raises:
+        ValueError: shapes do not fit, or a value is not finite.
+    """
+    shape = tuple(weight.shape)
+    if len(shape) != 2 or hessian.shape != (shape[0], shape[0]):
+        raise ValueError(f"Hessian of shape {list(hessian.shape)} does not fit a weight of {list(shape)}")
+    require_finite(hessian)
+    diagonal = hessian.diagonal()
+    rounded = quantize(
+        weight,
+        granularity,
+        bits,
+        symmetric=symmetric,
+        signed=signed,
+        narrow=narrow,
+        method=method,
+        importance=diagonal[:, None] if method == "mse" else None,
+    )
+    order = diagonal.argsort(descending=True, stable=True) if act_order else torch.arange(shape[0])
+    scale = granularity.expand(rounded.scale, shape).expand(shape)[order]
+    zero_point = granularity.expand(rounded.zero_point.float(), shape).expand(shape)[order]
+    low, high = limits(bits, signed=signed, narrow=narrow)
+    solver = _Solver(
+        weight.float()[order],
+        feedback(hessian[order[:, None], order], damping),
+        scale,
+        low - zero_point,
+        high - zero_point,
+    )
+    solver.solve(0, shape[0])
+    values = torch.empty(shape)
+    values[order] = solver.codes + zero_point
+    return Quantized(
+        values.to(rounded.values.dtype), rounded.scale, rounded.zero_point, granularity, bits, signed
+    )
+
+
+def feedback(hessian: Tensor, damping: float) -> Tensor:
+    """Return the unit upper triangular A of ``H = A D Aᵀ``, [K, K].
+
+    A[j, k] says how much of the error made at feature j < k is taken into feature k. Features that
+    were never seen get a Hessian of one and stay on their own.
+    """
+    hessian = hessian.float().clone()
+    diagonal = hessian.diagonal()
+    diagonal[diagonal <= 0] = 1
+    step = float(damping * diagonal.mean())
+    for _ in range(6):
+        diagonal += step
+        lower, failed = torch.linalg.cholesky_ex(hessian.flip(0, 1))
+        if not failed:
+            upper: Tensor = lower.flip(0, 1)
+            return upper.div_(upper.diagonal())
+        step = max(10 * step, 1e-6 * float(diagonal.mean()))
+    raise ValueError("the Hessian is not positive definite; give more damping or more calibration data")
+
+
+class _Solver:
+    """Rounds rows in order, each after the errors of those before it are fed into it.
+
+    Single rows are solved with numpy, whose calls cost a third of torch's where arrays are this short.
+    """
+
+    def __init__(self, weight: Tensor, feedback: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> None:
+        self.target, self.error, self.codes = weight.clone(), weight, torch.empty_like(weight)
+        self.feedback = feedback
+        self.rows = [
+            item.numpy() for item in (self.target, self.error, self.codes, feedback.T, scale, low, high)
+        ]
+
+    def solve(self, start: int, end: int) -> None:
+        """Round rows start to end; errors of rows before start are in `target` already."""
+        if end - start <= LEAF:
+            self._round(start, end)
+            return
+        middle = (start + end) // 2
+        self.solve(start, middle)
+        self.target[middle:end].addmm_(self.feedback[start:middle, middle:end].T, self.error[start:middle])
+        self.solve(middle, end)
+
+    def _round(self, start: int, end: int) -> None:
+        target, error, codes, feedback, scale, low, high = self.rows
+        for row in range(start, end):
+            wanted, code = target[row], codes[row]
+            wanted += feedback[row, start:row] @ error[start:row]
+            np.rint(np.divide(wanted, scale[row], out=code), out=code)
+            np.minimum(np.maximum(code, low[row], out=code), high[row], out=code)
+            error[row] -= code * scale[row]

@@ -1,0 +1,81 @@
+"""HQQ: a range that fits most weights well and gives up on outliers, without data.
+
+Badri and Shaji, "Half-Quadratic Quantization of Large Machine Learning Models" (2023): minimize
+``Σ |w - w'|^p`` with p < 1 by splitting off a sparse error e that takes the outliers, so that the rest is
+least squares. There the zero point is fitted; here it is an integer, so the scale is fitted too.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from compress.numerics.affine import Quantized, limits, quantize
+from compress.numerics.granularity import Granularity
+
+STEPS = 20
+"""Iterations; the loss settles within ten."""
+
+
+def hqq(
+    weight: Tensor,
+    granularity: Granularity,
+    bits: int,
+    *,
+    symmetric: bool = True,
+    signed: bool = True,
+    narrow: bool = False,
+    norm: float = 0.7,
+    penalty: float = 10.0,
+    growth: float = 1.01,
+) -> Quantized:
+    """Quantize a tensor of any rank for the least p-norm error of its weights.
+
+    Args:
+        weight: floating-point tensor.
+        granularity: which elements share a scale.
+        bits: 2 to 8.
+        symmetric, signed, narrow: as `quantize` takes them.
+        norm: the exponent p; 0.7 is the paper's.
+        penalty: the paper's beta, for weights measured in steps of the quantizer.
+        growth: factor on the penalty after each step, the paper's kappa.
+
+    Raises:
+        ValueError: as `quantize`.
+    """
+    start = quantize(weight, granularity, bits, symmetric=symmetric, signed=signed, narrow=narrow)
+    low, high = limits(bits, signed=signed, narrow=narrow)
+    rows = granularity.rows(weight.float())
+    scale, zero_point = start.scale.reshape(-1, 1), start.zero_point.reshape(-1, 1).float()
+    best_loss = torch.full_like(scale, torch.inf)
+    best_scale, best_zero = scale, zero_point
+    for _ in range(STEPS):
+        codes = (rows / scale + zero_point).round_().clamp_(low, high)
+        error = rows - (codes - zero_point) * scale
+        loss = error.abs().pow_(norm).sum(1, keepdim=True)
+        better = loss < best_loss
+        best_loss = torch.where(better, loss, best_loss)
+        best_scale = torch.where(better, scale, best_scale)
+        best_zero = torch.where(better, zero_point, best_zero)
+        target = rows - _shrink(error / scale, norm, penalty) * scale
+        if not symmetric:
+            zero_point = (codes - target / scale).mean(1, keepdim=True).round_().clamp_(low, high)
+        codes -= zero_point
+        product, square = (target * codes).sum(1, keepdim=True), (codes * codes).sum(1, keepdim=True)
+        scale = torch.where(product > 0, product / square, scale)
+        penalty *= growth
+    return quantize(
+        weight,
+        granularity,
+        bits,
+        signed=signed,
+        narrow=narrow,
+        scale=best_scale,
+        zero_point=best_zero,
+    )
+
+
+def _shrink(error: Tensor, norm: float, penalty: float) -> Tensor:
+    """Return the generalized soft threshold of the error, the paper's equation for e."""
+    size = error.abs()
+    return error.sign() * (size - size.clamp(min=1e-8).pow(norm - 1) / penalty).clamp_(min=0)

@@ -1,0 +1,104 @@
+"""AdaRound: learn for every weight whether to round it up or down.
+
+Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization" (2020).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from compress.numerics.affine import Quantized, limits, require_finite
+
+STRETCH = 1.2
+"""The sigmoid is stretched from (0, 1) to (-0.1, 1.1), so that it reaches both ends (eq. 23)."""
+WARMUP = 0.2
+"""Share of the steps before weights are pushed towards up or down."""
+SHARPNESS = (20.0, 2.0)
+"""Exponent beta of the regularizer at its start and end (eq. 24)."""
+
+
+def learn_rounding(
+    weight: Tensor,
+    quantized: Quantized,
+    forward: Callable[[Tensor, Tensor], Tensor],
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    steps: int = 1000,
+    batch: int = 32,
+    rate: float = 0.1,
+    regularization: float = 30.0,
+    seed: int = 0,
+) -> Quantized:
+    """Return `quantized` with each weight rounded up or down for the least error of the layer's outputs.
+
+    The result is the start itself if learning did not improve on it over all inputs.
+
+    Args:
+        weight: the weight before quantization, any rank.
+        quantized: what `quantize` made of it; scales and zero points stay.
+        forward: the layer's outputs for a batch of inputs and a weight of the shape of `weight`.
+        inputs: [samples, ...] inputs of the layer, best those it sees in the quantized model.
+        targets: [samples, ...] outputs of the layer in the original model.
+        steps: optimizer steps.
+        batch: samples of one step.
+        rate: learning rate of Adam.
+        regularization: the paper's lambda, here for the mean over weights and for errors measured
+            against the start's.
+        seed: of the draw of samples; the same seed gives the same result.
+
+    Raises:
+        ValueError: samples of inputs and targets differ in number, or values are not finite.
+    """
+    if len(inputs) != len(targets):
+        raise ValueError(f"{len(inputs)} inputs but {len(targets)} targets")
+    for tensor in (weight, inputs, targets):
+        require_finite(tensor)
+    shape = tuple(weight.shape)
+    scale = quantized.granularity.expand(quantized.scale, shape)
+    zero_point = quantized.granularity.expand(quantized.zero_point.float(), shape)
+    low, high = limits(quantized.bits, signed=quantized.signed)
+    floor = (weight.float() / scale).floor() + zero_point
+
+    def rounded(up: Tensor) -> Tensor:
+        return (floor + up).clamp(low, high)
+
+    def loss(codes: Tensor, rows: Tensor | slice) -> Tensor:
+        return (forward(inputs[rows], (codes - zero_point) * scale) - targets[rows]).square().mean()
+
+    with torch.no_grad():
+        start = float(loss(quantized.values.float(), slice(None)))
+    if start == 0:
+        return quantized
+    fraction = (weight.float() / scale + zero_point - floor).clamp(0.01, 0.99)
+    logits = _inverse_gate(fraction).requires_grad_()
+    optimizer = torch.optim.Adam([logits], lr=rate)
+    generator = torch.Generator().manual_seed(seed)
+    for step in range(steps):
+        rows = torch.randint(len(inputs), (min(batch, len(inputs)),), generator=generator)
+        up = _gate(logits)
+        objective = loss(rounded(up), rows) / start
+        progress = (step / steps - WARMUP) / (1 - WARMUP)
+        if progress > 0:
+            beta = SHARPNESS[0] + (SHARPNESS[1] - SHARPNESS[0]) * progress
+            objective = objective + regularization * (1 - (2 * up - 1).abs().pow(beta)).mean()
+        optimizer.zero_grad()
+        objective.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    with torch.no_grad():
+        codes = rounded((_gate(logits) >= 0.5).float())
+        better = float(loss(codes, slice(None))) < start
+    return replace(quantized, values=codes.to(quantized.values.dtype)) if better else quantized
+
+
+def _gate(logits: Tensor) -> Tensor:
+    """Return how far up each weight is rounded, 0 to 1: the rectified sigmoid."""
+    return (torch.sigmoid(logits) * STRETCH - (STRETCH - 1) / 2).clamp(0, 1)
+
+
+def _inverse_gate(up: Tensor) -> Tensor:
+    return torch.logit((up + (STRETCH - 1) / 2) / STRETCH)

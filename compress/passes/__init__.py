@@ -1,0 +1,29 @@
+"""The catalogue of passes: one import line a pass."""
+
+from compress.passes.factorize import Factorize
+from compress.passes.finetune import Finetune
+from compress.passes.float16 import Float16
+from compress.passes.fold import Fold
+from compress.passes.int4_weights import Int4Weights
+from compress.passes.int8 import Int8
+from compress.passes.int8_static import Int8Static
+from compress.passes.int8_weights import Int8Weights
+from compress.passes.prune_channels import PruneChannels
+from compress.passes.qat import Qat
+from compress.passes.smooth import Smooth
+from compress.passes.sparsify import Sparsify
+
+__all__ = [
+    "Factorize",
+    "Finetune",
+    "Float16",
+    "Fold",
+    "Int4Weights",
+    "Int8",
+    "Int8Static",
+    "Int8Weights",
+    "PruneChannels",
+    "Qat",
+    "Smooth",
+    "Sparsify",
+]

@@ -1,0 +1,133 @@
+"""What a pass is: settings at construction, a model at the call, a change per layer as its account."""
+
+from __future__ import annotations
+
+import fnmatch
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from compress.errors import PassError, did_you_mean
+
+if TYPE_CHECKING:
+    from compress.model import Model
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a pass did to one layer, or why it left the layer alone."""
+
+    layer: str
+    """Name of the node, or of the tensor, that was changed."""
+    action: str = ""
+    """What was done, in words; empty when the layer was skipped."""
+    bytes_before: int = 0
+    """Stored bytes of the layer's weights before the pass."""
+    bytes_after: int = 0
+    """Stored bytes after it: scales, zero points and codebooks included."""
+    error: float | None = None
+    """Relative error of the weights, ``|w - w'| / |w|`` in the Frobenius norm; None where there is none."""
+    skipped: str = ""
+    """Why nothing was done; empty when something was."""
+    by: str = ""
+    """Name of the pass."""
+
+
+class Pass(BaseModel, ABC):
+    """A function from model to model, with frozen settings.
+
+    Subclass it in a file of its own, name it in the class statement, and list the file in
+    `compress.passes`: the recipe schema, ``compress passes NAME``, the documentation and the
+    contract tests follow from the one definition::
+
+        class Round(Pass, name="round"):
+            '''Round every weight.'''
+
+            digits: int = Field(default=3, ge=0)
+            '''Decimal digits that are kept.'''
+
+            def apply(self, model): ...
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    name: ClassVar[str]
+    """How a recipe calls the pass."""
+    needs_float: ClassVar[bool] = True
+    """Whether the pass must come before every pass that quantizes."""
+    quantizes: ClassVar[bool] = False
+    """Whether weights are no longer plain float afterwards."""
+    needs_calibration: ClassVar[bool] = False
+    """Whether the pass reads calibration data with its default settings."""
+
+    include: tuple[str, ...] = ("*",)
+    """Layers to work on: shell-style patterns over node and weight names."""
+    exclude: tuple[str, ...] = ()
+    """Layers to leave alone, same patterns; wins over `include`."""
+
+    def __init_subclass__(cls, name: str | None = None, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if name is not None:
+            cls.name = name
+            REGISTRY[name] = cls
+
+    def __call__(self, model: Model) -> Model:
+        """Return a changed copy of `model`; the argument stays as it was.
+
+        Raises:
+            PassError: the pass cannot work on this model; the message names pass and layer.
+        """
+        from onnx_ir.passes.common import NameFixPass
+
+        result = model.copy()
+        changes = [replace(change, by=self.name) for change in self.apply(result)]
+        NameFixPass()(result.ir)  # what is derived from one tensor for two readers carries its name twice
+        if not any(change.action for change in changes):
+            reasons = {change.skipped for change in changes if change.skipped}
+            changes = [
+                *changes,
+                Change("", skipped="; ".join(sorted(reasons)) or "no layer fits", by=self.name),
+            ]
+        result.changes = (*model.changes, *changes)
+        return result
+
+    @abstractmethod
+    def apply(self, model: Model) -> list[Change]:
+        """Change `model` in place and return one `Change` per layer looked at."""
+
+    def selects(self, *names: str | None) -> bool:
+        """Tell whether `include` and `exclude` choose a layer known by any of `names`."""
+        known = [name for name in names if name]
+        chosen = any(fnmatch.fnmatchcase(name, pattern) for name in known for pattern in self.include)
+        return chosen and not any(
+            fnmatch.fnmatchcase(name, pattern) for name in known for pattern in self.exclude
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Settings that differ from their defaults, as a recipe writes them."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{key}: {value}" for key, value in self.settings().items())
+        return f"{self.name}: {{{inside}}}" if inside else self.name
+
+    __str__ = __repr__
+
+
+REGISTRY: dict[str, type[Pass]] = {}
+"""Every pass by name; filled as pass classes are defined."""
+
+
+def get(name: str) -> type[Pass]:
+    """Return the pass class called `name`.
+
+    Raises:
+        PassError: no pass has that name.
+    """
+    import compress.passes  # noqa: F401  (the catalogue registers every pass)
+
+    if name not in REGISTRY:
+        raise PassError(f"unknown pass {name!r}{did_you_mean(name, REGISTRY)}")
+    return REGISTRY[name]

@@ -1,0 +1,231 @@
+"""Further training of whatever is left of a model."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import Field
+
+from compress.errors import PassError
+from compress.passes.base import Change, Pass
+
+if TYPE_CHECKING:
+    import torch
+
+    from compress.graph.trainable import Trainable
+    from compress.graph.training import Batch, Objective, Outcome, Plan, Report
+    from compress.model import Model
+
+
+class Finetune(Pass, name="finetune"):
+    """Train the weights further: on labels, to imitate the original, or both.
+
+    This is what brings accuracy back after pruning, sparsity or low rank. It needs a few hundred
+    examples or more and the time to run them forwards and backwards through the graph. Labels come
+    with the calibration data as ``(inputs, labels)``; without them the original's outputs teach
+    (``distill: true``). Too high a learning rate destroys what was learnt: try 1e-3 for small
+    convolutional networks and 5e-5 for transformers. Control flow and operators that torch has no
+    function for are refused.
+
+    Example: ``finetune: {epochs: 10, distill: true, learning_rate: 0.001}``
+    """
+
+    needs_calibration: ClassVar[bool] = True
+
+    epochs: int = Field(default=5, ge=1)
+    """How often the calibration data are gone through."""
+    batch_size: int = Field(default=0, ge=0)
+    """Samples of a training step, drawn anew from all batches each epoch; 0 takes batches as they come."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """The highest; it rises to it during the warm-up and falls to zero as a cosine."""
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """sgd has a Nesterov momentum of 0.9."""
+    weight_decay: float = Field(default=0.01, ge=0)
+    """On matrices and kernels only."""
+    warmup: float = Field(default=0.05, ge=0, lt=1)
+    """Part of all steps over which the learning rate rises."""
+    distill: bool | Literal["mse", "kl"] = False
+    """Imitate the original: mse compares all outputs and is what true means, kl the classes of the first."""
+    distill_share: float = Field(default=0.5, gt=0, le=1)
+    """Part of the loss that distillation has where there are labels; 1 ignores the labels."""
+    temperature: float = Field(default=2.0, gt=0)
+    """Softens the classes that kl compares."""
+    hidden: tuple[str, ...] = ()
+    """Values inside the graph that are to stay like the original's, by name; needs distill."""
+    keep_zeros: bool = True
+    """Whether zeros in matrices and kernels stay zero, so that sparsity survives."""
+    held_out: float = Field(default=0.1, ge=0, lt=1)
+    """Part of the data not trained on; the weights that do best on it are kept."""
+    patience: int = Field(default=0, ge=0)
+    """Epochs without improvement on held-out data after which training stops; 0 never stops early."""
+    stop_on: Literal["loss", "accuracy"] = "loss"
+    """What must improve on the held-out data."""
+    mixed_precision: bool = False
+    """Matrix products in bfloat16, where the device has it."""
+    seed: int = Field(default=0, ge=0)
+    """Order of the data and dropout derive from it."""
+    checkpoint: str = ""
+    """A file written after each epoch; a training that was killed goes on from it."""
+
+    def apply(self, model: Model) -> list[Change]:
+        """Train the weights that `include` and `exclude` choose, and write them back."""
+        from compress.graph.trainable import Trainable
+
+        module = Trainable(model.ir, [*output_names(model), *self.hidden]).to(training_device())
+        chosen = self._chosen(model, module)
+        if not chosen:
+            return [Change(name, skipped="excluded") for name in module.trained_weights()]
+        before = {name: weight.detach().clone() for name, weight in chosen.items()}
+        outcome = self.fit(model, module, chosen)
+        module.write_back(model.ir)
+        story = f"trained {outcome.epochs} epochs, loss {outcome.losses[0]:.3g} to {outcome.losses[-1]:.3g}"
+        changes = [
+            Change(name, story, weight.nbytes, weight.nbytes, _moved(before[name], weight))
+            for name, weight in chosen.items()
+        ]
+        left = module.trained_weights().keys() - chosen.keys()
+        return changes + [Change(name, skipped="excluded") for name in sorted(left)]
+
+    def fit(self, model: Model, module: Trainable, chosen: dict[str, torch.nn.Parameter]) -> Outcome:
+        """Train parameters of a module that computes the model's outputs and hidden values.
+
+        Raises:
+            DataError: there are no calibration data.
+            PassError: there is nothing to learn from, or the loss is not finite.
+        """
+        from compress.graph.training import Examples, train
+
+        if self.hidden and not self.distill:
+            raise PassError("finetune: hidden values are compared with the original's: add distill: true")
+        examples = Examples(list(self._batches(model)), self.batch_size, self.seed)
+        examples, held_out = examples.split(self.held_out)
+        objective = self._objective(model)
+        with _progress(self.epochs, len(examples)) as report:
+            return train(module, chosen, objective, examples, held_out, self._plan(), report)
+
+    def _chosen(self, model: Model, module: Trainable) -> dict[str, torch.nn.Parameter]:
+        """Return the parameters to train; the others stop asking for gradients."""
+        chosen = {}
+        for name, weight in module.trained_weights().items():
+            readers = [use.node.name for use in model.graph.initializers[name].uses()]
+            if self.selects(name, *readers):
+                chosen[name] = weight
+            else:
+                weight.requires_grad_(False)
+        return chosen
+
+    def _batches(self, model: Model) -> Iterator[Batch]:
+        import numpy as np
+        import torch
+
+        from compress.errors import DataError
+        from compress.graph.training import Batch
+
+        if model.calibration is None:
+            raise DataError("finetune needs calibration data, and the model came without")
+        ignored = bool(self.distill) and self.distill_share == 1
+        for feeds, labels in model.calibration.batches(model.graph.inputs):
+            tensors = {name: torch.from_numpy(np.array(array)) for name, array in feeds.items()}
+            if labels is None or ignored:
+                yield Batch(tensors)
+                continue
+            array = np.array(labels.detach().cpu() if hasattr(labels, "detach") else labels)
+            if array.dtype.kind not in "biuf":
+                raise DataError(
+                    "finetune: the labels are no numbers; distill: true with distill_share: 1 does without"
+                )
+            yield Batch(tensors, torch.from_numpy(array))
+
+    def _objective(self, model: Model) -> Objective:
+        from compress.graph.trainable import Trainable
+        from compress.graph.training import Objective
+
+        softmax = _gives_probabilities(model.original)
+        if not self.distill:
+            return Objective(probabilities=softmax)
+        names = output_names(model)
+        teacher = Trainable(model.original.ir, [*names, *self.hidden]).to(training_device()).eval()
+        kind = "mse" if self.distill is True else self.distill
+        return Objective(teacher, len(names), kind, self.temperature, self.distill_share, softmax)
+
+    def _plan(self) -> Plan:
+        import torch
+
+        from compress.graph.training import Plan
+
+        make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+        if self.optimizer == "adamw":
+            make = functools.partial(torch.optim.AdamW, lr=self.learning_rate, weight_decay=self.weight_decay)
+        else:
+            make = functools.partial(
+                torch.optim.SGD,
+                lr=self.learning_rate,
+                weight_decay=self.weight_decay,
+                momentum=0.9,
+                nesterov=True,
+            )
+        return Plan(
+            self.epochs,
+            make,
+            self.warmup,
+            self.patience,
+            self.stop_on,
+            self.seed,
+            self.mixed_precision and torch.amp.is_autocast_available(training_device().type),
+            self.keep_zeros,
+            Path(self.checkpoint) if self.checkpoint else None,
+            repr(self),
+        )
+
+
+def output_names(model: Model) -> list[str]:
+    """Return the names of a model's outputs."""
+    return [value.name or "" for value in model.graph.outputs]
+
+
+def training_device() -> torch.device:
+    """Return where training runs: the first GPU, or the CPU."""
+    import torch
+
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def _gives_probabilities(model: Model) -> bool:
+    """Tell from the first batch whether the first output has been through a softmax, in one node or many."""
+    import numpy as np
+
+    scores = model.run(next(model.batches()))[0]
+    if scores.ndim < 2 or scores.dtype.kind != "f":
+        return False
+    sums = scores.sum(axis=1 if scores.ndim > 3 else -1, dtype=np.float64)
+    return bool(scores.min() >= 0 and np.abs(sums - 1).max() < 1e-3)
+
+
+def _moved(before: torch.Tensor, after: torch.Tensor) -> float | None:
+    """Return how far a weight went, relative to where it was; None if it was zero."""
+    norm = float(before.norm())
+    return float((after.detach() - before).norm()) / norm if norm else None
+
+
+@contextmanager
+def _progress(epochs: int, steps: int) -> Iterator[Report]:
+    """Show a bar with loss and held-out score on stderr; nothing where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    with bar:
+        task = bar.add_task("training", total=epochs * steps)
+
+        def report(epoch: int, step: int, loss: float, score: float | None) -> None:
+            held_out = "" if score is None else f", held out {abs(score):.4g}"
+            text = f"epoch {epoch + 1}/{epochs}, loss {loss:.4g}{held_out}"
+            bar.update(task, completed=epoch * steps + step + 1, description=text)
+
+        yield report

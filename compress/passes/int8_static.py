@@ -1,0 +1,205 @@
+"""Weights and activations in eight bits, with ranges from calibration data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from compress.passes.base import Change, Pass
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx_ir as ir
+    import torch
+
+    from compress.graph.layers import Layer
+    from compress.graph.regions import Regions
+    from compress.model import Model
+    from compress.numerics.affine import Quantized
+    from compress.numerics.ranges import Histogram
+
+INT32_ROOM = float(2**30)
+"""A bias may take this many steps, half of what int32 holds, before its channel's scale is widened."""
+
+
+class Int8Static(Pass, name="int8-static"):
+    """Run convolutions and linear layers on 8-bit integers, activations included.
+
+    Files shrink 4 times, and integer kernels run faster where the processor has them. The ranges
+    of activations come from calibration data, read in one stream. Networks whose activations have
+    rare huge values lose accuracy: compare, and exclude the layers that lose. BatchNormalization is
+    folded first. Embeddings, recurrent and other weights without an integer kernel are stored in 8 bits.
+
+    Example: ``int8-static: {calibration: mse, exclude: ["*classifier*"]}``
+    """
+
+    quantizes: ClassVar[bool] = True
+    needs_calibration: ClassVar[bool] = True
+
+    calibration: Literal["minmax", "percentile", "entropy", "mse"] = "minmax"
+    """How a range is chosen from an activation's histogram."""
+    percentile: float = 99.99
+    """Share of the values within the range, in percent, for that calibration."""
+    weight_bits: Literal["auto", 7, 8] = "auto"
+    """7 keeps sums of products from saturating on x86 without VNNI; auto looks at this machine."""
+    store_others: bool = True
+    """Whether weights that no integer kernel takes are stored in 8 bits all the same."""
+
+    def apply(self, model: Model) -> list[Change]:
+        """Fold, observe the activations, and put Q/DQ pairs around what runs in integers."""
+        from compress.graph.regions import KERNELS
+        from compress.passes.fold import fold
+        from compress.passes.int8_weights import Int8Weights
+
+        fold(model.ir)
+        changes = []
+        if self.store_others:
+            rest = Int8Weights(include=self.include, exclude=self.exclude)
+            changes = [change for change in rest.store(model, besides=KERNELS) if change.action]
+        stored = {change.layer for change in changes}
+        histograms = observe_ranges(model, self.regions(model).readers)
+        placed = self.place(model, histograms)
+        return changes + [change for change in placed if change.action or change.layer not in stored]
+
+    def regions(self, model: Model) -> Regions:
+        """Return what the settings choose to run in integers."""
+        from compress.graph.regions import find
+
+        return find(model.graph, lambda layer: self.selects(*layer.names))
+
+    def place(self, model: Model, histograms: Mapping[str, Histogram]) -> list[Change]:
+        """Quantize a folded model in place, given the histograms of its activations by value name."""
+        regions = self.regions(model)
+        scales = self._quantize_activations(model.graph, regions, histograms)
+        changes = [self._quantize_layer(model.graph, layer, scales) for layer in regions.kernels]
+        return changes + [Change(name, skipped=reason) for name, reason in regions.skipped.items()]
+
+    def _quantize_activations(
+        self, graph: ir.Graph, regions: Regions, histograms: Mapping[str, Histogram]
+    ) -> dict[str, float]:
+        """Put a Q/DQ pair behind every value of the regions; return the scales by value name."""
+        from compress.graph.emit import quantize_activation
+
+        scales: dict[str, float] = {}
+        for value, readers in regions.readers.items():
+            histogram = histograms[range_owner(value, regions.same_as).name or ""]
+            low, high = histogram.range(self.calibration, percentile=self.percentile)
+            scale, zero_point = affine(low, high)
+            scales[value.name or ""] = scale
+            quantize_activation(graph, value, scale, zero_point, readers)
+        return scales
+
+    def _quantize_layer(self, graph: ir.Graph, layer: Layer, scales: dict[str, float]) -> Change:
+        from compress.cpu import saturates
+
+        bits = (7 if saturates() else 8) if self.weight_bits == "auto" else self.weight_bits
+        story = f"8-bit activations, {bits}-bit weights per channel, range {self.calibration}"
+        return quantize_kernel(graph, layer, bits, scales, story)
+
+
+def quantize_kernel(
+    graph: ir.Graph,
+    layer: Layer,
+    bits: int,
+    input_scales: dict[str, float],
+    story: str,
+    scale: torch.Tensor | None = None,
+) -> Change:
+    """Store weight and bias of a layer whose input is quantized as integers.
+
+    Args:
+        graph: the graph, with quantized activations.
+        layer: the layer.
+        bits: bits of a weight.
+        input_scales: scales of the activations by value name.
+        story: what the change says was done.
+        scale: scales of the output channels; from the weight's extremes if left out.
+    """
+    import torch
+
+    from compress.graph.emit import dequantize_weight
+
+    weight = torch.from_numpy(layer.array.copy())
+    before = layer.array.nbytes
+    quantized = _per_channel(layer, weight, bits, scale)
+    if layer.node.op_type in ("Conv", "Gemm") and len(layer.node.inputs) > 2:
+        quantized = _quantize_bias(graph, layer, weight, quantized, input_scales[_activation_name(layer)])
+    dequantize_weight(graph, layer.weight, quantized)
+    return Change(layer.name, story, before, quantized.bytes, quantized.relative_error(weight))
+
+
+def affine(low: float, high: float) -> tuple[float, np.uint8]:
+    """Return scale and zero point that map [low, high], widened to hold zero, onto 0 to 255."""
+    import numpy as np
+
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = max((high - low) / 255, float(np.finfo(np.float32).tiny)) if high > low else 1.0
+    return scale, np.uint8(np.clip(round(-low / scale), 0, 255))
+
+
+def observe_ranges(model: Model, values: Iterable[ir.Value]) -> dict[str, Histogram]:
+    """Return a histogram of every value over the calibration data, by name."""
+    from compress.graph.capture import observe
+    from compress.numerics.ranges import Histogram
+
+    histograms = {value.name or "": Histogram() for value in values}
+    observe(model, histograms, lambda name, array: histograms[name].update(array), progress="calibrating")
+    return histograms
+
+
+def range_owner(value: ir.Value, same_as: dict[ir.Value, ir.Value]) -> ir.Value:
+    """Return the value whose range `value` takes, since operators between them only move."""
+    while value in same_as:
+        value = same_as[value]
+    return value
+
+
+def _activation_name(layer: Layer) -> str:
+    """Return the name of the value whose quantizer feeds the layer."""
+    dequantized = layer.node.inputs[0]
+    dequantizer = dequantized.producer() if dequantized is not None else None
+    quantized = dequantizer.inputs[0] if dequantizer is not None else None
+    quantizer = quantized.producer() if quantized is not None else None
+    value = quantizer.inputs[0] if quantizer is not None else None
+    return (value.name or "") if value is not None else ""
+
+
+def _per_channel(
+    layer: Layer, weight: torch.Tensor, bits: int, scale: torch.Tensor | None = None
+) -> Quantized:
+    from compress.numerics.affine import quantize
+    from compress.numerics.granularity import PerAxis
+
+    return quantize(weight, PerAxis(layer.out_axis), bits, narrow=True, scale=scale)
+
+
+def _quantize_bias(
+    graph: ir.Graph, layer: Layer, weight: torch.Tensor, quantized: Quantized, input_scale: float
+) -> Quantized:
+    """Store a constant bias as int32 in steps of ``input scale x weight scale``, as integer kernels sum it.
+
+    A channel whose steps are too fine for its bias (its weights are almost zero) gets wider ones.
+
+    Returns:
+        The layer's weight, quantized anew where scales were widened.
+    """
+    import numpy as np
+    import torch
+
+    from compress.graph.emit import dequantize_bias
+    from compress.graph.layers import array
+
+    value = layer.node.inputs[2]
+    if value is None or value.const_value is None:
+        return quantized
+    bias = array(value).astype(np.float64).reshape(-1)
+    if bias.size != quantized.scale.numel():
+        return quantized
+    scale = quantized.scale.numpy().astype(np.float64)
+    needed = np.abs(bias) / (INT32_ROOM * input_scale)
+    if (needed > scale).any():
+        scale = np.maximum(scale, needed)
+        quantized = _per_channel(layer, weight, quantized.bits, torch.from_numpy(scale.astype(np.float32)))
+    steps = (np.float32(input_scale) * quantized.scale.numpy()).astype(np.float32)
+    dequantize_bias(graph, layer.node, np.round(bias / steps).astype(np.int32), steps)
+    return quantized

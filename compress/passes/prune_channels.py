@@ -1,0 +1,250 @@
+"""Structured pruning: channels, heads and neurons removed from every layer they run through."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import numpy as np
+from pydantic import Field
+
+from compress.errors import LimitError, PassError
+from compress.passes.base import Change, Pass
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from compress.graph.axes import Mask
+    from compress.graph.coupling import Coupling, Group
+    from compress.model import Model
+    from compress.numerics.importance import Scores
+
+Shapes: TypeAlias = dict[str, tuple[int, ...]]
+Sizes: TypeAlias = dict[str, tuple[tuple[int, ...], int]]
+
+STEPS = 10
+"""Halvings of the interval in which the ratio of channels is sought: to a thousandth."""
+
+
+class PruneChannels(Pass, name="prune-channels"):
+    """Remove the least important channels, so that every tensor they run through gets smaller.
+
+    Layers whose channels meet (residual additions, depthwise convolutions, concatenations, the query and
+    key of an attention head) lose the same ones, and the result is an ordinary, smaller graph: it
+    is faster on any runtime. Pruning alone costs accuracy quickly. `repair` wins much of it back from
+    unlabelled calibration data, if they are many and varied; `finetune` wins back more. Quantize last.
+
+    Example: ``prune-channels: {ratio: 0.5, of: macs, repair: true}``
+    """
+
+    ratio: float = Field(default=0.3, gt=0, lt=1)
+    """Fraction of each group's channels that is removed, rounded down; or of what `of` names."""
+    of: Literal["channels", "macs", "weight-bytes", "energy"] = "channels"
+    """What the ratio is a fraction of; for all but channels, the ratio of channels is found by bisection."""
+    hardware: str = "cpu"
+    """Profile that tells the energy."""
+    importance: Literal["magnitude", "activation", "batch-norm", "random"] = "magnitude"
+    """What tells important channels: the weights' size; the size of weights times what they read, from
+    calibration data; the scale of BatchNormalization; nothing."""
+    scope: Literal["local", "global"] = "local"
+    """Whether every group loses the same fraction, or the least important channels of all groups go."""
+    kinds: tuple[Literal["channels", "heads", "head-width", "embedding"], ...] = ("channels", "heads")
+    """What is removed: convolution channels, neurons and recurrent units; attention heads, key/value groups
+    and convolution groups; the width of heads; widths that a normalization averages over."""
+    round_to: int = Field(default=1, ge=1)
+    """Kept channels are rounded up to a multiple of this, as hardware wants; heads are not rounded."""
+    minimum: int = Field(default=1, ge=1)
+    """Channels that every layer keeps."""
+    repair: bool = False
+    """Whether the layers behind are refitted to their former outputs by least squares on calibration data."""
+    damping: float = Field(default=0.1, gt=0)
+    """How strongly repair holds on to the old weights; raise it when calibration data are few."""
+    seed: int = 0
+    """Of random importance."""
+
+    def apply(self, model: Model) -> list[Change]:
+        """Remove channels in place."""
+        from compress.graph.coupling import Coupling
+        from compress.graph.repair import repair
+        from compress.graph.saliency import importance
+
+        shapes = _shapes(model)
+        groups = Coupling(model.ir, shapes).groups
+        chosen, changes = self._choose(groups)
+        found = importance(self.importance, model, [groups[i] for i in chosen], self.seed)
+        scores = dict(zip(chosen, found, strict=True))
+        kinds = {index: groups[index].kind for index in chosen}
+
+        def masks(ratio: float) -> dict[int, Mask]:
+            return {
+                index: _best(scores[index], self._count(kinds[index], scores[index], wanted))
+                for index, wanted in self._shares(scores, ratio).items()
+            }
+
+        keep = masks(self.ratio if self.of == "channels" else self._ratio_of_channels(model, shapes, masks))
+        for index in chosen:
+            if keep[index].all():
+                group = groups[index]
+                reason = f"its {group.size} {group.kind} stay: none may go once the share is rounded"
+                changes.append(Change(group.name, skipped=reason))
+        before, former = _sizes(model.graph), model.copy()
+        coupling, removed = _remove(model, shapes, keep)
+        if self.repair:
+            repair(model, former, coupling, removed, self.damping)
+        _execute(model, shapes)
+        return [*_account(model.graph, before), *changes]
+
+    def _choose(self, groups: Sequence[Group]) -> tuple[list[int], list[Change]]:
+        """Return the numbers of the groups to prune, and why the others stay.
+
+        Of axes that multiply to one dimension only the first is pruned: heads and their width would
+        otherwise both lose the ratio.
+        """
+        chosen: list[int] = []
+        changes = []
+        for index, group in enumerate(groups):
+            reason = self._reason_to_stay(group)
+            rival = next((groups[i].name for i in chosen if groups[i].leaf in group.rivals), None)
+            if not reason and rival is not None:
+                reason = f"the heads of {rival!r} are pruned instead"
+            if reason:
+                changes.append(Change(group.name, skipped=f"its {group.size} {group.kind} stay: {reason}"))
+            else:
+                chosen.append(index)
+        return chosen, changes
+
+    def _reason_to_stay(self, group: Group) -> str:
+        inputs = [value for node in group.producers for value in node.inputs if value is not None]
+        weights = [value.name for value in inputs if value.is_initializer()]
+        if not self.selects(*weights, *(node.name for node in group.producers)):
+            return "include and exclude leave it out"
+        if group.kind not in self.kinds:
+            return f"kinds does not name {group.kind!r}"
+        return group.obstacle
+
+    def _shares(self, scores: Mapping[int, Scores], ratio: float) -> dict[int, float]:
+        """Return which fraction of its channels each group loses."""
+        if self.scope == "local" or not scores:
+            return dict.fromkeys(scores, ratio)
+        threshold = np.quantile(np.concatenate(list(scores.values())), ratio)
+        return {index: float((values < threshold).mean()) for index, values in scores.items()}
+
+    def _count(self, kind: str, scores: Scores, share: float) -> int:
+        """Return how many channels a group keeps when it may lose a share of them."""
+        multiple = 1 if kind in ("heads", "head-width") else self.round_to
+        wanted = max(scores.size - math.floor(scores.size * share + 1e-9), self.minimum)
+        return min(math.ceil(wanted / multiple) * multiple, scores.size)
+
+    def _ratio_of_channels(
+        self, model: Model, shapes: Shapes, masks: Callable[[float], dict[int, Mask]]
+    ) -> float:
+        """Return the smallest ratio of channels that takes `ratio` off the cost."""
+        goal = (1 - self.ratio) * self._cost(model, shapes)
+
+        def meets(ratio: float) -> bool:
+            smaller = model.copy()
+            _remove(smaller, shapes, masks(ratio))
+            return self._cost(smaller, shapes) <= goal
+
+        low, high = 0.0, 1.0
+        if not meets(high):
+            raise LimitError(
+                f"prune-channels: {self.ratio:.0%} fewer {self.of} cannot be reached by what may be pruned; "
+                "lower the ratio, name more kinds, or take minimum and round_to down"
+            )
+        for _ in range(STEPS):
+            middle = (low + high) / 2
+            low, high = (low, middle) if meets(middle) else (middle, high)
+        return high
+
+    def _cost(self, model: Model, shapes: Shapes) -> float:
+        if self.of == "weight-bytes":
+            return model.weight_bytes
+        if self.of == "energy":
+            from compress.estimator import estimate
+
+            return estimate(model, self.hardware, shapes=shapes).total.energy_joules
+        from compress.estimator.workload import Reader
+        from compress.graph.shapes import describe
+
+        return sum(layer.macs for layer in Reader(model.ir, describe(model.ir, shapes)).layers())
+
+
+def _best(scores: Scores, count: int) -> Mask:
+    mask = np.zeros(scores.size, bool)
+    mask[np.argsort(-scores, kind="stable")[:count]] = True
+    return mask
+
+
+def _shapes(model: Model) -> Shapes:
+    """Return the input shapes of the first calibration batch; none where there is none."""
+    if model.calibration is None:
+        return {}
+    return {name: array.shape for name, array in model.calibration.first(model.graph.inputs).items()}
+
+
+def _remove(model: Model, shapes: Shapes, keep: Mapping[int, Mask]) -> tuple[Coupling, dict[Group, Mask]]:
+    """Remove channels from groups given by number."""
+    from compress.graph.coupling import Coupling
+
+    coupling = Coupling(model.ir, shapes)
+    masks = {coupling.groups[index]: mask for index, mask in keep.items() if not mask.all()}
+    coupling.remove(masks)
+    return coupling, masks
+
+
+def _sizes(graph: ir.Graph) -> Sizes:
+    """Return shape and bytes of every initializer."""
+    return {
+        name: (tuple(value.const_value.shape.numpy()), value.const_value.nbytes)
+        for name, value in graph.initializers.items()
+        if value.const_value is not None
+    }
+
+
+def _account(graph: ir.Graph, before: Sizes) -> Iterator[Change]:
+    """Yield a change for every node whose weights got smaller; a shared weight counts once."""
+    after = _sizes(graph)
+    counted: set[str] = set()
+    for node in graph:
+        names = dict.fromkeys(value.name or "" for value in node.inputs if value is not None)
+        mine = [name for name in names if name in before and name in after and name not in counted]
+        counted.update(mine)
+        if all(before[name][0] == after[name][0] for name in mine):
+            continue
+        largest = max(mine, key=lambda name: before[name][1])
+        old, new = ("x".join(map(str, sizes[largest][0])) for sizes in (before, after))
+        yield Change(
+            node.name or "",
+            f"weights {old} to {new}",
+            sum(before[name][1] for name in mine),
+            sum(after[name][1] for name in mine),
+        )
+
+
+def _execute(model: Model, shapes: Shapes) -> None:
+    """Run the graph at two batch sizes; a shape constant that no longer fits shows only then."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as runtime
+
+    from compress.errors import ModelError
+    from compress.graph.shapes import bind
+    from compress.model import session
+
+    inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+    batch_symbols = {str(value.shape[0]) for value in inputs if value.shape and not value.shape.is_static(0)}
+    bound = bind(model.ir, shapes)
+    try:
+        runner = session(model)
+        for batch in (1, 2):
+            feeds = {}
+            for value in inputs:
+                shape, dtype = bound[value.name or ""]
+                sizes = [
+                    batch if str(dim) in batch_symbols else size
+                    for dim, size in zip(value.shape or shape, shape, strict=True)
+                ]
+                feeds[value.name or ""] = np.zeros(sizes, dtype.numpy())
+            runner.run(None, feeds)
+    except (ModelError, runtime.Fail, runtime.InvalidArgument, runtime.RuntimeException) as error:
+        raise PassError(f"prune-channels: the pruned graph does not run: {error}") from error

@@ -1,0 +1,192 @@
+"""Training that knows it will be quantized."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from compress.passes.base import Change
+from compress.passes.finetune import Finetune, output_names, training_device
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+    import torch
+
+    from compress.graph.fake_quantizers import FakeQuantizer
+    from compress.graph.layers import Layer
+    from compress.graph.regions import Regions
+    from compress.model import Model
+    from compress.numerics.affine import Quantized
+    from compress.numerics.granularity import Granularity
+
+
+class Qat(Finetune, name="qat"):
+    """Train with rounding in place, then store what was trained as integers.
+
+    Fake quantizers round weights and activations while weights and scales are trained. The result is
+    the graph of `int8-static` (with float activations, that of `int4-weights`) with the numbers that
+    training found. It is more accurate than quantizing afterwards, most of all below eight bits, at
+    the price of a training: data, labels and distillation are those of `finetune`. `include` and
+    `exclude` choose what is quantized; everything trains. BatchNormalization is folded first.
+
+    Example: ``qat: {weight_bits: 4, epochs: 5, distill: true}``
+    """
+
+    quantizes: ClassVar[bool] = True
+
+    weight_bits: Literal[2, 3, 4, 5, 6, 7, 8] = 8
+    """Bits of a weight; a file spends 4 or 8 on it."""
+    activations: bool = True
+    """Whether activations are rounded to eight bits as well."""
+    group_size: Literal[16, 32, 64, 128, 256] = 32
+    """Weights that share a scale where activations stay float; convolutions have one a channel."""
+    learn_scales: bool = True
+    """Whether scales are trained, or stay as they were observed."""
+    learning_rate: float = Field(default=3e-4, gt=0)
+    """The highest; it rises to it during the warm-up and falls to zero as a cosine."""
+
+    def apply(self, model: Model) -> list[Change]:
+        """Fold, put fake quantizers in, train, and store integers in their place."""
+        from compress.graph.fake_quantizers import scales
+        from compress.graph.trainable import Trainable
+        from compress.passes.fold import fold
+
+        fold(model.ir)
+        regions = self._regions(model.graph)
+        quantizers = self._activations(model, regions) | self._weights(model.ir, regions)
+        student = self._student(model.ir, quantizers)
+        values = [*output_names(model), *self.hidden]
+        module = Trainable(student, values, self._learning(model.ir, quantizers)).to(training_device())
+        outcome = self.fit(model, module, module.trained_weights())
+        module.write_back(student)
+        for name, value in model.graph.initializers.items():
+            value.const_value = student.graph.initializers[name].const_value
+        found = {name: scales(student.graph, quantizer) for name, quantizer in quantizers.items()}
+        story = f"trained {outcome.epochs} epochs, loss {outcome.losses[0]:.3g} to {outcome.losses[-1]:.3g}"
+        return [Change("all weights", story), *self._store(model.graph, regions, quantizers, found)]
+
+    def _regions(self, graph: ir.Graph) -> Regions:
+        from compress.graph.regions import Regions, find
+
+        return find(graph, lambda layer: self.selects(*layer.names)) if self.activations else Regions()
+
+    def _bits(self) -> int:
+        """Return the bits that a kernel's weights may use on this machine."""
+        from compress.cpu import saturates
+
+        return min(self.weight_bits, 7) if saturates() else self.weight_bits
+
+    def _activations(self, model: Model, regions: Regions) -> dict[str, FakeQuantizer]:
+        """Return how each activation of the regions is rounded, by the name of the value."""
+        import torch
+
+        from compress.graph.fake_quantizers import FakeQuantizer
+        from compress.passes.int8_static import affine, observe_ranges, range_owner
+
+        owners = {value: range_owner(value, regions.same_as) for value in regions.readers}
+        histograms = observe_ranges(model, dict.fromkeys(owners.values())) if owners else {}
+        quantizers = {}
+        for value, owner in owners.items():
+            scale, zero_point = affine(*histograms[owner.name or ""].range("mse"))
+            low = -int(zero_point)
+            quantizers[value.name or ""] = FakeQuantizer(
+                owner.name or "", torch.tensor(scale, dtype=torch.float32), low, low + 255
+            )
+        return quantizers
+
+    def _weights(self, model: ir.Model, regions: Regions) -> dict[str, FakeQuantizer]:
+        """Return how each weight is rounded, by name; the others are stored in a copy to find out."""
+        import torch
+
+        from compress.graph.fake_quantizers import FakeQuantizer
+        from compress.numerics.affine import quantize
+        from compress.numerics.granularity import PerAxis
+
+        stored: dict[str, Quantized] = {}
+        for layer in regions.kernels:
+            weight = torch.from_numpy(layer.array.copy())
+            stored[layer.weight.name or ""] = quantize(
+                weight, PerAxis(layer.out_axis), self._bits(), narrow=True, method="mse"
+            )
+        quantizers = {name: FakeQuantizer.of(name, each, narrow=True) for name, each in stored.items()}
+        others = self._store_others(model.clone().graph, regions, lambda name: None)
+        return quantizers | {name: FakeQuantizer.of(name, each) for name, (_, each) in others.items()}
+
+    def _store_others(
+        self, graph: ir.Graph, regions: Regions, scale_of: Callable[[str], torch.Tensor | None]
+    ) -> dict[str, tuple[Change, Quantized]]:
+        """Store the weights that no integer kernel takes; return what was stored by the weight's name."""
+        from compress.graph.weight_only import store_weights
+        from compress.numerics.affine import quantize
+
+        kernels = {layer.name for layer in regions.kernels}
+        stored: dict[str, tuple[str, Quantized]] = {}
+
+        def solve(
+            layer: Layer, weight: torch.Tensor, granularity: Granularity, bits: int, signed: bool
+        ) -> Quantized:
+            name = layer.weight.name or ""
+            quantized = quantize(weight, granularity, bits, signed=signed, method="mse", scale=scale_of(name))
+            stored[layer.name] = name, quantized
+            return quantized
+
+        changes = store_weights(
+            graph,
+            lambda layer: layer.name not in kernels and self.selects(*layer.names),
+            solve,
+            bits=self.weight_bits,
+            group_size=self.group_size,
+            operators="standard" if self.activations else "onnxruntime",
+        )
+        done = [change for change in changes if change.action]
+        return {stored[change.layer][0]: (change, stored[change.layer][1]) for change in done}
+
+    def _student(self, model: ir.Model, quantizers: dict[str, FakeQuantizer]) -> ir.Model:
+        """Return a copy of the graph with a fake quantizer behind every value that is rounded."""
+        from compress.graph.fake_quantizers import insert
+
+        student = model.clone()
+        for value, readers in self._regions(student.graph).readers.items():
+            insert(student.graph, value, readers, quantizers[value.name or ""])
+        for name, value in list(student.graph.initializers.items()):
+            if name in quantizers:
+                readers = [(use.node, use.idx) for use in value.uses()]
+                insert(student.graph, value, readers, quantizers[name])
+        return student
+
+    def _learning(self, model: ir.Model, quantizers: dict[str, FakeQuantizer]) -> set[str]:
+        """Return the names of the initializers that are trained: weights, and scales if asked."""
+        from compress.graph.fake_quantizers import scale_name
+        from compress.graph.roles import trained_initializers
+
+        learnt = trained_initializers(model)
+        if self.learn_scales:
+            learnt |= {scale_name(quantizer) for quantizer in quantizers.values()}
+        return learnt
+
+    def _store(
+        self,
+        graph: ir.Graph,
+        regions: Regions,
+        quantizers: dict[str, FakeQuantizer],
+        scales: dict[str, torch.Tensor],
+    ) -> list[Change]:
+        """Put integers where the fake quantizers were; return a change per layer."""
+        import numpy as np
+
+        from compress.graph.emit import quantize_activation
+        from compress.passes.int8_static import quantize_kernel
+
+        inputs = {}
+        for value, readers in regions.readers.items():
+            name = value.name or ""
+            inputs[name] = float(scales[name])
+            quantize_activation(graph, value, inputs[name], np.uint8(-quantizers[name].low), readers)
+        story = f"8-bit activations, {self._bits()}-bit weights per channel, trained"
+        changes = [
+            quantize_kernel(graph, layer, self._bits(), inputs, story, scales[layer.weight.name or ""])
+            for layer in regions.kernels
+        ]
+        return changes + [change for change, _ in self._store_others(graph, regions, scales.get).values()]

@@ -1,0 +1,321 @@
+"""Recipes: a YAML file becomes frozen values, or one message that says what is wrong and where.
+
+Checking a recipe reads files but runs none of them: functions are looked up in the source text,
+packages are found and not imported, and no pass does any work.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    PositiveInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from compress import document, references
+from compress.budget import Budget
+from compress.document import Node
+from compress.errors import PassError, RecipeError, did_you_mean
+from compress.passes.base import Pass, get
+
+METRICS: Mapping[str, Literal["higher", "lower"]] = {
+    "accuracy": "higher",
+    "top5": "higher",
+    "cosine": "higher",
+    "mse": "lower",
+    "mae": "lower",
+    "perplexity": "lower",
+}
+"""Metrics that have a name, and which way each is better."""
+DEFAULT_HARDWARE = ("eyeriss-v1", "cpu", "tpu-v4i")
+"""Profiles that score a model when none are named."""
+COMPOSITION = ("variants", "extends", "vars", "matrix")
+"""Keys of a recipe beside those of `Settings`."""
+
+BESIDE_VARIANTS = ("results.json", "report.html")
+"""What a run writes beside the folders of its variants."""
+
+_WORDS = {"tuple_type": "Input should be a list", "model_type": "Input should be a mapping of keys to values"}
+"""What pydantic says in the words of another language."""
+_VARIANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+
+class DataFunctions(_Frozen):
+    """Functions that yield batches, as ``file.py:function``."""
+
+    calibration: str | None = None
+    """Batches that passes may read."""
+    evaluation: str | None = None
+    """Batches that only scores read."""
+
+
+class MetricChoice(_Frozen):
+    """What is measured on the evaluation batches."""
+
+    name: str
+    """accuracy, top5, cosine, mse, mae, perplexity, or ``file.py:function``."""
+    better: Literal["higher", "lower"] = "higher"
+    """Which way is better; the metrics that have a name know it."""
+
+    @field_validator("name")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in METRICS and ".py:" not in name:
+            raise ValueError(f"unknown metric {name!r}{did_you_mean(name, METRICS)}")
+        return name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _better(cls, value: Any) -> Any:
+        named = isinstance(value, dict) and METRICS.get(str(value.get("name")))
+        return {"better": named, **value} if named else value
+
+
+def _calibrates_and_evaluates(value: Any) -> Any:
+    return {"calibration": value, "evaluation": value} if isinstance(value, str) else value
+
+
+def _by_name(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Settings(_Frozen):
+    """What a recipe says beside its variants."""
+
+    version: Literal[1]
+    """Version of the recipe format: 1."""
+    model: str
+    """An .onnx or .pt2 file, a Hugging Face folder, ``file.py:function``, or ``package:NAME/inner/path``
+    for a file or folder inside an installed package. Paths are relative to the recipe."""
+    data: Annotated[
+        DataFunctions | None,
+        BeforeValidator(_calibrates_and_evaluates, json_schema_input_type=str | DataFunctions | None),
+    ] = None
+    """``file.py:function`` that yields batches, or {calibration: ..., evaluation: ...}, two of them."""
+    metric: Annotated[
+        MetricChoice | None,
+        BeforeValidator(_by_name, json_schema_input_type=str | MetricChoice | None),
+    ] = None
+    """accuracy, top5, cosine, mse, mae, perplexity, ``file.py:function``, or {name: ..., better: lower}."""
+    hardware: tuple[str, ...] = DEFAULT_HARDWARE
+    """Profiles to score on: ids, or paths of .yaml files; empty for none."""
+    budget: Budget | None = None
+    """Limits on every variant that has passes and no budget of its own."""
+    seed: int = Field(default=0, ge=0, le=2**32 - 1)
+    """Seed of everything random."""
+    threads: int = Field(default=0, ge=0)
+    """Threads of one operator; 0 leaves the choice to ONNX Runtime."""
+    providers: tuple[str, ...] = Field(default=("CPUExecutionProvider",), min_length=1)
+    """Execution providers of ONNX Runtime, most wanted first."""
+    latency: int = Field(default=20, ge=0)
+    """Timed runs of each variant, in turn with the original; 0 measures no latency."""
+    shapes: dict[str, tuple[PositiveInt, ...]] = {}
+    """Sizes by input name, for estimates: {x: [1, 3, 224, 224]}; left out where the model states them."""
+
+
+class Variant(_Frozen):
+    """One way to compress the model."""
+
+    name: str
+    """Also the name of its folder."""
+    passes: tuple[Annotated[InstanceOf[Pass], PlainSerializer(str)], ...]
+    """What is done, in order; nothing for the original."""
+    budget: Budget | None = None
+    """Limits: its own, or none if it says null; else the recipe's, if it has passes."""
+
+
+class Recipe(Settings):
+    """A recipe as it will be run."""
+
+    path: Path
+    """Where it was read."""
+    title: str = ""
+    """Its first line, if that is a comment."""
+    variants: tuple[Variant, ...]
+    """In the order of the file, at least one."""
+
+    @property
+    def home(self) -> Path:
+        """The folder of the recipe: references are relative to it, and code inside of it is trusted."""
+        return self.path.parent
+
+
+def load(path: str | os.PathLike[str]) -> Recipe:
+    """Read and check a recipe.
+
+    Raises:
+        RecipeError: something is wrong; the message is ``file:line:column: what; did you mean ...``.
+    """
+    path = Path(path)
+    root = references.resolve(document.read(path), path.parent)
+    entries = dict(root.entries)
+    named = entries.pop("variants", None)
+    settings = _validated(Settings, replace(root, value=entries), also=COMPOSITION)
+    _check_data(settings, entries)
+    if settings.budget:
+        settings = settings.model_copy(update={"budget": _budget(entries["budget"], settings)})
+    if named is None:
+        raise root.place.error("'variants' is missing; name at least one, such as 'int8: [int8-static]'")
+    if not named.mapping("variants"):
+        raise named.place.error("there are no variants; name at least one, such as 'int8: [int8-static]'")
+    variants = tuple(_variant(name, node, settings) for name, node in named.entries.items())
+    return Recipe(path=path, title=_title(path), variants=variants, **dict(settings))
+
+
+def _title(path: Path) -> str:
+    for line in path.read_text(encoding="utf-8-sig").splitlines():
+        text = line.strip().lstrip("#").strip()
+        # Editors find a schema by a comment of this form; it says nothing about the recipe.
+        if text and not text.startswith("yaml-language-server:"):
+            return text if line.startswith("#") else ""
+    return ""
+
+
+def _check_data(settings: Settings, entries: Mapping[str, Node]) -> None:
+    metric = settings.metric
+    if metric and metric.name in METRICS and not (settings.data and settings.data.evaluation):
+        raise entries["metric"].place.error(f"metric {metric.name} needs evaluation data; add 'data'")
+
+
+def _budget(node: Node, settings: Settings) -> Budget:
+    budget = _validated(Budget, node, "budget")
+    hardware = budget.hardware or next(iter(settings.hardware), None)
+    if budget.hardware and budget.hardware not in settings.hardware:
+        scored = did_you_mean(budget.hardware, settings.hardware)
+        raise node.entries["hardware"].place.error(
+            f"the recipe does not score {budget.hardware!r}: name it under hardware{scored}"
+        )
+    needs = {
+        "energy": (hardware, "hardware to estimate it on"),
+        "dram": (hardware, "hardware to estimate it on"),
+        "latency": (
+            settings.latency and settings.data,
+            "data, and 'latency' above 0, the number of timed runs",
+        ),
+        "drop": (settings.metric, "a metric"),
+    }
+    for quantity in budget.limits:
+        has, what = needs.get(quantity, (True, ""))
+        if not has:
+            raise node.entries[quantity].key.error(f"a limit on {quantity} needs {what}")
+    return budget.model_copy(update={"hardware": hardware and references.profile_id(hardware)})
+
+
+def _variant(name: str, node: Node, settings: Settings) -> Variant:
+    if not _VARIANT_NAME.fullmatch(name) or name in BESIDE_VARIANTS:
+        raise node.key.error(
+            f"{name!r} cannot name a variant and its folder; use letters, digits, '.', '_', '+' and '-'"
+        )
+    for key, item in node.entries.items():
+        if key not in ("passes", "budget"):
+            raise item.key.error(f"unknown key {key!r}; a variant is a list of passes, or passes and budget")
+    listed = node.entries.get("passes", node)
+    if not isinstance(listed.value, tuple):
+        raise listed.place.error(
+            f"variant {name!r} should be a list of passes, not {listed.shown()}; [] is the original"
+        )
+    passes = tuple(_pass(item) for item in listed.items)
+    _check_order(name, list(zip(passes, listed.items, strict=True)), settings.data)
+    budget = settings.budget if passes else None
+    if own := node.entries.get("budget"):
+        budget = None if own.value is None else _budget(own, settings)
+    return Variant(name=name, passes=passes, budget=budget)
+
+
+def _pass(node: Node) -> Pass:
+    if len(node.entries) == 1:
+        name, settings = next(iter(node.entries.items()))
+    elif isinstance(node.value, str):
+        name, settings = node.value, replace(node, value={})
+    elif len(node.entries) > 1:
+        first, second, *_ = node.entries
+        raise node.entries[second].key.error(
+            f"a pass has one name; indent {second!r} deeper if it is a setting of {first!r}"
+        )
+    else:
+        raise node.place.error(f"a pass is a name, or 'name: {{settings}}', not {node.shown()}")
+    try:
+        kind = get(name)
+    except PassError as error:
+        raise settings.key.error(str(error)) from error
+    return _validated(kind, replace(settings, value={}) if settings.value is None else settings, name)
+
+
+def _check_order(name: str, passes: Sequence[tuple[Pass, Node]], data: DataFunctions | None) -> None:
+    quantizer = None
+    for step, node in passes:
+        if quantizer and step.needs_float:
+            raise node.place.error(
+                f"variant {name!r}: {step.name} needs float weights, and {quantizer} before it quantizes "
+                f"them; put {step.name} first"
+                if step.name != quantizer
+                else f"variant {name!r}: {quantizer} quantizes, and can do so only once"
+            )
+        if step.needs_calibration and not (data and data.calibration):
+            raise node.place.error(
+                f"variant {name!r}: {step.name} reads calibration data, and the recipe has none; add 'data'"
+            )
+        quantizer = step.name if step.quantizes else quantizer
+
+
+def _validated(kind: type[_Model], node: Node, what: str = "", also: Iterable[str] = ()) -> _Model:
+    """Return `node` as a `kind`; a mistake is called after `what`, and `also` are keys read elsewhere."""
+    node.mapping(what or "a recipe")
+    try:
+        # Through JSON, where a list may become a tuple and yet no text a number.
+        return kind.model_validate_json(json.dumps(node.plain()), strict=True)
+    except ValidationError as error:
+        raise _complaint(kind, node, what, error.errors(), also) from error
+
+
+def _complaint(
+    kind: type[BaseModel], node: Node, what: str, mistakes: list[ErrorDetails], also: Iterable[str]
+) -> RecipeError:
+    """Return the one message that helps most: a misspelled key is also a missing one, so it comes first."""
+    mistake = min(mistakes, key=lambda mistake: mistake["type"] != "extra_forbidden")
+    *path, last = steps = mistake["loc"] or ("",)
+    found = node.find(mistake["loc"])
+    prefix = f"{what}: " if what else ""
+    dotted = ".".join(map(str, steps))
+    if mistake["type"] == "extra_forbidden":
+        known = [*_fields(kind, path), *also] if not path else _fields(kind, path)
+        return found.key.error(f"{prefix}unknown key {last!r}{did_you_mean(str(last), known)}")
+    if mistake["type"] == "missing":
+        return found.place.error(f"{prefix}{dotted!r} is missing")
+    words = _WORDS.get(mistake["type"]) or mistake["msg"].removeprefix("Value error, ")
+    if mistake["type"] == "value_error":
+        return found.place.error(f"{prefix}{dotted}: {words}" if dotted else f"{prefix}{words}")
+    return found.place.error(f"{prefix}{words.replace('Input', dotted, 1)}, not {found.shown()}")
+
+
+def _fields(kind: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    """Return the keys that the model at `path` inside of `kind` knows."""
+    for step in path:
+        annotation = kind.model_fields[step].annotation if step in kind.model_fields else None
+        inner = [type_ for type_ in (annotation, *get_args(annotation)) if isinstance(type_, type)]
+        models = [type_ for type_ in inner if issubclass(type_, BaseModel)]
+        if not models:
+            return []
+        kind = models[0]
+    return list(kind.model_fields)

@@ -1,0 +1,208 @@
+"""Results as one HTML file that needs no network.
+
+The page carries Plotly's "basic" bundle (npm ``plotly.js-basic-dist-min`` 4.1.1, MIT): scatter and bar
+are all it draws with. It is 1.2 MB where the full bundle of the Python package is 4.8 MB, and 2.0 MB even
+when gzipped and written as base64, so that nothing has to be unpacked by the browser.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jinja2
+from markupsafe import Markup
+
+from compress.errors import StoreError
+from compress.report import plots, units
+from compress.report.plots.theme import template
+from compress.report.summary import by_pass, indistinct, original, profiles
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+    from compress.results import HardwareScore, Results, VariantResult
+
+ASSETS = Path(__file__).with_name("assets")
+ROWS_OF_A_PASS = 80
+"""Layers listed one by one under a pass; more would make the page heavy, and stand in results.json."""
+
+
+def write(results: Results, path: str | os.PathLike[str]) -> Path:
+    """Write the report, whole or not at all.
+
+    Raises:
+        StoreError: the file could not be written.
+    """
+    path = Path(path)
+    scratch = path.with_name(f".{path.name}.partial")
+    try:
+        scratch.write_text(render(results), encoding="utf-8")
+        scratch.replace(path)
+    except OSError as error:
+        scratch.unlink(missing_ok=True)
+        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
+    return path
+
+
+def render(results: Results) -> str:
+    """Return the report as HTML; every string of the user's is escaped."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ASSETS),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {
+        name: getattr(units, name) for name in ("si", "ratio", "number", "signed", "decibels", "cosine")
+    }
+    finished = [variant for variant in results.variants if variant.status == "done"]
+    return environment.get_template("report.html.j2").render(
+        title=results.recipe.get("title") or Path(str(results.recipe.get("path") or "Results")).stem,
+        results=results,
+        finished=finished,
+        failed=[variant for variant in results.variants if variant.status == "failed"],
+        profiles=profiles(results),
+        reference=original(results),
+        metric=next((variant.metric for variant in finished if variant.metric), None),
+        indistinct={profile: indistinct(results, profile) for profile in profiles(results)},
+        by_pass=by_pass,
+        rows_of_a_pass=ROWS_OF_A_PASS,
+        leaders=list(_leaders(results)),
+        recipe=json.dumps(results.recipe, indent=2, ensure_ascii=False, default=str),
+        environment=dict(_flat(results.environment)),
+        figures=_embedded(_figures(results)),
+        style=_asset("report.css"),
+        script=_asset("report.js"),
+        plotly=_asset("plotly-basic.min.js"),
+    )
+
+
+def _asset(name: str) -> Markup:
+    return Markup((ASSETS / name).read_text(encoding="utf-8"))
+
+
+def _leaders(results: Results) -> Iterator[dict[str, Any]]:
+    """Yield which variant is best in what; ``hardware`` is empty for what does not depend on it."""
+    reference = original(results)
+    rivals = [v for v in results.variants if v.status == "done" and v is not reference]
+    for profile in profiles(results):
+        scored = [(variant, variant.hardware[profile]) for variant in rivals if profile in variant.hardware]
+        base = reference.hardware.get(profile) if reference else None
+        for what, field, unit in (("energy", "energy_joules", "J"), ("DRAM traffic", "dram_bytes", "B")):
+            against = getattr(base, field, 0.0)
+            values = [(variant, getattr(score, field)) for variant, score in scored]
+            yield from _leader(
+                f"Least {what} on {profile}",
+                profile,
+                [(v, value, units.si(value, unit), units.ratio(value, against)) for v, value in values],
+            )
+    yield from _leader("Smallest file", "", [(v, *_size(v, reference)) for v in rivals])
+    timed = [(variant, variant.latency_seconds) for variant in rivals]
+    yield from _leader(
+        "Lowest latency here",
+        "",
+        [(v, t.ratio, units.si(t.median, "s"), units.ratio(t.ratio, 1.0)) for v, t in timed if t],
+    )
+
+
+def _size(variant: VariantResult, reference: VariantResult | None) -> tuple[float, str, str]:
+    size = variant.file_bytes
+    return size, units.si(size, "B"), units.ratio(size, reference.file_bytes if reference else 0)
+
+
+def _leader(
+    what: str, hardware: str, rivals: list[tuple[VariantResult, float, str, str]]
+) -> Iterator[dict[str, Any]]:
+    """Yield the rival with the smallest number, if there are any: each a variant, number, text and ratio."""
+    if rivals:
+        variant, _, value, share = min(rivals, key=lambda rival: rival[1])
+        yield {"what": what, "hardware": hardware, "variant": variant, "value": value, "share": share}
+
+
+def _figures(results: Results) -> dict[str, Any]:
+    """Return all figures for the page's script: by profile, and by profile and variant."""
+    reference = original(results)
+    figures: dict[str, Any] = {
+        "templates": {
+            "light": _plain(template().to_plotly_json()),
+            "dark": _plain(template(dark=True).to_plotly_json()),
+        },
+        "profiles": {},
+    }
+    for profile in profiles(results):
+        scored = {v.name: v.hardware[profile] for v in results.variants if profile in v.hardware}
+        base = reference.hardware.get(profile) if reference else None
+        figures["profiles"][profile] = {
+            "front": _figure(plots.accuracy_vs_energy(results, profile), _energies(scored, profile)),
+            "components": _figure(plots.energy_by_component(results, profile), _energies(scored, profile)),
+            "variants": {
+                name: _by_layer(name, score, base if reference and name != reference.name else None)
+                for name, score in scored.items()
+                if score.layers
+            },
+        }
+    return figures
+
+
+def _by_layer(name: str, score: HardwareScore, base: HardwareScore | None) -> dict[str, Any]:
+    costliest = max(score.layers, key=lambda layer: sum(layer.energy.values()))
+    busiest = max(score.layers, key=lambda layer: layer.dram_bytes)
+    total = f"{len(score.layers)} layers of {name}"
+    return {
+        "energy": _figure(
+            plots.energy_by_layer(score, base),
+            f"{units.si(score.energy_joules, 'J')} in {total}, most of it in {costliest.name}.",
+        ),
+        "dram": _figure(
+            plots.dram_by_layer(score, base),
+            f"{units.si(score.dram_bytes, 'B')} in {total}, most of it in {busiest.name}.",
+        ),
+        "roofline": _figure(plots.roofline(score, base), f"{total}: rate of work against work per byte."),
+    }
+
+
+def _energies(scored: Mapping[str, HardwareScore], profile: str) -> str:
+    listed = (f"{name} {units.si(score.energy_joules, 'J')}" for name, score in scored.items())
+    return f"Energy of one inference on {profile}: {', '.join(listed)}."
+
+
+def _figure(figure: go.Figure, label: str) -> dict[str, Any]:
+    """Return what the page needs of a figure: it has headings and templates of its own."""
+    content = figure.to_plotly_json()
+    layout = {key: value for key, value in content["layout"].items() if key not in {"template", "title"}}
+    return {"data": _plain(content["data"]), "layout": _plain(layout), "label": label}
+
+
+def _plain(value: Any) -> Any:
+    """Round to five digits, which no eye and no screen exceeds, and leave out what JSON does not know."""
+    if isinstance(value, float):
+        return float(f"{value:.5g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return value
+
+
+def _embedded(value: Any) -> Markup:
+    """Return JSON that can stand in a script element: nothing in it ends the element or starts a comment."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return Markup(text.replace("</", "\\u003c/").replace("<!", "\\u003c!"))
+
+
+def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:
+    """Yield nested settings as dotted names and text."""
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{before}{key}.")
+        else:
+            yield (
+                f"{before}{key}",
+                ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value),
+            )

@@ -1,0 +1,224 @@
+"""Results as tables in the terminal, readable from 80 columns up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from compress.report import units
+from compress.report.summary import PassSummary, by_pass, indistinct, original, profiles
+
+if TYPE_CHECKING:
+    from compress.report.summary import AnyChange
+    from compress.results import Results, VariantResult
+
+PARETO, LIKE_ORIGINAL, LIKE_NEIGHBOUR = "★", "≈", "~"
+ASCII = str.maketrans(
+    {"★": "*", "≈": "=", "×": "x", "µ": "u", "∞": "inf", "−": "-", "±": "+-", "–": "-", "✗": "x"}
+    | {"·": "/", "→": "->", "…": "..."}
+)
+"""What stands for the signs on a terminal that knows only ASCII."""
+
+UNBOUNDED = 10_000
+"""Columns of a terminal that nothing is too wide for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    header: str
+    cells: Sequence[Text]
+
+
+def show(results: Results, console: Console | None = None) -> None:
+    """Print what a run found out: one row a variant, ratios against the original.
+
+    The columns are spread over as many tables as the width asks for; variants that failed and
+    limits that were missed follow in words.
+    """
+    console = console or Console()
+    done = [variant for variant in results.variants if variant.status == "done"]
+    parts: list[RenderableType] = [*_headline(results, console)]
+    if done:
+        reference = original(results)
+        groups = [[column] for column in (*_quality(done), *_files(done, reference))]
+        groups += [_hardware(results, done, reference, profile) for profile in profiles(results)]
+        groups = [[column for column in group if any(column.cells)] for group in groups]
+        for table in _tables([variant.name for variant in done], [g for g in groups if g], console):
+            parts += ["", table]
+        parts += ["", *_legend(results, console)]
+    console.print(Group(*parts, *_problems(results, console)))
+
+
+def show_changes(changes: Sequence[AnyChange], console: Console | None = None) -> None:
+    """Print in a few lines what each pass did to the layers, and why it left some alone."""
+    console = console or Console()
+    lines = []
+    for done in by_pass(changes):
+        lines.append(_text(console, (done.name, "bold"), ("  ", ""), (_account(done), "")))
+        for reason, layers in done.skipped:
+            named = ", ".join(layers[:3]) + (" …" if len(layers) > 3 else "")
+            what = f"skipped {len(layers)}: {reason} ({named})" if any(layers) else reason
+            lines.append(_text(console, (f"  {what}", "dim")))
+    console.print(Group(*lines))
+
+
+def _account(done: PassSummary) -> str:
+    if not done.changed:
+        return "changed nothing"
+    parts = [f"{len(done.changed)} layer{'s' * (len(done.changed) > 1)}"]
+    if done.bytes_before or done.bytes_after:
+        before, after = units.si(done.bytes_before, "B"), units.si(done.bytes_after, "B")
+        parts.append(f"{before} → {after} {units.ratio(done.bytes_after, done.bytes_before)}".rstrip())
+    if done.worst is not None and done.worst.error is not None:
+        parts.append(f"worst error {done.worst.error:.2g} in {done.worst.layer}")
+    return ", ".join(parts)
+
+
+def _headline(results: Results, console: Console) -> Iterator[Text]:
+    title = str(results.recipe.get("title") or results.recipe.get("path") or "")
+    model = str(results.recipe.get("model") or "")
+    if title or model:
+        yield _text(console, (title, "bold"), ("  " * bool(title), ""), (model, "dim"))
+
+
+def _quality(done: Sequence[VariantResult]) -> list[_Column]:
+    metrics = [variant.metric for variant in done]
+    named = next((metric for metric in metrics if metric is not None), None)
+    header = f"{named.name}\n{named.better} is better" if named else ""
+    values = [
+        (units.number(metric.value), units.signed(metric.delta) if metric.delta or variant.passes else "")
+        if metric
+        else ("", "")
+        for variant, metric in zip(done, metrics, strict=True)
+    ]
+    agreements = [variant.agreement for variant in done]
+    return [
+        _Column(header, _pairs(values)),
+        _Column(
+            "agreement\nSNR, cosine",
+            _pairs(
+                [(units.decibels(a.snr_db), units.cosine(a.cosine)) if a else ("", "") for a in agreements]
+            ),
+        ),
+    ]
+
+
+def _files(done: Sequence[VariantResult], reference: VariantResult | None) -> list[_Column]:
+    base = reference.file_bytes if reference else 0
+    sizes = [(units.si(variant.file_bytes, "B"), units.ratio(variant.file_bytes, base)) for variant in done]
+    times = [
+        (units.si(latency.median, "s"), units.ratio(latency.ratio, 1.0)) if latency else ("", "")
+        for latency in (variant.latency_seconds for variant in done)
+    ]
+    return [_Column("file\nsize", _pairs(sizes)), _Column("latency\nmedian", _pairs(times))]
+
+
+def _hardware(
+    results: Results, done: Sequence[VariantResult], reference: VariantResult | None, profile: str
+) -> list[_Column]:
+    alike = indistinct(results, profile)
+    base = reference.hardware.get(profile) if reference else None
+    energy = [("", "")] * len(done)
+    traffic = [("", "")] * len(done)
+    marks = [""] * len(done)
+    for row, variant in enumerate(done):
+        score = variant.hardware.get(profile)
+        if score is None:
+            continue
+        energy[row] = (
+            units.si(score.energy_joules, "J"),
+            units.ratio(score.energy_joules, base.energy_joules if base else 0),
+        )
+        traffic[row] = (
+            units.si(score.dram_bytes, "B"),
+            units.ratio(score.dram_bytes, base.dram_bytes if base else 0),
+        )
+        others = alike.get(variant.name, ())
+        overlap = LIKE_ORIGINAL if reference and reference.name in others else LIKE_NEIGHBOUR
+        marks[row] = (PARETO if profile in variant.pareto else " ") + (overlap if others else "")
+    width = max(map(len, marks))
+    cells = [
+        Text.assemble(cell, (f" {mark:<{width}}" if width else "", "bold yellow"))
+        for cell, mark in zip(_pairs(energy), marks, strict=True)
+    ]
+    return [_Column(f"{profile}\nenergy", cells), _Column("\nDRAM traffic", _pairs(traffic))]
+
+
+def _pairs(pairs: Sequence[tuple[str, str]]) -> list[Text]:
+    """Set a value and what it is in comparison, both aligned to the right."""
+    left = max(len(value) for value, _ in pairs)
+    right = max(len(extra) for _, extra in pairs)
+    return [
+        Text.assemble(f"{value:>{left}}", (f" {extra:>{right}}" if right else "", "dim")) if value else Text()
+        for value, extra in pairs
+    ]
+
+
+def _tables(names: Sequence[str], groups: Sequence[list[_Column]], console: Console) -> Iterator[Table]:
+    """Put as many groups of columns side by side as the width holds, each table led by the names."""
+    waiting: list[_Column] = []
+    for group in groups:
+        wider = [*waiting, *group]
+        if waiting and _width(_table(names, wider, console), console) > console.width:
+            yield _table(names, waiting, console)
+            wider = group
+        waiting = wider
+    if waiting:
+        yield _table(names, waiting, console)
+
+
+def _width(table: Table, console: Console) -> int:
+    return console.measure(table, options=console.options.update(width=UNBOUNDED)).maximum
+
+
+def _table(names: Sequence[str], columns: Sequence[_Column], console: Console) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="", show_edge=False)
+    table.add_column("variant", style="bold", overflow="fold", max_width=28, vertical="bottom")
+    for column in columns:
+        table.add_column(_text(console, (column.header, "")), justify="right", no_wrap=True)
+    for row, name in enumerate(names):
+        table.add_row(
+            _text(console, (name, "")), *(_translated(column.cells[row], console) for column in columns)
+        )
+    return table
+
+
+def _legend(results: Results, console: Console) -> Iterator[Text]:
+    reference = original(results)
+    overlaps = [others for profile in profiles(results) for others in indistinct(results, profile).values()]
+    like_original = any(reference is not None and reference.name in others for others in overlaps)
+    like_neighbour = any(reference is None or reference.name not in others for others in overlaps)
+    lines = []
+    if reference is not None and len(results.variants) > 1:
+        lines.append(f"× is the ratio to {reference.name}; latencies were timed in turn with it")
+    if any(variant.pareto for variant in results.variants):
+        lines.append(f"{PARETO} Pareto-optimal: no other variant is as good in both metric and energy")
+    if like_original:
+        lines.append(f"{LIKE_ORIGINAL} energy not distinguishable from the original's: the ranges overlap")
+    if like_neighbour:
+        lines.append(f"{LIKE_NEIGHBOUR} energy not distinguishable from that of the next variant in order")
+    for line in lines:
+        yield _text(console, (line, "dim"))
+
+
+def _problems(results: Results, console: Console) -> Iterator[Text]:
+    for variant in results.variants:
+        if variant.status == "failed":
+            yield _text(console, (f"✗ {variant.name}", "bold red"), (f" failed: {variant.reason}", ""))
+        for limit in variant.limits_missed:
+            yield _text(console, (f"✗ {variant.name} missed a limit: {limit}", "bold red"))
+
+
+def _text(console: Console, *parts: tuple[str, str]) -> Text:
+    """Build text that no part of can be taken for markup."""
+    return _translated(Text.assemble(*parts), console)
+
+
+def _translated(text: Text, console: Console) -> Text:
+    return Text(text.plain.translate(ASCII), text.style) if console.options.ascii_only else text

@@ -1,0 +1,159 @@
+"""What a run found out, as ``results.json`` holds it.
+
+The file is strictly valid JSON: a number that is not finite stands as the string ``"Infinity"``,
+``"-Infinity"`` or ``"NaN"``, and is read back as the number.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from compress.errors import InputError
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        use_attribute_docstrings=True,
+        allow_inf_nan=True,
+        ser_json_inf_nan="strings",
+    )
+
+
+class Metric(_Frozen):
+    """The recipe's metric on the evaluation data."""
+
+    name: str
+    value: float
+    delta: float
+    """Value minus the original's value."""
+    better: Literal["higher", "lower"] = "higher"
+    others: dict[str, float] = {}
+    """Further numbers that a metric function returned."""
+
+
+class Agreement(_Frozen):
+    """How close the outputs are to the original's, over the evaluation (else calibration) data."""
+
+    snr_db: float
+    """Signal-to-noise ratio, ``10 log10(|y|^2 / |y - y'|^2)``, of the worst float output."""
+    cosine: float
+    """Mean cosine between output rows (the last axis) and the original's, of the same output."""
+
+
+class Latency(_Frozen):
+    """Seconds of one run in ONNX Runtime on this machine."""
+
+    median: float
+    runs: int
+    ratio: float
+    """Median of variant over original, timed in turn; below 1 is faster."""
+
+
+class LayerScore(_Frozen):
+    """One layer's share of a hardware score."""
+
+    name: str
+    op_type: str
+    energy: dict[str, float]
+    """Joules by component (compute, each memory level, static)."""
+    dram_bytes: float
+    macs: int
+    seconds: float
+    bound: str
+    """What limits it: compute or the name of a memory level."""
+
+
+class HardwareScore(_Frozen):
+    """Estimated cost of one inference on one hardware profile."""
+
+    energy_joules: float
+    energy_low: float
+    energy_high: float
+    energy: dict[str, float]
+    """Joules by component."""
+    dram_bytes: float
+    bytes_moved: dict[str, float]
+    """Bytes by memory level."""
+    macs: int
+    seconds: float
+    layers: list[LayerScore] = []
+
+
+class ChangeRecord(_Frozen):
+    """One `compress.passes.base.Change`."""
+
+    layer: str
+    action: str
+    bytes_before: int
+    bytes_after: int
+    error: float | None
+    skipped: str
+    by: str
+
+
+class VariantResult(_Frozen):
+    """One variant: done and scored, or failed with its reason."""
+
+    name: str
+    passes: list[str]
+    """The passes, as a recipe writes them."""
+    status: Literal["done", "failed"]
+    reason: str = ""
+    """Why it failed."""
+    path: str = ""
+    """Of the ONNX file, relative to ``results.json``."""
+    file_bytes: int = 0
+    """Of the ONNX file and its external data."""
+    weight_bytes: int = 0
+    metric: Metric | None = None
+    agreement: Agreement | None = None
+    latency_seconds: Latency | None = None
+    hardware: dict[str, HardwareScore] = {}
+    changes: list[ChangeRecord] = []
+    pareto: list[str] = []
+    """Profiles on which no other variant is at least as good in metric and in energy, and better in one."""
+    limits_missed: list[str] = []
+    """Stated limits that were not met, in words."""
+
+
+class Results(_Frozen):
+    """Everything a run found out."""
+
+    schema_version: int = Field(default=1, alias="schema")
+    recipe: dict[str, Any]
+    """The recipe as it was run: path, title, model, settings."""
+    environment: dict[str, Any]
+    """Versions, CPU and its flags, threads."""
+    variants: list[VariantResult]
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write ``results.json``, whole or not at all."""
+        path = Path(path)
+        scratch = path.with_name(f".{path.name}.partial")
+        scratch.write_text(self.model_dump_json(indent=1, by_alias=True) + "\n", encoding="utf-8")
+        scratch.replace(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Results:
+        """Read ``results.json``.
+
+        Raises:
+            InputError: there is no such file, or it is not a results file.
+        """
+        path = Path(path)
+        try:
+            return cls.model_validate_json(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"{path}: {error.strerror}; 'compress run' writes it") from error
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"]))
+            raise InputError(f"{path}: not a results file: {where}: {first['msg']}") from error

@@ -1,0 +1,138 @@
+"""Results kept under a hash of all that they follow from: written whole or not at all, never redone."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from compress.cpu import saturates
+from compress.errors import StoreError
+
+PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "transformers", "numpy")
+"""Packages whose version decides what comes out of a pass."""
+CHUNK_BYTES = 1 << 20
+
+
+class Store:
+    """A folder of results, each a folder of files named by its key."""
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        self.folder = Path(folder)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out, and clear away what killed ones left.
+
+        Raises:
+            StoreError: another run works in this folder, or it cannot be written.
+        """
+        from filelock import FileLock, Timeout
+
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(self.folder / "lock", timeout=0):
+                for scratch in self.folder.glob(".partial-*"):
+                    shutil.rmtree(scratch)
+                yield
+        except Timeout as error:
+            raise StoreError(
+                f"{self.folder.parent}: another run is at work here; wait, or give -o"
+            ) from error
+        except OSError as error:
+            place = error.filename or self.folder
+            raise StoreError(f"{place}: cannot be written: {error.strerror or error}") from error
+
+    def get(self, key: str) -> Path | None:
+        """Return the folder of a result, or None if it is not there."""
+        folder = self.folder / key
+        return folder if folder.is_dir() else None
+
+    def put(self, key: str, write: Callable[[Path], None]) -> Path:
+        """Keep what `write` puts into the folder it is given; the result appears at once and whole."""
+        folder = self.folder / key
+        scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
+        try:
+            write(scratch)
+            scratch.replace(folder)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return folder
+
+    def clear(self) -> None:
+        """Forget every result."""
+        for folder in self.folder.iterdir() if self.folder.is_dir() else ():
+            if folder.is_dir():
+                shutil.rmtree(folder)
+
+
+def key(*parts: Any) -> str:
+    """Return the hash of anything JSON can hold, the versions of `environment` included."""
+    text = json.dumps([environment(), *parts], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+@cache
+def environment() -> tuple[tuple[str, str], ...]:
+    """Return what results depend on beside their inputs: versions, this package's code, the processor."""
+    versions = {
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+        "saturates": str(saturates()),
+    }
+    for package in PACKAGES:
+        try:
+            versions[package] = version(package)
+        except PackageNotFoundError:
+            versions[package] = ""
+    code = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        code.update(path.read_bytes())
+    versions["compress"] = code.hexdigest()[:16]
+    return tuple(sorted(versions.items()))
+
+
+def file_digest(path: Path) -> str:
+    """Return the hash of a file's content; of a folder, those of its files below it by name."""
+    if path.is_dir():
+        return key(sorted((file.name, file_digest(file)) for file in path.iterdir() if file.is_file()))
+    content = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            content.update(chunk)
+    return content.hexdigest()
+
+
+def code_digest(path: Path) -> str:
+    """Return the hash of a Python file and of the modules beside it that it imports.
+
+    Data that the code reads elsewhere are not seen.
+    """
+    seen: dict[Path, str] = {}
+    waiting = [path]
+    while waiting:
+        file = waiting.pop()
+        if file in seen:
+            continue
+        source = file.read_bytes()
+        seen[file] = hashlib.sha256(source).hexdigest()
+        waiting += [found for name in _imports(source) if (found := file.parent / f"{name}.py").is_file()]
+    return key(sorted((file.name, digest) for file, digest in seen.items()))
+
+
+def _imports(source: bytes) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.partition(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.partition(".")[0]

@@ -1,0 +1,188 @@
+"""Every operator in the table passes ONNX's own node tests, and its gradient is the true one."""
+
+from __future__ import annotations
+
+import fnmatch
+import warnings
+from collections import defaultdict
+from functools import cache
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+
+from compress.graph.operators import Role, lookup, names, torch_type
+from compress.graph.trainable import Trainable, to_torch
+
+SKIPPED = {
+    "test_cast_FLOAT*_to_*INT[24]": "torch has no integers of 4 bits and below",
+    "test_training_dropout_default*": "the elements that drop are the reference's own random choice",
+    "test_training_dropout": "the elements that drop are the reference's own random choice",
+    "test_training_dropout_mask": "the elements that drop are the reference's own random choice",
+    "test_identity_sequence": "a sequence of tensors, not a tensor",
+    "test_identity_opt": "an optional tensor, not a tensor",
+    "test_castlike_FLOAT*_to_*INT[24]*": "torch has no integers of 4 bits and below",
+    "test_quantizelinear_*int[24]": "torch has no integers of 4 bits and below",
+}
+"""Cases that cannot pass, and why. Cases of element types that torch lacks are told by their types."""
+OLDEST = 11
+READABLE = {ir.DataType.INT2, ir.DataType.INT4, ir.DataType.UINT2, ir.DataType.UINT4}
+"""Types that the module holds as wider integers."""
+
+
+WITHOUT_GRADIENT = frozenset(
+    {"And", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor", "Not", "Or", "Xor"}
+    | {"BlackmanWindow", "ConstantOfShape", "EyeLike", "HammingWindow", "HannWindow", "Range"}
+    | {"Cast", "CastLike", "Equal", "Hardmax", "NonZero", "Trilu"}
+)
+"""Operators on bits; on nothing; and those that step, change the type or have cases in integers alone."""
+
+
+def _types(model: onnx.ModelProto) -> set[int]:
+    graph = model.graph
+    declared = {info.type.tensor_type.elem_type for info in [*graph.input, *graph.output, *graph.value_info]}
+    casts = {attribute.i for node in graph.node for attribute in node.attribute if attribute.name == "to"}
+    return declared | casts
+
+
+def _current(model: onnx.ModelProto) -> bool:
+    """Whether a case holds at the oldest opset there is a table for; older ones are moved."""
+    for entry in model.opset_import:
+        if not entry.domain and entry.version < OLDEST:
+            since = {_since(node, entry.version) - _since(node, OLDEST) for node in model.graph.node}
+            if since != {0}:
+                return False
+            entry.version = OLDEST
+    return True
+
+
+def _since(node: onnx.NodeProto, opset: int) -> int:
+    return onnx.defs.get_schema(node.op_type, max_inclusive_version=opset).since_version
+
+
+def _unknown_type(model: onnx.ModelProto) -> bool:
+    """Whether a type takes part that torch has no kernels for."""
+    for number in _types(model) - {0}:
+        try:
+            torch_type(number)
+        except NotImplementedError:
+            if ir.DataType(number) not in READABLE:
+                return True
+    return False
+
+
+@cache
+def _cases() -> dict[tuple[str, str], list[Any]]:
+    """Return ONNX's cases by the operators in them, those that need others left out."""
+    from onnx.backend.test.case.node import collect_testcases
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        collected = collect_testcases(None)
+    table = {*names(), ("", "Constant")}
+    found = defaultdict(list)
+    for case in collected:
+        operators = {(node.domain, node.op_type) for node in case.model.graph.node}
+        if operators <= table and _current(case.model) and not _unknown_type(case.model):
+            # An expanded case belongs to the operator it spells out, which its name tells.
+            for operator in operators:
+                found[operator].append(case)
+    return found
+
+
+def _skipped(name: str) -> bool:
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in SKIPPED)
+
+
+def _feed(array: Any) -> torch.Tensor:
+    tensor = ir.from_proto(array) if isinstance(array, onnx.TensorProto) else ir.tensor(np.asarray(array))
+    return to_torch(tensor)
+
+
+def _check(case: Any) -> None:
+    module = Trainable(ir.from_proto(case.model)).eval()
+    for inputs, outputs in case.data_sets:
+        named = zip(case.model.graph.input, inputs, strict=False)
+        with torch.no_grad():
+            results = module({info.name: _feed(array) for info, array in named if array is not None})
+        for result, output in zip(results, outputs, strict=True):
+            expected = _feed(output)
+            assert result.shape == expected.shape, case.name
+            assert result.dtype == expected.dtype, case.name
+            if not expected.dtype.is_floating_point:
+                assert torch.equal(result, expected), case.name
+                continue
+            # One unit of the last place is what another order of sums may cost.
+            relative = max(case.rtol, 2 * torch.finfo(expected.dtype).eps)
+            finite = expected.double()[expected.isfinite()]
+            absolute = max(case.atol, 1e-6 * float(finite.abs().max())) if finite.numel() else case.atol
+            torch.testing.assert_close(result, expected, rtol=relative, atol=absolute, equal_nan=True)
+
+
+@pytest.mark.parametrize("operator", names(), ids=lambda operator: ".".join(filter(None, operator)))
+def test_node_cases(operator: tuple[str, str]) -> None:
+    if operator[0]:
+        pytest.skip("ONNX has no cases for another domain's operators")
+    cases = [case for case in _cases()[operator] if not _skipped(case.name)]
+    own = [case for case in cases if operator == _owner(case)]
+    assert cases
+    for case in own:
+        _check(case)
+
+
+def _owner(case: Any) -> tuple[str, str]:
+    """Return the operator that runs a case, so that each case runs once."""
+    return min((node.domain, node.op_type) for node in case.model.graph.node if node.op_type != "Constant")
+
+
+def test_every_skip_still_skips_something() -> None:
+    known = {case.name for cases in _cases().values() for case in cases}
+    for pattern in SKIPPED:
+        assert fnmatch.filter(known, pattern), pattern
+
+
+def test_most_cases_run() -> None:
+    known = {case.name for cases in _cases().values() for case in cases if not _skipped(case.name)}
+    assert len(known) > 1400
+
+
+@pytest.mark.parametrize(
+    "operator", sorted({name for domain, name in names() if not domain} - WITHOUT_GRADIENT)
+)
+def test_gradient(operator: str) -> None:
+    checked = 0
+    for case in _cases()["", operator]:
+        if len(case.model.graph.node) == 1 and not _skipped(case.name) and checked < 3:
+            checked += _check_gradient(case)
+    assert checked
+
+
+def _check_gradient(case: Any) -> bool:
+    """Compare the gradient by every float input with differences, in double precision."""
+    node = case.model.graph.node[0]
+    entry = lookup("", node.op_type, case.model.opset_import[0].version)
+    module = Trainable(ir.from_proto(case.model)).eval()
+    given = zip(case.model.graph.input, case.data_sets[0][0], strict=False)
+    feeds = {info.name: _feed(array) for info, array in given if array is not None}
+    roles = {name: entry.role(place) for place, name in enumerate(node.input)}
+    free = [
+        name
+        for name, feed in feeds.items()
+        if feed.dtype in (torch.float32, torch.float64)
+        and roles[name] not in (Role.HOST, Role.STATE)
+        and not (feed.numel() == 0 or ("Loss" in node.op_type and name != node.input[0]))
+    ]
+    if not free:
+        return False
+    # The cases love the kinks at whole numbers, where a gradient is anyone's choice.
+    feeds = {name: feed.double() if feed.is_floating_point() else feed for name, feed in feeds.items()}
+    inputs = [(feeds[name] * 0.988 + 0.0123).requires_grad_() for name in free]
+
+    def run(*tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        results = module({**feeds, **dict(zip(free, tensors, strict=True))})
+        return tuple(result for result in results if result.is_floating_point())
+
+    return torch.autograd.gradcheck(run, inputs, fast_mode=True)

@@ -1,0 +1,8 @@
+"""Ground truth stands beside the benchmarks that print it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks" / "energy"))

@@ -1,0 +1,140 @@
+"""Zeros in weights, entropy-coded weights, and costs that rise with bits, sizes and density."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from compress.errors import HardwareError
+from compress.estimator import Profile, estimate, ids, load
+from compress.estimator.cost import distinguishable, format_ratio
+from compress.estimator.scoring import Coded
+
+
+def product(weight: np.ndarray, rows: int = 8) -> onnx.ModelProto:
+    """A matrix product with a given weight."""
+    kind = onnx.helper.np_dtype_to_tensor_dtype(weight.dtype)
+    x = helper.make_tensor_value_info("x", kind, [rows, weight.shape[0]])
+    y = helper.make_tensor_value_info("y", kind, [rows, weight.shape[1]])
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"], name="product")],
+        "g",
+        [x],
+        [y],
+        [onnx.numpy_helper.from_array(weight, "w")],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def with_format(profile: Profile, chosen: str) -> Profile:
+    outer = profile.memories[0].model_copy(update={"weight_format": chosen})
+    return profile.model_copy(update={"memories": (outer, *profile.memories[1:])})
+
+
+def test_formats() -> None:
+    assert format_ratio("run-length", 0.5, 16) == pytest.approx(2 / 3)
+    assert format_ratio("run-length", 0.1, 16) == 1.0
+    assert format_ratio("bitmap", 0.75, 8) == pytest.approx(0.375)
+    assert format_ratio("two-of-four", 0.5, 8) == pytest.approx(0.625)
+
+
+def test_two_of_four_halves_the_work_and_most_of_the_weights() -> None:
+    weight = np.ones((256, 256), np.float16)
+    pruned = weight.copy()
+    pruned[1::4] = pruned[3::4] = 0
+    dense, sparse = (estimate(product(w), "h200").total for w in (weight, pruned))
+    saved = dense.dram_bytes - sparse.dram_bytes
+    assert saved == pytest.approx(weight.nbytes * (1 - 0.5 - 1 / 16))
+    assert sparse.energy["compute"] == pytest.approx(dense.energy["compute"] / 2)
+    scattered = weight.copy()
+    scattered[:128] = 0  # as many zeros, in the wrong places
+    assert estimate(product(scattered), "h200").total == dense
+
+
+def test_skipped_weights_save_time_and_energy() -> None:
+    profile = load("phone-npu").model_copy(update={"zero_operands": frozenset(["weights"])})
+    weight = np.ones((1024, 1024), np.float16)
+    pruned = weight.copy()
+    pruned[:, ::2] = 0
+    dense, sparse = (estimate(product(w, 512), profile).total for w in (weight, pruned))
+    assert sparse.energy["compute"] == pytest.approx(dense.energy["compute"] / 2)
+    assert sparse.seconds < dense.seconds
+
+
+def test_events_grow_with_activity_and_steps() -> None:
+    weight = np.ones((64, 64), np.int8).astype(np.float32)
+    quiet, busy = (
+        estimate(product(weight), "loihi1", zeros={"x": zeros}).total.energy["compute"]
+        for zeros in (0.9, 0.5)
+    )
+    assert busy == pytest.approx(5 * quiet)
+
+
+def test_coded_weights_save_only_outside_the_decoder() -> None:
+    model = product(np.ones((1024, 1024), np.float32))
+    plain = estimate(model, "tpu-v4i").total.bytes_moved
+    outer, inner = (
+        estimate(model, "tpu-v4i", coded=Coded({"w": 1_000_000}, place)).total.bytes_moved
+        for place in ("cmem", "array")
+    )
+    saved = 4 * 1024 * 1024 - 1_000_000
+    assert plain["dram"] - outer["dram"] == plain["dram"] - inner["dram"] == saved
+    assert plain["local"] == outer["local"] == inner["local"] + saved
+    with pytest.raises(HardwareError, match="no memory"):
+        estimate(model, "tpu-v4i", coded=Coded({"w": 1}, "l9"))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.sampled_from(ids()),
+    st.sampled_from([(np.int8, np.float32), (np.float16, np.float32)]),
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.integers(1, 64),
+)
+def test_fewer_bits_and_channels_never_cost_more(
+    hardware: str, kinds: tuple[type, type], inputs: int, outputs: int, rows: int
+) -> None:
+    if hardware == "cpu":
+        return  # scores what the runtime makes of it, and that need not be cheaper
+    narrow, wide = (estimate(_typed(kind, inputs, outputs, rows), hardware).total for kind in kinds)
+    assert narrow.energy_joules <= wide.energy_joules * (1 + 1e-9)
+    smaller = estimate(_typed(kinds[1], inputs, -(-outputs // 2), rows), hardware).total
+    assert smaller.energy_joules <= wide.energy_joules * (1 + 1e-9)
+    assert smaller.dram_bytes <= wide.dram_bytes
+
+
+def _typed(kind: type, inputs: int, outputs: int, rows: int) -> onnx.ModelProto:
+    if kind is not np.int8:
+        return product(np.ones((inputs, outputs), kind), rows)
+    node = helper.make_node("MatMulInteger", ["x", "w"], ["y"])
+    x = helper.make_tensor_value_info("x", TensorProto.INT8, [rows, inputs])
+    y = helper.make_tensor_value_info("y", TensorProto.INT32, [rows, outputs])
+    weight = onnx.numpy_helper.from_array(np.ones((inputs, outputs), np.int8), "w")
+    graph = helper.make_graph([node], "g", [x], [y], [weight])
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.floats(0, 1), st.floats(0, 1))
+def test_more_zeros_never_cost_more(one: float, other: float) -> None:
+    model = product(np.ones((64, 64), np.float16), 64)
+    few, many = sorted((one, other))
+    for hardware in ("eyeriss-v1", "phone-npu"):
+        dense, sparse = (estimate(model, hardware, zeros={"x": z}).total for z in (few, many))
+        assert sparse.energy_joules <= dense.energy_joules * (1 + 1e-9)
+
+
+def test_ranges_that_overlap_are_not_told_apart() -> None:
+    small, same, large = (
+        estimate(product(np.ones((n, n), np.float32)), "eyeriss-v1").total for n in (256, 264, 1024)
+    )
+    assert not distinguishable(small, same)
+    assert distinguishable(small, large)
+    assert distinguishable(large, small)
+    scores = [estimate(product(np.ones((n, n), np.float32)), "eyeriss-v1").score() for n in (256, 1024)]
+    assert distinguishable(*scores)

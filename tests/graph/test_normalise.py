@@ -1,0 +1,81 @@
+"""The form every graph is brought to, whatever it came as."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+import torch
+
+import compress
+from compress.graph.capture import activations
+from compress.passes import Int8Weights
+
+# ruff: noqa: E501  (a graph a line)
+GRAPHS = {
+    "transposed": "g (float[N,64] x) => (float[N,48] y) { t = Transpose<perm=[1,0]>(w) y = MatMul(x, t) }",
+    "transB": "g (float[N,64] x) => (float[N,48] y) { y = Gemm<transB=1>(x, w) }",
+    "transpose is an output": (
+        "g (float[N,64] x) => (float[N,48] y, float[64,48] t) { t = Transpose<perm=[1,0]>(w) y = MatMul(x, t) }"
+    ),
+    "weight is an output": "g (float[N,64] x) => (float[N,48] y, float[48,64] w) { y = Gemm<transB=1>(x, w) }",
+    "duplicate value": (
+        "g (float[N,64] x) => (float[N,48] y) { a = Gemm<transB=1>(x, w) b = Gemm<transB=1>(x, w) y = Add(a, b) }"
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GRAPHS)
+def test_outputs_stay(build, normal, case):
+    proto = build(GRAPHS[case], w=normal(48, 64))
+    feeds = {"x": normal(2, 64)}
+    expected = ort.InferenceSession(proto.SerializeToString()).run(None, feeds)
+    model = compress.load(proto)
+    onnx.checker.check_model(ir.to_proto(model.ir))
+    for found, wanted in zip(model.run(feeds), expected, strict=True):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    if case in ("transposed", "transB"):
+        assert model.graph.initializers["w"].shape == (64, 48)
+
+
+def test_names_become_unique(build, normal):
+    text = (
+        "g (float[N,8] x) => (float[N,8] z) { [same] y = MatMul(x, w) [same] r = Relu(y) z = MatMul(r, w) }"
+    )
+    names = [node.name for node in compress.load(build(text, w=normal(8, 8))).graph]
+    assert all(names)
+    assert len(set(names)) == 3
+
+
+def test_activations_of_inputs_and_values(build, normal):
+    model = compress.load(
+        build("g (float[N,8] x) => (float[N,8] y) { r = Relu(x) y = MatMul(r, w) }", w=normal(8, 8))
+    )
+    x = normal(3, 8)
+    batches = [{"x": x}, {"x": 2 * x}]
+    found = list(activations(model, ["x", "r", "r"], batches))
+    np.testing.assert_array_equal(found[1]["r"], np.maximum(2 * x, 0))
+    np.testing.assert_array_equal(found[0]["x"], x)
+    assert list(activations(model, ["x"], batches))[1]["x"] is batches[1]["x"]
+    with pytest.raises(KeyError, match="no value 'nothing'"):
+        next(activations(model, ["nothing"], batches))
+
+
+def test_recurrent_weights_of_torch_stand_in_their_order_under_their_names():
+    class Recurrent(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.gru = torch.nn.GRU(24, 48, bidirectional=True, batch_first=True)
+
+        def forward(self, x):
+            return self.gru(x)[0]
+
+    module = Recurrent().eval()
+    model = compress.load(module, example_inputs=torch.ones(2, 5, 24))
+    initializers = model.graph.initializers
+    assert tuple(initializers["gru.weight_ih_l0"].shape) == (2, 3 * 48, 24)
+    assert tuple(initializers["gru.weight_hh_l0"].shape) == (2, 3 * 48, 48)
+    x = np.random.default_rng(0).normal(size=(3, 5, 24)).astype(np.float32)
+    expected = module(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(model.run({"x": x})[0], expected, atol=1e-6)
+    assert Int8Weights()(model).weight_bytes < 0.3 * model.weight_bytes

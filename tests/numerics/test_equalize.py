@@ -1,0 +1,129 @@
+"""Moving range between tensors: what is computed stays, what quantization loses shrinks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn.functional import conv2d, relu
+
+from compress.numerics.affine import quantize
+from compress.numerics.equalize import (
+    bias_correction,
+    cross_layer_scales,
+    search_smoothing,
+    smooth_scales,
+)
+from compress.numerics.granularity import PerAxis, PerTensor
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_two_layers_get_equal_ranges_and_compute_the_same() -> None:
+    first, second = random(6, 8) * torch.logspace(-2, 2, 8), random(8, 5, seed=1)
+    bias = random(8, seed=2)
+    (s,) = cross_layer_scales(first.abs().amax(0), second.abs().amax(1))
+    torch.testing.assert_close(s, (first.abs().amax(0) / second.abs().amax(1)).sqrt())
+    equal_first, equal_second = first / s, second * s[:, None]
+    torch.testing.assert_close(equal_first.abs().amax(0), equal_second.abs().amax(1))
+    x = random(10, 6, seed=3)
+    torch.testing.assert_close(
+        relu(x @ equal_first + bias / s) @ equal_second, relu(x @ first + bias) @ second
+    )
+
+    def error(weight: Tensor) -> float:
+        return quantize(weight, PerTensor(), 8).relative_error(weight)
+
+    assert max(error(equal_first / equal_first.abs().amax(0)), error(equal_second)) < 0.01
+
+
+def test_depthwise_between_two_pointwise_convolutions() -> None:
+    spread = torch.logspace(-1.5, 1.5, 6)
+    first, middle, last = (
+        random(6, 3, 1, 1) * spread[:, None, None, None],
+        random(6, 1, 3, 3, seed=1),
+        random(4, 6, 1, 1, seed=2),
+    )
+    s, t = cross_layer_scales(
+        first.abs().amax((1, 2, 3)), middle.abs().amax((1, 2, 3)), last.abs().amax((0, 2, 3))
+    )
+    x = random(2, 3, 5, 5, seed=3)
+
+    def run(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
+        return conv2d(relu(conv2d(relu(conv2d(x, a)), b, groups=6)), c)
+
+    equal = (
+        first / s[:, None, None, None],
+        middle * (s / t)[:, None, None, None],
+        last * t[None, :, None, None],
+    )
+    torch.testing.assert_close(run(*equal), run(first, middle, last), rtol=1e-4, atol=1e-4)
+    ranges = [equal[0].abs().amax((1, 2, 3)), equal[1].abs().amax((1, 2, 3)), equal[2].abs().amax((0, 2, 3))]
+    torch.testing.assert_close(ranges[0], ranges[1])
+    torch.testing.assert_close(ranges[1], ranges[2])
+
+
+def test_dead_channels_are_left_alone() -> None:
+    (s,) = cross_layer_scales(torch.tensor([0.0, 4.0, 2.0]), torch.tensor([1.0, 1.0, 0.0]))
+    torch.testing.assert_close(s, torch.tensor([1.0, 2.0, 1.0]))
+    assert smooth_scales(torch.tensor([0.0, 2.0]), torch.tensor([1.0, 0.0]), 0.5).tolist() == [1, 1]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.floats(0, 1))
+def test_smooth_scales_are_the_published_formula(strength) -> None:
+    activation, weight = torch.tensor([0.1, 3.0, 200.0]), torch.tensor([2.0, 0.5, 1e-3])
+    expected = [a**strength / w ** (1 - strength) for a, w in zip([0.1, 3, 200], [2, 0.5, 1e-3], strict=True)]
+    torch.testing.assert_close(smooth_scales(activation, weight, strength), torch.tensor(expected))
+
+
+def test_full_strength_gives_every_feature_the_same_range() -> None:
+    activation = torch.tensor([1e-3, 1.0, 1e4])
+    torch.testing.assert_close(activation / smooth_scales(activation, torch.ones(3), 1.0), torch.ones(3))
+
+
+def test_searched_strength_repairs_outlier_features_and_nothing_else() -> None:
+    weight, inputs = random(32, 16), random(200, 32, seed=1)
+    inputs[:, 3] *= 80
+    strength, scales = search_smoothing(weight, inputs)
+    assert strength is not None
+    assert strength > 0
+    wanted = inputs @ weight
+
+    def error(s: Tensor) -> float:
+        flat = quantize(inputs / s, PerTensor(), 8, symmetric=False, signed=False).dequantize()
+        rows = quantize(weight * s[:, None], PerAxis(1), 8).dequantize()
+        return float((flat @ rows - wanted).square().mean())
+
+    assert error(scales) < 0.1 * error(torch.ones(32))
+    zeros = search_smoothing(weight, inputs * 0)
+    assert zeros[0] is None
+    assert torch.equal(zeros[1], torch.ones(32))
+    with pytest.raises(ValueError, match="cannot be quantized"):
+        search_smoothing(weight, inputs / 0)
+
+
+def test_corrected_bias_keeps_the_mean_of_a_linear_layer() -> None:
+    weight, inputs = random(20, 7), random(500, 20, seed=1).abs()
+    rounded = quantize(weight, PerTensor(), 3).dequantize()
+    bias = bias_correction(rounded - weight, inputs.mean(0))
+    torch.testing.assert_close((inputs @ rounded + bias).mean(0), (inputs @ weight).mean(0))
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_corrected_bias_keeps_the_mean_of_a_convolution(groups) -> None:
+    weight, inputs = random(12, 6 // groups, 3, 3), torch.ones(1, 6, 4, 4) * random(6, seed=1)[:, None, None]
+    rounded = quantize(weight, PerTensor(), 3).dequantize()
+    bias = bias_correction(rounded - weight, inputs.mean((0, 2, 3)))
+    torch.testing.assert_close(
+        conv2d(inputs, rounded, bias, groups=groups).mean((0, 2, 3)),
+        conv2d(inputs, weight, groups=groups).mean((0, 2, 3)),
+        rtol=1e-4,
+        atol=1e-5,
+    )
+    with pytest.raises(ValueError, match="mean input of 5 channels"):
+        bias_correction(random(12, 2, 3, 3), torch.ones(5))

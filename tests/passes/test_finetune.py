@@ -1,0 +1,364 @@
+"""Fine-tuning: the curve of a torch twin, distillation, sparsity, early stop, resuming, two processes."""
+
+from __future__ import annotations
+
+import copy
+import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+import torch
+import torch.nn.functional as F
+from onnx import numpy_helper
+from torch import nn
+
+from compress.data import Data
+from compress.errors import DataError, PassError
+from compress.graph.trainable import Trainable
+from compress.graph.training import Batch, Examples, Objective, Plan, label_loss, soft_divergence, train
+from compress.model import Model
+from compress.passes.finetune import Finetune
+from compress.source import load
+
+torch.set_num_threads(1)
+
+
+def _random(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def _labelled(count: int, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return batches of images whose class is the brightest quarter."""
+    rng = np.random.default_rng(seed)
+    batches = []
+    for _ in range(count):
+        labels = rng.integers(0, 4, 16)
+        images = rng.normal(size=(16, 1, 8, 8)).astype(np.float32)
+        for image, label in zip(images, labels, strict=True):
+            row, column = 4 * (label // 2), 4 * (label % 2)
+            image[0, row : row + 4, column : column + 4] += 0.7
+        batches.append((images, labels))
+    return batches
+
+
+class _Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            nn.Conv2d(1, 8, 3, 2, 1, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, 1, 1, bias=False),
+        )
+        self.norm = nn.BatchNorm2d(8)
+        self.head = nn.Linear(8 * 16, 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(torch.relu(self.norm(self.body(x))).flatten(1))
+
+
+@pytest.fixture(scope="module")
+def net() -> _Net:
+    torch.manual_seed(0)
+    return _Net().eval()
+
+
+@pytest.fixture(scope="module")
+def exported(net: _Net) -> ir.Model:
+    return load(net, example_inputs=_random(2, 1, 8, 8)).ir
+
+
+@pytest.fixture
+def model(exported: ir.Model) -> Model:
+    return Model(exported.clone(), calibration=Data(_labelled(8)))
+
+
+def _linear(calibration: list[Any] | None, **weights: np.ndarray) -> Model:
+    """Return ``tanh(x first) second`` over four inputs."""
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[N, 4] x) => (float[N, 3] y) {
+            a = MatMul(x, first) h = Tanh(a) b = MatMul(h, second) y = Mul(b, one)
+        }"""
+    proto = onnx.parser.parse_model(text)
+    arrays = {"first": _random(4, 6), "second": _random(6, 3, seed=1), "one": np.float32(1)}
+    arrays |= weights
+    proto.graph.initializer.extend(
+        numpy_helper.from_array(np.asarray(array), name) for name, array in arrays.items()
+    )
+    return Model(ir.from_proto(proto), calibration=Data(calibration) if calibration else None)
+
+
+def _weights(model: Model) -> dict[str, np.ndarray]:
+    return {name: value.const_value.numpy() for name, value in model.graph.initializers.items()}
+
+
+def _accuracy(model: Model) -> float:
+    return float(np.mean([(model.run({"x": x})[0].argmax(1) == y).mean() for x, y in _labelled(8, seed=9)]))
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
+def test_training_is_that_of_a_torch_twin(net: _Net, model: Model, optimizer: str) -> None:
+    tuned = Finetune(epochs=3, optimizer=optimizer, learning_rate=0.01, weight_decay=0, warmup=0, held_out=0)(
+        model
+    )
+    twin = copy.deepcopy(net).train()
+    rate = {"lr": 0.01, "weight_decay": 0.0}
+    sgd = functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True)
+    steps = (torch.optim.AdamW if optimizer == "adamw" else sgd)(twin.parameters(), **rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(steps, 3 * 8)
+    batches = [Batch({"x": torch.from_numpy(x)}, torch.from_numpy(y)) for x, y in _labelled(8)]
+    for epoch in range(3):
+        for batch in Examples(batches).epoch(epoch):
+            steps.zero_grad()
+            F.cross_entropy(twin(batch.feeds["x"]), batch.labels).backward()
+            steps.step()
+            schedule.step()
+    x = _random(5, 1, 8, 8, seed=3)
+    expected = twin.eval()(torch.from_numpy(x)).detach().numpy()
+    np.testing.assert_allclose(tuned.run({"x": x})[0], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_labels_teach(model: Model) -> None:
+    tuned = Finetune(epochs=8, batch_size=32, learning_rate=0.01)(model)
+    assert _accuracy(model) < 0.5
+    assert _accuracy(tuned) > 0.7
+    changed = {change.layer: change for change in tuned.changes}
+    assert "8 epochs" in changed["head.weight"].action
+    assert 0 < changed["head.weight"].error < 10
+
+
+def test_the_same_seed_gives_the_same_bits(model: Model) -> None:
+    first, second = (_weights(Finetune(epochs=2, batch_size=32, seed=4)(model)) for _ in range(2))
+    other = _weights(Finetune(epochs=2, batch_size=32, seed=5)(model))
+    for name, array in first.items():
+        np.testing.assert_array_equal(array, second[name])
+    assert any((array != other[name]).any() for name, array in first.items())
+
+
+@pytest.mark.parametrize("kind", [True, "mse", "kl"])
+def test_the_original_teaches_without_labels(kind: Any) -> None:
+    data = [_random(32, 4, seed=seed) for seed in range(8)]
+    model = _linear(data)
+    damaged = model.copy()
+    damaged._original = model
+    second = damaged.graph.initializers["second"]
+    second.const_value = ir.tensor(np.round(second.const_value.numpy()), name="second")
+    tuned = Finetune(epochs=10, distill=kind, learning_rate=0.02)(damaged)
+    x = {"x": _random(64, 4, seed=99)}
+    wanted = torch.from_numpy(model.run(x)[0])
+    before, after = (
+        float(soft_divergence(torch.from_numpy(now.run(x)[0]), wanted, 1.0)) for now in (damaged, tuned)
+    )
+    assert after < 0.25 * before
+
+
+def test_hidden_values_are_imitated_by_name() -> None:
+    data = [_random(32, 4, seed=seed) for seed in range(8)]
+    model = _linear(data)
+    damaged = _linear(data, first=_random(4, 6, seed=5))
+    damaged._original = model
+    tuned = Finetune(epochs=20, distill=True, hidden=("h",), learning_rate=0.05, include=("first",))(damaged)
+    error = {
+        name: np.abs(_weights(now)["first"] - _weights(model)["first"]).mean()
+        for name, now in (("before", damaged), ("after", tuned))
+    }
+    assert error["after"] < 0.3 * error["before"]
+    np.testing.assert_array_equal(_weights(tuned)["second"], _weights(damaged)["second"])
+    assert {change.layer: change.skipped for change in tuned.changes}["second"] == "excluded"
+
+
+def test_scalars_are_part_of_a_checkpoint(tmp_path: Path) -> None:
+    model = _linear([_random(8, 4)])
+    tuned = Finetune(epochs=1, distill=True, checkpoint=str(tmp_path / "training.pt"))(model)
+    assert _weights(tuned)["one"] == 1
+
+
+def test_zeros_stay_zero_when_asked(exported: ir.Model) -> None:
+    model = Model(exported.clone(), calibration=Data(_labelled(4)))
+    value = model.graph.initializers["head.weight"]
+    sparse = value.const_value.numpy().copy()
+    sparse[np.abs(sparse) < np.median(np.abs(sparse))] = 0
+    value.const_value = ir.tensor(sparse, name="head.weight")
+    kept = _weights(Finetune(epochs=2)(model))["head.weight"]
+    np.testing.assert_array_equal(kept == 0, sparse == 0)
+    assert (_weights(Finetune(epochs=2, keep_zeros=False)(model))["head.weight"] != 0).all()
+
+
+def test_training_stops_when_held_out_data_get_worse(model: Model) -> None:
+    noise = [(x, np.random.default_rng(0).integers(0, 4, 16)) for x, _ in _labelled(10)]
+    model.calibration = Data(noise)
+    tuned = Finetune(epochs=60, learning_rate=0.03, held_out=0.3, patience=2)(model)
+    assert 3 <= int(tuned.changes[0].action.split()[1]) < 60
+
+
+def test_the_best_epoch_is_kept(exported: ir.Model) -> None:
+    module = Trainable(exported.clone())
+    examples = Examples([Batch({"x": torch.from_numpy(x)}, torch.from_numpy(y)) for x, y in _labelled(6)])
+    training, held_out = examples.split(0.34)
+    plan = Plan(6, functools.partial(torch.optim.SGD, lr=1.0), judge="accuracy")
+    outcome = train(module, module.trained_weights(), Objective(), training, held_out, plan, _silent)
+    with torch.no_grad():
+        right = [
+            (module(batch.feeds)[0].argmax(1) == batch.labels).float().mean() for batch in held_out.batches
+        ]
+    assert float(torch.stack(right).mean()) == pytest.approx(-min(outcome.scores))
+
+
+def _silent(epoch: int, step: int, loss: float, score: float | None) -> None:
+    pass
+
+
+def _killed(epoch: int, step: int, loss: float, score: float | None) -> None:
+    if epoch == 2 and step == 1:
+        raise KeyboardInterrupt
+
+
+def test_a_killed_training_goes_on_where_it_was(exported: ir.Model, tmp_path: Path) -> None:
+    batches = [Batch({"x": torch.from_numpy(x)}, torch.from_numpy(y)) for x, y in _labelled(6)]
+    training, held_out = Examples(batches, batch_size=20, seed=1).split(0.2)
+
+    def run(report: Any, checkpoint: Path | None) -> dict[str, torch.Tensor]:
+        module = Trainable(exported.clone())
+        plan = Plan(4, functools.partial(torch.optim.AdamW, lr=0.01), seed=1, checkpoint=checkpoint)
+        train(module, module.trained_weights(), Objective(), training, held_out, plan, report)
+        return module.state_dict()
+
+    whole = run(_silent, None)
+    path = tmp_path / "training.pt"
+    with pytest.raises(KeyboardInterrupt):
+        run(_killed, path)
+    seen = []
+    resumed = run(lambda epoch, *_: seen.append(epoch), path)
+    assert min(seen) == 2
+    assert not path.exists()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, resumed[name]), name
+
+
+def test_a_checkpoint_of_another_training_is_refused(model: Model, tmp_path: Path) -> None:
+    path = tmp_path / "training.pt"
+    torch.save({"key": "another"}, path)
+    with pytest.raises(PassError, match="checkpoint of another training"):
+        Finetune(checkpoint=str(path))(model)
+
+
+WORKER = '''
+import sys
+import numpy as np, onnx, onnx_ir as ir, torch, torch.distributed as distributed
+from onnx import numpy_helper
+from compress.graph.trainable import Trainable
+from compress.graph.training import Batch, Examples, Objective, Plan, train
+
+TEXT = """<ir_version: 10, opset_import: ["" : 21]>
+    g (float[N, 4] x) => (float[N, 3] y) { a = MatMul(x, first) h = Tanh(a) y = MatMul(h, second) }"""
+
+def tuned(batch):
+    proto = onnx.parser.parse_model(TEXT)
+    rng = np.random.default_rng(0)
+    for name, shape in (("first", (4, 6)), ("second", (6, 3))):
+        array = rng.normal(size=shape).astype("float32")
+        proto.graph.initializer.append(numpy_helper.from_array(array, name))
+    module = Trainable(ir.from_proto(proto))
+    x = torch.from_numpy(rng.normal(size=(64, 4)).astype("float32"))
+    examples = Examples([Batch({"x": x}, torch.arange(64) % 3)], batch_size=batch)
+    plan = Plan(3, lambda groups: torch.optim.SGD(groups, lr=0.1))
+    train(module, module.trained_weights(), Objective(), examples, Examples([]), plan, lambda *_: None)
+    return {name: weight.detach() for name, weight in module.trained_weights().items()}
+
+def together(rank, folder):
+    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    try:
+        return tuned(batch=8)
+    finally:
+        distributed.destroy_process_group()
+
+if __name__ == "__main__":
+    torch.save(together(1, sys.argv[1]), f"{sys.argv[1]}/1.pt")
+'''
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    other = subprocess.Popen([sys.executable, "-W", "ignore", str(script), str(tmp_path)], env=environment)
+    namespace: dict[str, Any] = {"__name__": "worker"}
+    exec(compile(WORKER, "worker.py", "exec"), namespace)
+    first = namespace["together"](0, tmp_path)
+    assert other.wait(timeout=60) == 0
+    second = torch.load(tmp_path / "1.pt", weights_only=True)
+    # Two processes with batches of 8 take the steps of one with batches of 16.
+    alone = namespace["tuned"](batch=16)
+    for name, weight in alone.items():
+        assert torch.equal(first[name], second[name])
+        torch.testing.assert_close(first[name], weight, rtol=1e-4, atol=1e-5)
+
+
+def test_bfloat16_products_train_too(model: Model) -> None:
+    tuned = Finetune(epochs=8, batch_size=32, learning_rate=0.01, mixed_precision=True)(model)
+    assert _accuracy(tuned) > 0.7
+    assert _weights(tuned)["head.weight"].dtype == np.float32
+
+
+def test_probabilities_teach_like_the_scores_they_come_from(exported: ir.Model) -> None:
+    batch = Batch({}, torch.tensor([1, 0, 3]))
+    scores = torch.randn(3, 4)
+    expected = F.cross_entropy(scores, batch.labels)
+    torch.testing.assert_close(Objective(probabilities=True)([scores.softmax(1)], batch), expected)
+    softened = exported.clone()
+    output = softened.graph.outputs[0]
+    # As some exporters spell it: no Softmax node tells that these are probabilities.
+    powers = ir.node("Exp", [output], name="powers")
+    axis = ir.Value(name="axis", const_value=ir.tensor(np.array([1]), name="axis"))
+    softened.graph.register_initializer(axis)
+    total = ir.node("ReduceSum", [powers.outputs[0], axis], name="total")
+    chances = ir.node("Div", [powers.outputs[0], total.outputs[0]], name="chances")
+    for node in (powers, total, chances):
+        node.outputs[0].name = f"{node.name}_value"
+    chances.outputs[0].type, chances.outputs[0].shape = output.type, output.shape
+    softened.graph.extend([powers, total, chances])
+    softened.graph.outputs[0] = chances.outputs[0]
+    first, second = (
+        _weights(Finetune(epochs=1)(Model(each, calibration=Data(_labelled(3)))))["head.weight"]
+        for each in (softened, exported.clone())
+    )
+    np.testing.assert_allclose(first, second, atol=2e-5)
+
+
+def test_labels_of_every_shape_find_their_classes() -> None:
+    scores = torch.randn(2, 5, 3, 4)
+    labels = torch.randint(0, 5, (2, 3, 4))
+    expected = F.cross_entropy(scores, labels)
+    torch.testing.assert_close(label_loss(scores, labels), expected)
+    torch.testing.assert_close(label_loss(scores.permute(0, 2, 3, 1), labels), expected)
+    with pytest.raises(PassError, match=r"labels of shape \[7\] do not fit output"):
+        label_loss(scores, torch.zeros(7, dtype=torch.int64))
+
+
+def test_errors_say_what_to_do(exported: ir.Model) -> None:
+    unlabelled = Model(exported.clone(), calibration=Data([_random(4, 1, 8, 8)]))
+    with pytest.raises(PassError, match=r"no labels.*distill: true"):
+        Finetune()(unlabelled)
+    with pytest.raises(PassError, match="add distill: true"):
+        Finetune(hidden=("relu",))(unlabelled)
+    named = Model(exported.clone(), calibration=Data([(_random(2, 1, 8, 8), ["cat", "dog"])]))
+    with pytest.raises(DataError, match="labels are no numbers"):
+        Finetune()(named)
+    with pytest.raises(DataError, match="finetune needs calibration data"):
+        Finetune()(Model(exported.clone()))
+    with pytest.raises(PassError, match=r"epoch \d+, step \d+: the loss is .*lower learning_rate"):
+        Finetune(learning_rate=1e30, optimizer="sgd", epochs=50)(
+            Model(exported.clone(), calibration=Data(_labelled(2)))
+        )
+    mixed = [_random(4, 1, 8, 8), _random(4, 1, 8, 9)]
+    free = exported.clone()
+    free.graph.inputs[0].shape = None
+    with pytest.raises(PassError, match="batch_size needs batches of one shape"):
+        Finetune(batch_size=2, distill=True)(Model(free, calibration=Data(mixed)))

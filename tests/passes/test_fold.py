@@ -1,0 +1,59 @@
+"""fold: the outputs stay what they were, whatever the constants look like."""
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+import compress
+from compress.passes import Fold
+
+CONV = "h = Conv<pads=[1,1,1,1]{more}>(x, w) y = BatchNormalization(h, s, c, m, v)"
+IMAGE = "g (float[N,4,6,6] x) => (float[N,8,6,6] y) {{ {body} }}"
+ROWS = "g (float[N,4] x) => (float[A,B] y) {{ {body} }}"
+PAD = "h = Pad(x, p) y = Conv(h, w)"
+# ruff: noqa: E501  (one case a line)
+CASES = {
+    "conv": (IMAGE, CONV.format(more=""), (8, 4, 3, 3), {}, ["Conv"]),
+    "grouped": (IMAGE, CONV.format(more=", group=2"), (8, 2, 3, 3), {}, ["Conv"]),
+    "transposed": (
+        IMAGE.replace("6,6] y", "8,8] y"),
+        "h = ConvTranspose<group=2>(x, w) y = BatchNormalization(h, s, c, m, v)",
+        (4, 4, 3, 3),
+        {},
+        ["ConvTranspose"],
+    ),
+    "conv read twice": (IMAGE, CONV.format(more="").replace("y =", "k =") + " y = Add(h, k)", (8, 4, 3, 3), {}, None),
+    "gemm": (
+        ROWS,
+        "h = Gemm<alpha=2.0, beta=0.5>(x, w, b) y = BatchNormalization(h, s, c, m, v)",
+        (4, 8),
+        {"b": (8,)},
+        ["Gemm"],
+    ),
+    "vector bias": (ROWS, "h = MatMul(x, w) y = Add(b, h)", (4, 8), {"b": (8,)}, ["Gemm"]),
+    "column bias": (ROWS, "h = MatMul(x, w) y = Add(h, b)", (4, 8), {"b": (3, 1)}, ["MatMul", "Add"]),
+    "deep bias": (ROWS.replace("A,B", "A,B,C"), "h = MatMul(x, w) y = Add(h, b)", (4, 8), {"b": (1, 1, 8)}, ["MatMul", "Add"]),
+    "pad": (IMAGE, PAD, (8, 4, 3, 3), {"p": [0, 0, 1, 1, 0, 0, 1, 1]}, ["Conv"]),
+    "pad channels": (IMAGE.replace("6,6] y", "4,4] y"), PAD, (8, 6, 3, 3), {"p": [0, 1, 0, 0, 0, 1, 0, 0]}, ["Pad", "Conv"]),
+    "pad reflecting": (IMAGE, PAD.replace("Pad", 'Pad<mode="reflect">'), (8, 4, 3, 3), {"p": [0, 0, 1, 1, 0, 0, 1, 1]}, ["Pad", "Conv"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_outputs_stay(case, build, normal):
+    frame, body, weight, others, operators = CASES[case]
+    weights = {"w": normal(*weight)}
+    weights |= {name: np.array(size) if name == "p" else normal(*size) for name, size in others.items()}
+    if "BatchNormalization" in body:
+        weights |= {"s": normal(8), "c": normal(8), "m": normal(8), "v": np.abs(normal(8)) + 0.5}
+    proto = build(frame.format(body=body), **weights)
+    x = normal(3, 4, 6, 6) if frame.startswith("g (float[N,4,6") else normal(3, 4)
+    expected = ort.InferenceSession(proto.SerializeToString()).run(None, {"x": x})[0]
+    folded = Fold()(compress.load(proto))
+    np.testing.assert_allclose(folded.run({"x": x})[0], expected, rtol=1e-4, atol=1e-4)
+    if operators is not None:
+        assert [node.op_type for node in folded.graph] == operators
+
+
+def test_a_tied_embedding_is_not_copied(transformer):
+    assert Fold()(transformer).weight_bytes <= transformer.weight_bytes

@@ -1,0 +1,86 @@
+"""int8 without settings, smoothing, and the noise of single layers."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compress.evaluate import decibels
+from compress.graph.sensitivity import local_noise
+from compress.model import Model
+from compress.passes import Fold, Int8, Int8Static, Smooth
+from compress.passes.int8 import Candidate, _choose
+
+
+def test_a_network_that_takes_integers_gets_them(digits: Model) -> None:
+    small = Int8()(digits)
+    account = small.changes[-1]
+    assert account.action.startswith("chosen: ")
+    assert "Not chosen" in account.action
+    assert small.weight_bytes < 0.32 * digits.weight_bytes
+    feeds = next(digits.batches())
+    wanted, got = digits.run(feeds)[0], small.run(feeds)[0]
+    assert decibels(np.square(wanted).sum(), np.square(wanted - got).sum()) > 25
+    assert (wanted.argmax(1) == got.argmax(1)).mean() > 0.98
+
+
+def test_without_data_weights_alone_are_stored(digits: Model) -> None:
+    bare = Model(digits.ir)
+    small = Int8()(bare)
+    assert "without calibration data" in small.changes[-1].action
+    assert small.weight_bytes < 0.32 * digits.weight_bytes
+
+
+def candidate(story: str, snr_db: float, ratio: float, digits: Model) -> Candidate:
+    return Candidate(story, digits, snr_db, ratio)
+
+
+def test_the_fastest_that_agrees_well_enough_wins(digits: Model) -> None:
+    exact, fast, wrong = (
+        candidate("exact", 50, 1.0, digits),
+        candidate("fast", 35, 0.5, digits),
+        candidate("wrong", 10, 0.3, digits),
+    )
+    assert _choose([exact, fast, wrong], 30) is fast
+    assert _choose([exact, fast, wrong], 40) is exact
+    alike = candidate("alike", 36, 0.51, digits)
+    assert _choose([exact, fast, alike], 30) is alike
+
+
+def test_smoothing_keeps_the_outputs_and_tames_outliers(mlp: Model) -> None:
+    feeds = next(mlp.batches())
+    name = next(iter(feeds))
+    scales = np.geomspace(1, 1000, feeds[name].shape[-1]).astype(np.float32)
+    rng = np.random.default_rng(0)
+    batches = [{name: rng.normal(size=feeds[name].shape).astype(np.float32) * scales} for _ in range(4)]
+    model = mlp.copy()
+    from compress.data import Data
+
+    model.calibration = Data(batches)
+    smooth = Smooth(strength=1.0)(model)
+    assert any(change.action for change in smooth.changes)
+    wanted = model.run(batches[0])[0]
+    np.testing.assert_allclose(smooth.run(batches[0])[0], wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
+
+    def error(each: Model) -> float:
+        return float(np.square(Int8Static()(each).run(batches[0])[0] - wanted).sum())
+
+    assert error(smooth) < error(model)
+
+
+def test_noise_of_a_layer_is_that_of_rounding_it_alone(digits: Model) -> None:
+    model = Fold()(digits)
+    from compress.graph.layers import layers
+
+    names = [layer.name for layer in layers(model.graph)]
+    noise = local_noise(model, names, list(model.batches())[:1])
+    assert set(noise) == set(names)
+    assert all(0 < value < 1e-3 for value in noise.values())
+    coarse = local_noise(model, names, list(model.batches())[:1], bits=4)
+    assert all(coarse[name] > 10 * noise[name] for name in names)
+
+
+@pytest.mark.parametrize("strength", [-0.1, 1.1])
+def test_a_strength_is_a_share(strength: float) -> None:
+    with pytest.raises(ValueError, match="strength"):
+        Smooth(strength=strength)

@@ -1,0 +1,148 @@
+"""int8-static: which integer kernels run, and how far their results are from float."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+import compress
+from compress.cpu import saturates
+from compress.errors import DataError
+from compress.evaluate import measure
+from compress.model import session
+from compress.passes import Int8Static
+
+
+def distance(found, expected):
+    return np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-30)
+
+
+@pytest.fixture
+def running(tmp_path):
+    """The operators that the runtime really runs."""
+
+    def names(model):
+        session(model, optimized_to=tmp_path / "run.onnx")
+        return [node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node]
+
+    return names
+
+
+# ruff: noqa: E501  (a graph a line)
+RESIDUAL = """g (float[N,4,6,6] x) => (float[N,5] y) {
+    a = Conv<pads=[1,1,1,1]>(x, w1, b1) r = Relu(a)
+    c = Conv<pads=[1,1,1,1]>(r, w2, b1) s = Add(r, c) t = Relu(s)
+    p = GlobalAveragePool(t) f = Flatten(p) y = Gemm(f, w3, b3)
+}"""
+
+
+def test_a_residual_network_runs_in_integers_from_end_to_end(build, normal, running):
+    weights = {"w1": normal(8, 4, 3, 3), "w2": normal(8, 8, 3, 3), "b1": normal(8)}
+    x = normal(4, 4, 6, 6)
+    model = compress.load(build(RESIDUAL, **weights, w3=normal(8, 5), b3=normal(5)), calibration=[{"x": x}])
+    small = Int8Static()(model)
+    onnx.checker.check_model(ir.to_proto(small.ir))
+    kernels = running(small)
+    assert kernels.count("QLinearConv") == 2
+    assert {"QLinearAdd", "QGemm"} <= set(kernels)
+    assert not {"Conv", "Gemm", "Add"} & set(kernels)
+    for rows in (1, 4):
+        assert distance(small.run({"x": x[:rows]})[0], model.run({"x": x[:rows]})[0]) < 0.05
+    biases = [name for name in small.graph.initializers if name.startswith("b1.quantized")]
+    assert all(small.graph.initializers[name].dtype == ir.DataType.INT32 for name in biases)
+    assert len(biases) == 2, "a bias that two layers share has steps of its own in each"
+
+
+def test_linear_layers_keep_float_outputs(build, normal, running):
+    model = compress.load(
+        build("g (float[N,T,32] x) => (float[N,T,16] y) { y = MatMul(x, w) }", w=normal(32, 16)),
+        calibration=[{"x": normal(2, 3, 32)}],
+    )
+    assert "MatMulIntegerToFloat" in " ".join(running(Int8Static()(model)))
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-5, 0.0])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_dead_channels_and_constant_activations(build, normal, scale, with_bias):
+    weight = normal(8, 4, 3, 3)
+    weight[0], weight[1], weight[2] = 0, 1e-30, 1e-12
+    bias = normal(8) * with_bias
+    text = "g (float[N,4,6,6] x) => (float[N,8,6,6] y) { h = Conv<pads=[1,1,1,1]>(x, w, b) y = Relu(h) }"
+    x = normal(2, 4, 6, 6) * np.float32(scale)
+    model = compress.load(build(text, w=weight, b=bias), calibration=[{"x": x}])
+    expected = model.run({"x": x})[0]
+    found = Int8Static()(model).run({"x": x})[0]
+    assert np.isfinite(found).all()
+    assert np.abs(found - expected).max() <= 0.03 * max(np.abs(expected).max(), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("text", "weight", "size"),
+    [
+        ("g (float[N,8,6,6] x) => (float[N,8,4,4] z) { y = Conv<group=8>(x, w) z = Relu(y) }", (8, 1, 3, 3), (2, 8, 6, 6)),
+        ("g (float[N,8,6,6] x) => (float[N,16,4,4] z) { y = Conv<group=4>(x, w) z = Relu(y) }", (16, 2, 3, 3), (2, 8, 6, 6)),
+        ("g (float[N,8,9] x) => (float[N,4,7] z) { y = Conv(x, w) z = Relu(y) }", (4, 8, 3), (2, 8, 9)),
+        ("g (float[N,4,4,4,4] x) => (float[N,4,2,2,2] z) { y = Conv(x, w) z = Relu(y) }", (4, 4, 3, 3, 3), (2, 4, 4, 4, 4)),
+        ("g (float[N,8,4,4] x) => (float[N,4,6,6] z) { y = ConvTranspose(x, w) z = Relu(y) }", (8, 4, 3, 3), (2, 8, 4, 4)),
+        ("g (float[32,N] x) => (float[N,16] z) { z = Gemm<transA=1, alpha=0.5>(x, w) }", (32, 16), (32, 2)),
+        ("g (float[32] x) => (float[16] z) { z = MatMul(x, w) }", (32, 16), (32,)),
+        ("g (float[16,N] x) => (float[8,N] z) { z = MatMul(w, x) }", (8, 16), (16, 2)),
+        ("g (float[N,3,32] x) => (float[N,3,16] z) { z = MatMul(x, w) }", (1, 32, 16), (2, 3, 32)),
+    ],
+    ids=["depthwise", "grouped", "1-D", "3-D", "transposed", "transA", "vector", "constant left", "3-D weight"],
+)  # fmt: skip
+def test_layers_of_every_shape(build, normal, text, weight, size):
+    x = normal(*size)
+    model = compress.load(build(text, w=normal(*weight)), calibration=[{"x": x}])
+    small = Int8Static()(model)
+    onnx.checker.check_model(ir.to_proto(small.ir))
+    assert distance(small.run({"x": x})[0], model.run({"x": x})[0]) < 0.03
+
+
+def test_seven_bits_never_saturate(build):
+    """The worst products of U8S8 kernels without VNNI: all weights and inputs at their extremes."""
+    text = "g (float[N,64] x) => (float[N,16] y) { y = MatMul(x, w) }"
+    model = compress.load(
+        build(text, w=np.ones((64, 16), np.float32)), calibration=[{"x": np.ones((2, 64), np.float32)}]
+    )
+    feeds = {"x": np.ones((2, 64), np.float32)}
+    assert distance(Int8Static(weight_bits=7)(model).run(feeds)[0], model.run(feeds)[0]) < 0.01
+    if not saturates():
+        assert distance(Int8Static(weight_bits=8)(model).run(feeds)[0], model.run(feeds)[0]) < 0.01
+    assert distance(Int8Static()(model).run(feeds)[0], model.run(feeds)[0]) < 0.01
+
+
+def test_outputs_and_old_files(build, normal):
+    text = "g (float[N,8,4,4] x, float[8,8,1,1] w) => (float[N,8,4,4] h, float[N,8,4,4] y) { h = Conv(x, w) r = Relu(h) y = Conv(r, v) }"
+    proto = build(text, opset=11, ir_version=3, w=normal(8, 8, 1, 1), v=normal(8, 8, 1, 1))
+    value = onnx.helper.make_tensor_value_info("v", onnx.TensorProto.FLOAT, (8, 8, 1, 1))
+    proto.graph.input.append(value)
+    x = normal(2, 8, 4, 4)
+    model = compress.load(proto, calibration=[{"x": x}])
+    small = Int8Static()(model)
+    onnx.checker.check_model(ir.to_proto(small.ir))
+    for found, expected in zip(small.run({"x": x}), model.run({"x": x}), strict=True):
+        assert distance(found, expected) < 0.05
+    dead = [
+        node.name
+        for node in small.graph
+        if not any(out.uses() or out.is_graph_output() for out in node.outputs)
+    ]
+    assert dead == []
+
+
+def test_activations_that_are_not_finite_are_named(build, normal):
+    text = "g (float[N,8] x) => (float[N,8] y) { e = Div(x, z) y = MatMul(e, w) }"
+    model = compress.load(build(text, w=normal(8, 8), z=np.float32(0)), calibration=[{"x": normal(2, 8)}])
+    with pytest.raises(DataError, match="calibration data, batch 0: activation 'e': NaN or infinite"):
+        Int8Static()(model)
+
+
+def accuracy(model):
+    run = model.run
+    return measure("accuracy", run, run, model.evaluation.batches(model.graph.inputs))
+
+
+@pytest.mark.parametrize("calibration", ["minmax", "percentile", "entropy", "mse"])
+def test_digits_keep_their_accuracy(digits, calibration):
+    assert accuracy(Int8Static(calibration=calibration)(digits)) >= accuracy(digits) - 0.01

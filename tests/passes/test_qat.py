@@ -1,0 +1,180 @@
+"""Quantization-aware training: what is exported is what was trained, and it beats rounding afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import onnxruntime as ort
+import pytest
+import torch
+from torch import nn
+
+from compress.data import Data
+from compress.graph.operators.quantization import fake_quantize
+from compress.model import Model
+from compress.passes.finetune import Finetune
+from compress.passes.int8_static import Int8Static
+from compress.passes.prune_channels import PruneChannels
+from compress.passes.qat import Qat
+from compress.source import load
+
+torch.set_num_threads(1)
+CLASSES = 6
+
+
+def _batches(count: int, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return noisy copies of six fixed images and their numbers."""
+    patterns = np.random.default_rng(42).normal(size=(CLASSES, 1, 8, 8)) * 0.6
+    rng = np.random.default_rng(seed)
+    batches = []
+    for _ in range(count):
+        labels = rng.integers(0, CLASSES, 32)
+        noise = rng.normal(size=(32, 1, 8, 8))
+        batches.append(((patterns[labels] + noise).astype(np.float32), labels))
+    return batches
+
+
+class _Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(1, 8, 3, 2, 1, bias=False)
+        self.norm = nn.BatchNorm2d(8)
+        self.deep = nn.Conv2d(8, 8, 3, 1, 1)
+        self.wide = nn.Linear(128, 64)
+        self.head = nn.Linear(64, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.norm(self.conv(x)))
+        x = torch.relu(self.deep(x)) + x
+        return self.head(torch.nn.functional.gelu(self.wide(x.flatten(1))))
+
+
+@pytest.fixture(scope="module")
+def trained() -> ir.Model:
+    torch.manual_seed(0)
+    net = _Net()
+    steps = torch.optim.AdamW(net.parameters(), lr=3e-3)
+    for x, y in _batches(120, seed=1):
+        steps.zero_grad()
+        torch.nn.functional.cross_entropy(net(torch.from_numpy(x)), torch.from_numpy(y)).backward()
+        steps.step()
+    return load(net.eval(), example_inputs=_batches(1)[0][0]).ir
+
+
+@pytest.fixture
+def model(trained: ir.Model) -> Model:
+    return Model(trained.clone(), calibration=Data(_batches(8)))
+
+
+def _loss(model: Model) -> float:
+    losses = []
+    for x, y in _batches(10, seed=7):
+        scores = torch.from_numpy(model.run({"x": x})[0])
+        losses.append(float(torch.nn.functional.cross_entropy(scores, torch.from_numpy(y))))
+    return float(np.mean(losses))
+
+
+class _Watched(Qat):
+    """Remembers the module that was trained."""
+
+    def fit(self, model: Model, module: Any, chosen: Any) -> Any:
+        outcome = super().fit(model, module, chosen)
+        MODULES.append(module)
+        return outcome
+
+
+MODULES: list[Any] = []
+
+
+def _exact(model: Model, **feeds: np.ndarray) -> np.ndarray:
+    """Run the graph as it stands: fused integer kernels round sums on their own."""
+    options = ort.SessionOptions()
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    return ort.InferenceSession(ir.to_proto(model.ir).SerializeToString(), options).run(None, feeds)[0]
+
+
+@pytest.mark.parametrize("settings", [{}, {"weight_bits": 4}, {"weight_bits": 4, "activations": False}])
+def test_what_is_exported_is_what_was_trained(model: Model, settings: dict[str, Any]) -> None:
+    MODULES.clear()
+    quantized = _Watched(epochs=2, learning_rate=1e-3, **settings)(model)
+    x = _batches(1, seed=3)[0][0]
+    expected = MODULES[0](x=torch.from_numpy(x))[0].detach().numpy()
+    result = _exact(quantized, x=x) if settings.get("activations", True) else quantized.run({"x": x})[0]
+    # Biases are stored in steps of input scale times weight scale, and a value on the edge of a step may
+    # fall to the other side; MatMulNBits rounds activations inside its kernel.
+    limit = 1e-2 if settings.get("activations", True) else 3e-2
+    assert np.abs(result - expected).mean() < limit * np.abs(expected).mean()
+    onnx.checker.check_model(ir.to_proto(quantized.ir))
+    assert quantized.weight_bytes < model.weight_bytes / (3 if settings == {} else 4)
+    assert not any("FakeQuantize" in node.op_type for node in quantized.graph)
+
+
+@pytest.mark.parametrize("learn_scales", [True, False])
+def test_training_beats_rounding_afterwards(model: Model, learn_scales: bool) -> None:
+    settings = {"weight_bits": 2, "learn_scales": learn_scales}
+    model.calibration = Data(_batches(24))
+    rounded = Qat(epochs=1, learning_rate=1e-12, **settings)(model)
+    trained = Qat(epochs=6, learning_rate=3e-3, **settings)(model)
+    assert _loss(trained) < 0.8 * _loss(rounded)
+
+
+def test_scales_are_learnt_only_if_asked(model: Model) -> None:
+    fixed, learnt, untrained = (
+        Qat(epochs=epochs, learning_rate=rate, learn_scales=learn, weight_bits=4)(model)
+        for epochs, rate, learn in ((2, 1e-3, False), (2, 1e-3, True), (1, 1e-12, False))
+    )
+    scale = [each.graph.initializers["x.scale"].const_value.numpy() for each in (fixed, learnt, untrained)]
+    assert scale[0] == scale[2] != scale[1]
+
+
+def test_excluded_layers_stay_float_but_train(model: Model) -> None:
+    quantized = Qat(epochs=1, exclude=("head.weight",))(model)
+    head = quantized.graph.initializers["head.weight"].const_value
+    assert head.dtype == ir.DataType.FLOAT
+    assert (head.numpy() != model.graph.initializers["head.weight"].const_value.numpy()).any()
+    assert "wide.weight" not in quantized.graph.initializers
+
+
+def test_the_original_teaches(model: Model) -> None:
+    model.calibration = Data([x for x, _ in _batches(8)])
+    rounded = Qat(epochs=1, learning_rate=1e-12, distill=True, weight_bits=2)(model)
+    taught = Qat(epochs=8, learning_rate=2e-3, distill=True, weight_bits=2)(model)
+    x = _batches(1, seed=5)[0][0]
+    wanted = model.run({"x": x})[0]
+    error = [np.square(each.run({"x": x})[0] - wanted).mean() for each in (rounded, taught)]
+    assert error[1] < 0.5 * error[0]
+
+
+def test_pruned_trained_and_quantized_models_do_not_collapse(model: Model) -> None:
+    pruned = PruneChannels(ratio=0.4)(model)
+    tuned = Finetune(epochs=8, learning_rate=3e-3)(pruned)
+    assert _loss(tuned) < 0.5 * _loss(pruned)
+    for quantize in (Int8Static(), Qat(epochs=2), Qat(weight_bits=4, epochs=4, learning_rate=1e-3)):
+        assert _loss(quantize(tuned)) < 1.2 * _loss(tuned) + 0.05
+
+
+def test_fake_quantizer_is_torchaos() -> None:
+    from torchao.quantization.quant_primitives import _fake_quantize_affine
+
+    torch.manual_seed(0)
+    x = torch.randn(6, 10, requires_grad=True)
+    twin = x.detach().clone().requires_grad_()
+    scale = torch.rand(6) * 0.3 + 0.05
+    expected = _fake_quantize_affine(twin, (1, 10), scale, torch.zeros(6), torch.int8, -7, 7)
+    result = fake_quantize(x, scale.log(), low=-7, high=7, axis=0)
+    torch.testing.assert_close(result, expected)
+    weights = torch.randn(6, 10)
+    (result * weights).sum().backward()
+    (expected * weights).sum().backward()
+    torch.testing.assert_close(x.grad, twin.grad)
+
+
+def test_gradient_of_the_scale_is_that_of_learned_step_size_quantization() -> None:
+    x = torch.tensor([0.34, -0.12, 5.0, -5.0])
+    log_scale = torch.tensor([0.1]).log().requires_grad_()
+    fake_quantize(x, log_scale, low=-7, high=7).sum().backward()
+    # Esser et al., equation 3: round(v) - v inside the range, its ends outside; times the scale.
+    assert log_scale.grad.item() == pytest.approx(0.1 * ((3 - 3.4) + (-1 + 1.2) + 7 - 7), abs=1e-6)

@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import pytest
+from rich.console import Console
+
+from compress.passes.base import Change
+from compress.report import show, show_changes
+from compress.results import Results
+
+
+def printed(results: Results, width: int, encoding: str = "utf-8") -> str:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    show(results, Console(file=stream, width=width))
+    stream.seek(0)
+    return stream.read()
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_everything_is_readable_at_every_width(results: Results, width: int) -> None:
+    text = printed(results, width)
+    assert max(map(len, text.splitlines())) <= width
+    assert "…" not in text
+    for each in ("0.9778 −0.0028", "73.8 µJ 0.65×", "∞ dB 1.0000", "22.1 kB 0.14×", "106 kB 0.30×", "cpu"):
+        assert each in text
+
+
+def test_wide_terminals_have_fewer_tables(results: Results) -> None:
+    tables = [printed(results, width).count("variant  ") for width in (80, 100, 160, 300)]
+    assert tables == sorted(tables, reverse=True)
+    assert tables[-1] == 1
+
+
+def test_marks_failures_and_limits(results: Results) -> None:
+    text = printed(results, 300)
+    rows = {line.split()[0]: line for line in text.splitlines() if line[:1].isalpha()}
+    assert rows["pruned-int8"].count("★") == 3
+    assert "★" not in rows["int8"]
+    assert "266 µJ 0.88×  ≈" in rows["int8"]
+    assert "✗ int2 failed: int2-weights: layer" in text
+    assert "✗ half-energy missed a limit: energy on eyeriss-v1 is 58%" in text
+
+
+def test_signs_of_which_there_are_none_are_not_explained(make_results: Callable[..., Results]) -> None:
+    text = printed(make_results(("original", "pruned-int8"), hardware=("eyeriss-v1",)), 100)
+    assert "★ Pareto-optimal" in text
+    assert "not distinguishable" not in text
+
+
+def test_a_terminal_without_unicode_gets_ascii(results: Results) -> None:
+    text = printed(results, 100, "ascii")
+    assert "73.8 uJ 0.65x" in text
+    assert "inf dB" in text
+
+
+def test_nothing_of_the_users_is_markup(make_results: Callable[..., Results]) -> None:
+    text = printed(make_results((), failed={"[bold]x[/]": "[red]y"}), 80)
+    assert "✗ [bold]x[/] failed: [red]y" in text
+
+
+def test_a_variant_without_metric_has_no_column_for_it(make_results: Callable[..., Results]) -> None:
+    results = make_results(("original", "int8"))
+    variants = [variant.model_copy(update={"metric": None}) for variant in results.variants]
+    text = printed(results.model_copy(update={"variants": variants}), 100)
+    assert "accuracy" not in text
+    assert "23.0 dB" in text
+
+
+def test_changes_in_a_few_lines() -> None:
+    stream = io.StringIO()
+    changes = [
+        Change("conv1", "8 bits", 4000, 1000, 0.01, by="int8-static"),
+        Change("conv2", "8 bits", 4000, 1000, 0.02, by="int8-static"),
+        Change("add", skipped="no weight", by="int8-static"),
+        Change("", skipped="no layer fits", by="prune-channels"),
+    ]
+    show_changes(changes, Console(file=stream, width=100))
+    assert stream.getvalue().splitlines() == [
+        "int8-static  2 layers, 8.00 kB → 2.00 kB 0.25×, worst error 0.02 in conv2",
+        "  skipped 1: no weight (add)",
+        "prune-channels  changed nothing",
+        "  no layer fits",
+    ]

@@ -1,0 +1,157 @@
+"""Metrics against scikit-learn and closed forms; agreement; timing in turn."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from sklearn.metrics import accuracy_score, log_loss, mean_squared_error, top_k_accuracy_score
+from sklearn.metrics.pairwise import cosine_similarity
+
+from compress import evaluate
+from compress.data import Feeds
+from compress.errors import DataError, InputError, PassError
+from compress.evaluate import METRICS, Run
+from compress.recipe import METRICS as NAMES
+
+
+def identity(feeds: Feeds) -> list[np.ndarray]:
+    return [feeds["x"]]
+
+
+def shifted(feeds: Feeds) -> list[np.ndarray]:
+    return [feeds["x"] + np.float32(0.1)]
+
+
+def scores(rows: int = 64, classes: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    return rng.normal(size=(rows, classes)).astype(np.float32), rng.integers(0, classes, rows)
+
+
+def test_recipes_and_evaluation_know_the_same_metrics() -> None:
+    assert set(METRICS) == set(NAMES)
+
+
+def test_metrics_agree_with_scikit_learn() -> None:
+    x, y = scores()
+    batches = [({"x": x[:40]}, y[:40]), ({"x": x[40:]}, y[40:])]  # of different sizes: means must weigh them
+    measured = {name: evaluate.measure(name, identity, identity, batches) for name in ("accuracy", "top5")}
+    assert measured["accuracy"] == pytest.approx(accuracy_score(y, x.argmax(1)))
+    assert measured["top5"] == pytest.approx(top_k_accuracy_score(y, x, k=5))
+    probabilities = np.exp(x.astype(np.float64))
+    probabilities /= probabilities.sum(1, keepdims=True)
+    perplexity = evaluate.measure("perplexity", identity, identity, batches)
+    assert math.log(perplexity) == pytest.approx(log_loss(y, probabilities))
+
+
+def test_regression_metrics_agree_with_scikit_learn() -> None:
+    x, _ = scores()
+    target = np.roll(x, 1)
+    batches = [({"x": x}, target)]
+    assert evaluate.measure("mse", identity, identity, batches) == pytest.approx(
+        mean_squared_error(target, x)
+    )
+    assert evaluate.measure("mae", identity, identity, batches) == pytest.approx(
+        np.abs(x - target).mean(), 1e-6
+    )
+    cosine = np.diag(cosine_similarity(x, target)).mean()
+    assert evaluate.measure("cosine", identity, identity, batches) == pytest.approx(cosine, rel=1e-5)
+
+
+def test_without_labels_the_original_is_the_target() -> None:
+    x, _ = scores()
+    assert evaluate.measure("mse", shifted, identity, [({"x": x}, None)]) == pytest.approx(0.01, rel=1e-4)
+
+
+def test_perplexity_without_labels_predicts_the_next_token() -> None:
+    tokens = np.array([[0, 1, 2, 3]])
+
+    def knows(feeds: Feeds) -> list[np.ndarray]:
+        return [np.eye(4, dtype=np.float32)[(feeds["ids"] + 1) % 4] * 100]
+
+    assert evaluate.measure("perplexity", knows, knows, [({"ids": tokens}, None)]) == pytest.approx(1.0)
+
+
+def test_accuracy_without_labels_is_refused() -> None:
+    with pytest.raises(DataError, match=r"batch 0: accuracy needs labels"):
+        evaluate.measure("accuracy", identity, identity, [({"x": np.zeros((2, 3))}, None)])
+
+
+def test_labels_that_do_not_fit_are_named() -> None:
+    batches = [({"x": np.zeros((2, 3))}, np.zeros(5))]
+    with pytest.raises(DataError, match=r"batch 0: accuracy: labels \(5,\) do not fit outputs \(2, 3\)"):
+        evaluate.measure("accuracy", identity, identity, batches)
+
+
+@pytest.mark.parametrize(("returned", "numbers"), [(0.5, {"f": 0.5}), ({"a": 1, "b": 2.0}, {"a": 1, "b": 2})])
+def test_a_users_metric_returns_a_number_or_a_dict(returned: object, numbers: dict[str, float]) -> None:
+    assert evaluate.measure_with(lambda run: returned, "f", identity) == numbers
+
+
+def test_a_users_metric_that_returns_something_else_is_refused() -> None:
+    with pytest.raises(InputError, match="metric f: returned 'good'"):
+        evaluate.measure_with(lambda run: "good", "f", identity)
+
+
+@given(hnp.arrays(np.float32, (3, 4), elements=st.floats(-100, 100, width=32)))
+def test_agreement_is_the_signal_to_noise_ratio(x: np.ndarray) -> None:
+    found = evaluate.agreement(shifted, identity, [{"x": x}])
+    noise = float(np.square(x.astype(np.float64) - (x + np.float32(0.1))).sum())
+    signal = float(np.square(x.astype(np.float64)).sum())
+    assert found.snr_db == pytest.approx(10 * math.log10(signal / noise) if signal else -math.inf)
+
+
+def test_agreement_of_equal_outputs_is_infinite() -> None:
+    found = evaluate.agreement(identity, identity, [{"x": scores()[0]}])
+    assert found.snr_db == math.inf
+    assert found.cosine == pytest.approx(1.0)
+
+
+def test_agreement_reports_the_worst_output() -> None:
+    def original(feeds: Feeds) -> list[np.ndarray]:
+        return [feeds["x"], feeds["x"]]
+
+    def variant(feeds: Feeds) -> list[np.ndarray]:
+        return [feeds["x"], -feeds["x"]]
+
+    found = evaluate.agreement(variant, original, [{"x": scores()[0]}])
+    assert found.snr_db == pytest.approx(-20 * math.log10(2))
+    assert found.cosine == pytest.approx(-1.0)
+
+
+def test_nan_in_a_variants_outputs_is_an_error_but_shared_infinities_are_not() -> None:
+    def broken(feeds: Feeds) -> list[np.ndarray]:
+        return [feeds["x"] * np.float32(np.nan)]
+
+    with pytest.raises(PassError, match="output 0 holds NaN"):
+        evaluate.agreement(broken, identity, [{"x": np.ones((2, 2), np.float32)}])
+    masked = np.array([[1.0, -np.inf]], np.float32)
+    assert evaluate.agreement(identity, identity, [{"x": masked}]).snr_db == math.inf
+
+
+def test_latency_is_timed_in_turn() -> None:
+    order: list[str] = []
+
+    def named(name: str) -> Run:
+        def run(feeds: Feeds) -> list[np.ndarray]:
+            order.append(name)
+            return []
+
+        return run
+
+    found = evaluate.latency(named("variant"), named("original"), {}, runs=3)
+    assert order[2 * evaluate.WARM_UP_RUNS :] == ["variant", "original"] * 3
+    assert found.runs == 3
+    assert found.median > 0
+
+
+def test_single_keeps_one_row_of_batched_inputs() -> None:
+    feeds = {"x": np.zeros((8, 2)), "table": np.zeros((8, 2))}
+    assert {name: array.shape for name, array in evaluate.single(feeds, ["x"]).items()} == {
+        "x": (1, 2),
+        "table": (8, 2),
+    }

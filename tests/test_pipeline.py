@@ -1,0 +1,318 @@
+"""From recipe to scored variants, on a small ONNX file: once, again, killed, failing, badly fed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+import compress
+from compress import pipeline
+from compress.errors import CompressError, DataError, ModelError, PassError, StoreError
+from compress.passes import Fold, Int4Weights, Int8Static
+from compress.results import Results
+
+DATA = """
+import numpy as np
+
+def batches():
+    rng = np.random.default_rng(0)
+    for _ in range(3):
+        x = rng.normal(size=(8, 3, 8, 8)).astype(np.float32)
+        yield {"x": x}, (x.mean((1, 2, 3)) > 0).astype(int)
+
+def holding_nan():
+    yield {"x": np.full((1, 3, 8, 8), np.nan, np.float32)}
+
+def wrong_name():
+    yield {"y": np.zeros((1, 3, 8, 8), np.float32)}
+
+def wrong_shape():
+    yield {"x": np.zeros((1, 4, 8, 8), np.float32)}
+
+def wrong_type():
+    yield {"x": np.zeros((1, 3, 8, 8), complex)}
+
+def nothing():
+    return iter(())
+
+def raising():
+    raise RuntimeError("no disk")
+    yield
+
+def spread(run):
+    return {"spread": float(run({"x": np.ones((2, 3, 8, 8), np.float32)})[0].std()), "other": 1}
+"""
+RECIPE = """
+# Four variants of a toy
+version: 1
+model: toy.onnx
+data: toy.py:batches
+metric: accuracy
+latency: 3
+hardware: [eyeriss-v1]
+variants:
+  int8: [int8-static]
+  original: []
+  folded-int4: [fold, int4-weights]
+  int4: [int4-weights]
+"""
+
+
+def toy_model() -> onnx.ModelProto:
+    """Return conv 3->16, relu, global mean, linear 16->2, with random weights."""
+    rng = np.random.default_rng(0)
+
+    def weight(name: str, *shape: int) -> TensorProto:
+        return numpy_helper.from_array(rng.normal(0, 0.3, shape).astype(np.float32), name)
+
+    nodes = [
+        helper.make_node("Conv", ["x", "w", "b"], ["c"], "conv", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"], "relu"),
+        helper.make_node("GlobalAveragePool", ["r"], ["g"], "pool"),
+        helper.make_node("Flatten", ["g"], ["f"], "flat"),
+        helper.make_node("Gemm", ["f", "v", "d"], ["y"], "linear"),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "toy",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 3, 8, 8])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2])],
+        [weight("w", 16, 3, 3, 3), weight("b", 16), weight("v", 16, 2), weight("d", 2)],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    onnx.save(toy_model(), tmp_path / "toy.onnx")
+    (tmp_path / "toy.py").write_text(DATA)
+    path = tmp_path / "recipe.yaml"
+    path.write_text(RECIPE)
+    return path
+
+
+def timeless(results: Results | Path) -> Any:
+    """Return results without what differs from run to run: times."""
+    document = Results.load(results) if isinstance(results, Path) else results
+    plain = json.loads(document.model_dump_json())
+    del plain["environment"]["finished"]
+    for variant in plain["variants"]:
+        variant["latency_seconds"] = None
+    return plain
+
+
+@pytest.fixture
+def done(recipe: Path) -> tuple[Path, Results]:
+    return recipe.parent / "out", compress.run(recipe, recipe.parent / "out")
+
+
+def test_every_variant_is_exported_and_scored(done: tuple[Path, Results]) -> None:
+    folder, results = done
+    assert [variant.name for variant in results.variants] == ["original", "int8", "folded-int4", "int4"]
+    for variant in results.variants:
+        assert variant.status == "done"
+        onnx.checker.check_model(str(folder / variant.path), full_check=variant.name in ("original", "int8"))
+        assert variant.file_bytes == (folder / variant.path).stat().st_size
+        assert variant.metric and variant.agreement and variant.latency_seconds
+        assert variant.hardware["eyeriss-v1"].energy_joules > 0
+    original, int8, folded, int4 = results.variants
+    assert int8.weight_bytes < original.weight_bytes
+    assert int8.hardware["eyeriss-v1"].energy_joules < original.hardware["eyeriss-v1"].energy_joules
+    assert [change.by for change in folded.changes][-1] == "int4-weights"
+    assert folded.agreement == int4.agreement
+    assert Results.load(folder / "results.json") == results
+
+
+def test_the_pareto_front_is_what_brute_force_finds(done: tuple[Path, Results]) -> None:
+    points = {
+        variant.name: (
+            variant.metric.value if variant.metric else 0,
+            -variant.hardware["eyeriss-v1"].energy_joules,
+        )
+        for variant in done[1].variants
+    }
+    for variant in done[1].variants:
+        mine = points[variant.name]
+        beaten = any(p[0] >= mine[0] and p[1] >= mine[1] and p != mine for p in points.values())
+        assert (variant.pareto == ["eyeriss-v1"]) is not beaten
+
+
+def test_a_second_run_computes_nothing(done: tuple[Path, Results], recipe: Path) -> None:
+    folder, first = done
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*.onnx")}
+    script = (
+        "import sys, compress.cli\n"
+        "sys.argv = ['compress', 'run', sys.argv[1], '-o', sys.argv[2]]\n"
+        "try: compress.cli.main()\n"
+        "except SystemExit as end: code = end.code\n"
+        "print(code, sorted({'torch', 'onnxruntime', 'onnx'} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, recipe, folder], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert ran.stderr.strip().splitlines()[-1] == "0 []"
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.onnx")} == before
+    assert timeless(folder / "results.json") == timeless(first)
+
+
+def test_a_run_killed_anywhere_ends_the_same(done: tuple[Path, Results], recipe: Path) -> None:
+    folder = recipe.parent / "killed"
+    command = [sys.executable, "-m", "compress.cli", "run", os.fspath(recipe), "-o", os.fspath(folder)]
+    for seconds in (1.5, 3.5):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(seconds)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120)
+    assert timeless(folder / "results.json") == timeless(done[1])
+    assert not list((folder / ".store").glob(".partial-*"))
+
+
+def test_a_failed_variant_is_reported_while_the_others_finish(recipe: Path) -> None:
+    recipe.write_text(
+        RECIPE + "  hopeless: [{int4-weights: {include: [nothing]}}]\n  late: [fold, int4-weights]\n"
+    )
+    results = compress.run(recipe, recipe.parent / "out")
+    status = {variant.name: (variant.status, variant.reason) for variant in results.variants}
+    assert status["hopeless"][0] == "failed"
+    assert "int4-weights" in status["hopeless"][1]
+    assert "changed nothing" in status["hopeless"][1]
+    assert status["late"] == ("done", "")
+
+
+def test_changed_code_is_run_anew_and_unchanged_is_not(done: tuple[Path, Results], recipe: Path) -> None:
+    folder, _ = done
+    keys = {path.name for path in (folder / ".store").iterdir()}
+    compress.run(recipe, folder)
+    assert {path.name for path in (folder / ".store").iterdir()} == keys
+    (recipe.parent / "toy.py").write_text(DATA.replace("default_rng(0)", "default_rng(1)"))
+    compress.run(recipe, folder)
+    assert {path.name for path in (folder / ".store").iterdir()} > keys
+
+
+def test_a_users_metric_counts_and_its_other_numbers_are_kept(recipe: Path) -> None:
+    recipe.write_text(RECIPE.replace("metric: accuracy", "metric: {name: toy.py:spread, better: lower}"))
+    original, int8, *_ = compress.run(recipe, recipe.parent / "out").variants
+    assert original.metric and int8.metric
+    assert (int8.metric.name, int8.metric.better, int8.metric.others) == ("spread", "lower", {"other": 1.0})
+    assert int8.metric.delta == pytest.approx(int8.metric.value - original.metric.value)
+
+
+def test_without_data_weight_only_variants_run(recipe: Path) -> None:
+    text = RECIPE.replace("data: toy.py:batches\nmetric: accuracy\n", "").replace(
+        "  int8: [int8-static]\n", ""
+    )
+    recipe.write_text(text)
+    int4 = compress.run(recipe, recipe.parent / "out").variants[-1]
+    assert int4.status == "done"
+    assert int4.metric is None
+    assert int4.agreement is None
+
+
+def test_a_missed_limit_is_said_in_words(recipe: Path) -> None:
+    recipe.write_text(RECIPE + "budget: {weights: 1%}\n")
+    original, int8, *_ = compress.run(recipe, recipe.parent / "out").variants
+    assert original.limits_missed == []
+    assert "over the limit of 1%" in int8.limits_missed[0]
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        ("holding_nan", r"data, batch 0, input 'x': holds NaN"),
+        ("wrong_name", r"batch 0: the model has no input 'y'"),
+        ("wrong_shape", r"input 'x': shape 1x4x8x8 where the model takes \?x3x8x8"),
+        ("wrong_type", r"input 'x': type complex128 where the model takes float32"),
+        ("nothing", r"there are no batches"),
+    ],
+)
+def test_bad_data_stop_the_run_with_one_message(recipe: Path, function: str, message: str) -> None:
+    recipe.write_text(
+        RECIPE.replace("toy.py:batches", f"toy.py:{function}").replace("metric: accuracy\n", "")
+    )
+    with pytest.raises(DataError, match=message):
+        compress.run(recipe, recipe.parent / "out")
+    assert not (recipe.parent / "out" / "results.json").exists()
+
+
+def test_a_data_function_that_raises_is_named(recipe: Path) -> None:
+    recipe.write_text(RECIPE.replace("toy.py:batches", "toy.py:raising"))
+    with pytest.raises(DataError, match=r"evaluation data: RuntimeError: no disk \(.*toy.py:\d+\)"):
+        compress.run(recipe, recipe.parent / "out")
+
+
+@pytest.mark.parametrize("size", [0, 1, 40, 1000])
+def test_a_model_cut_short_is_one_message(recipe: Path, size: int) -> None:
+    file = recipe.parent / "toy.onnx"
+    file.write_bytes(file.read_bytes()[:size])
+    with pytest.raises(ModelError, match=r"toy\.onnx: "):
+        compress.run(recipe, recipe.parent / "out")
+    assert not (recipe.parent / "out" / "results.json").exists()
+
+
+def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(recipe: Path) -> None:
+    # A file size limit of 4 kB stands for the full disk: the write of a model fails in its middle.
+    script = (
+        "import resource, signal, sys, compress, compress.errors\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n"
+        "try: compress.run(sys.argv[1], sys.argv[2])\n"
+        "except compress.errors.StoreError as error: print(error); sys.exit(error.exit_code)\n"
+    )
+    folder = recipe.parent / "out"
+    ran = subprocess.run(
+        [sys.executable, "-B", "-c", script, recipe, folder],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert ran.returncode == StoreError.exit_code, ran.stderr
+    assert "cannot be written: File too large" in ran.stdout
+    assert not list(folder.rglob("*.onnx")) and not (folder / "results.json").exists()
+
+
+def test_a_pipeline_changes_a_copy(recipe: Path) -> None:
+    model = compress.load(recipe.parent / "toy.onnx", calibration=[np.ones((2, 3, 8, 8), np.float32)])
+    small = compress.Pipeline(
+        [
+            Fold(),
+            Int8Static(),
+        ]
+    )(model)
+    assert small.weight_bytes < model.weight_bytes
+    assert model.changes == ()
+    assert small.original is model
+    path = small.save(recipe.parent / "small.onnx")
+    feeds = {"x": np.ones((5, 3, 8, 8), np.float32)}
+    assert np.array_equal(compress.load(path).run(feeds)[0], small.run(feeds)[0])
+
+
+def test_a_pass_that_fails_names_itself_and_what_came_before(recipe: Path) -> None:
+    class Broken(Fold, name="broken-for-a-test"):
+        """Fail."""
+
+        def apply(self, model: compress.Model) -> list[Any]:
+            raise PassError("layer 'conv': cannot")
+
+    from compress.passes.base import REGISTRY
+
+    del REGISTRY["broken-for-a-test"]
+    model = compress.load(recipe.parent / "toy.onnx")
+    with pytest.raises(PassError, match=r"broken-for-a-test \(after int4-weights\): layer 'conv': cannot"):
+        pipeline.Pipeline([Int4Weights(), Broken()])(model)
+
+
+def test_all_errors_are_compress_errors() -> None:
+    assert issubclass(PassError, CompressError)
