@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from functools import cache
 from pathlib import Path
+from typing import Literal
 
 VNNI_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 """Flags of x86 instructions that sum 8-bit products in 32 bits; without them the sums saturate at 16."""
@@ -32,3 +33,10 @@ def saturates() -> bool:
     if platform.machine().lower() in ("arm64", "aarch64"):
         return False
     return not flags() & VNNI_FLAGS
+
+
+def weight_bits(wanted: Literal["auto", 7, 8]) -> int:
+    """Return the bits of weights that 8-bit activations multiply: 7 for "auto" where 8 may saturate here."""
+    if wanted == "auto":
+        return 7 if saturates() else 8
+    return wanted

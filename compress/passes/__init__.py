@@ -6,6 +6,7 @@ from compress.passes.float16 import Float16
 from compress.passes.fold import Fold
 from compress.passes.int4_weights import Int4Weights
 from compress.passes.int8 import Int8
+from compress.passes.int8_dynamic import Int8Dynamic
 from compress.passes.int8_static import Int8Static
 from compress.passes.int8_weights import Int8Weights
 from compress.passes.prune_channels import PruneChannels
@@ -20,6 +21,7 @@ __all__ = [
     "Fold",
     "Int4Weights",
     "Int8",
+    "Int8Dynamic",
     "Int8Static",
     "Int8Weights",
     "PruneChannels",

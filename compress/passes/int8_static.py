@@ -90,9 +90,9 @@ class Int8Static(Pass, name="int8-static"):
         return scales
 
     def _quantize_layer(self, graph: ir.Graph, layer: Layer, scales: dict[str, float]) -> Change:
-        from compress.cpu import saturates
+        from compress.cpu import weight_bits
 
-        bits = (7 if saturates() else 8) if self.weight_bits == "auto" else self.weight_bits
+        bits = weight_bits(self.weight_bits)
         story = f"8-bit activations, {bits}-bit weights per channel, range {self.calibration}"
         return quantize_kernel(graph, layer, bits, scales, story)
 
