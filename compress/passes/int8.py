@@ -20,7 +20,7 @@ from compress.passes.smooth import Smooth
 if TYPE_CHECKING:
     from compress.data import Data
     from compress.model import Model
-    from compress.numerics.ranges import Histogram
+    from compress.passes.int8_static import Observer
 
 JUDGING = 4
 """Every fourth calibration batch judges and does not calibrate."""
@@ -113,12 +113,14 @@ class Int8(Pass, name="int8"):
 
     def _attempts(self, judge: _Judge, plain: Int8Static) -> Iterator[_Attempt]:
         """Yield ways to place integers, the simplest first: it depends least on the calibration data."""
+        from compress.numerics.ranges import Histogram
+
         smooth = Smooth(include=self.include, exclude=self.exclude)
         for story, prepare in (("integers", None), ("integers, smoothed", smooth)):
             model = prepare(judge.model) if prepare else judge.model
             if prepare and not any(change.action for change in model.changes[len(judge.model.changes) :]):
                 return
-            histograms = observe_ranges(model, plain.regions(model).readers)
+            histograms = observe_ranges(model, plain.regions(model).readers, Histogram)
             for calibration in ("minmax", "mse"):
                 static = plain.model_copy(update={"calibration": calibration})
                 yield _Attempt(f"{story}, range {calibration}", model, histograms, static)
@@ -154,14 +156,14 @@ class _Attempt:
 
     story: str
     model: Model
-    histograms: Mapping[str, Histogram]
+    observed: Mapping[str, Observer]
     static: Int8Static
 
     def apply(self, floats: Sequence[str]) -> Model:
         """Return the model in integers, but for the layers named `floats`."""
         result = self.model.copy()
         static = self.static.model_copy(update={"exclude": (*self.static.exclude, *map(_literal, floats))})
-        changes = [replace(change, by=static.name) for change in static.place(result, self.histograms)]
+        changes = [replace(change, by=static.name) for change in static.place(result, self.observed)]
         result.changes = (*result.changes, *changes)
         return result
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+
+from pydantic import Field
 
 from compress.passes.base import Change, Pass
 
@@ -16,7 +18,9 @@ if TYPE_CHECKING:
     from compress.graph.regions import Regions
     from compress.model import Model
     from compress.numerics.affine import Quantized
-    from compress.numerics.ranges import Histogram
+    from compress.numerics.ranges import Histogram, MinMax
+
+    Observer: TypeAlias = Histogram | MinMax
 
 INT32_ROOM = float(2**30)
 """A bias may take this many steps, half of what int32 holds, before its channel's scale is widened."""
@@ -36,12 +40,18 @@ class Int8Static(Pass, name="int8-static"):
     quantizes: ClassVar[bool] = True
     needs_calibration: ClassVar[bool] = True
 
-    calibration: Literal["minmax", "percentile", "entropy", "mse"] = "minmax"
-    """How a range is chosen from an activation's histogram."""
-    percentile: float = 99.99
+    calibration: Literal["minmax", "moving-average", "percentile", "entropy", "mse"] = "minmax"
+    """How a range is chosen: the extremes, their average over batches, or from an activation's histogram."""
+    percentile: float = Field(default=99.99, gt=0, le=100)
     """Share of the values within the range, in percent, for that calibration."""
+    activation_bits: Literal[8, 16] = 8
+    """16 is for accelerators that multiply 16 by 8 bits; ONNX Runtime's CPU kernels then compute in float."""
+    symmetric: bool = False
+    """Whether activations are signed with zero point 0, for accelerators that want it; a ReLU loses half."""
     weight_bits: Literal["auto", 7, 8] = "auto"
     """7 keeps sums of products from saturating on x86 without VNNI; auto looks at this machine."""
+    per_channel: bool = True
+    """Whether every output channel of a weight has a scale of its own, or the whole weight one."""
     store_others: bool = True
     """Whether weights that no integer kernel takes are stored in 8 bits all the same."""
 
@@ -57,8 +67,7 @@ class Int8Static(Pass, name="int8-static"):
             rest = Int8Weights(include=self.include, exclude=self.exclude)
             changes = [change for change in rest.store(model, besides=KERNELS) if change.action]
         stored = {change.layer for change in changes}
-        histograms = observe_ranges(model, self.regions(model).readers)
-        placed = self.place(model, histograms)
+        placed = self.place(model, self.observe(model))
         return changes + [change for change in placed if change.action or change.layer not in stored]
 
     def regions(self, model: Model) -> Regions:
@@ -67,34 +76,54 @@ class Int8Static(Pass, name="int8-static"):
 
         return find(model.graph, lambda layer: self.selects(*layer.names))
 
-    def place(self, model: Model, histograms: Mapping[str, Histogram]) -> list[Change]:
-        """Quantize a folded model in place, given the histograms of its activations by value name."""
+    def observe(self, model: Model) -> dict[str, Observer]:
+        """Return what the settings want to know of each activation to be quantized, by value name."""
+        from compress.numerics.ranges import Histogram, MinMax, MovingAverage
+
+        kinds = {"minmax": MinMax, "moving-average": MovingAverage}
+        return observe_ranges(model, self.regions(model).readers, kinds.get(self.calibration, Histogram))
+
+    def place(self, model: Model, observed: Mapping[str, Observer]) -> list[Change]:
+        """Quantize a folded model in place, given what `observe` or a like observation found."""
         regions = self.regions(model)
-        scales = self._quantize_activations(model.graph, regions, histograms)
+        scales = self._quantize_activations(model.graph, regions, observed)
         changes = [self._quantize_layer(model.graph, layer, scales) for layer in regions.kernels]
         return changes + [Change(name, skipped=reason) for name, reason in regions.skipped.items()]
 
     def _quantize_activations(
-        self, graph: ir.Graph, regions: Regions, histograms: Mapping[str, Histogram]
+        self, graph: ir.Graph, regions: Regions, observed: Mapping[str, Observer]
     ) -> dict[str, float]:
         """Put a Q/DQ pair behind every value of the regions; return the scales by value name."""
         from compress.graph.emit import quantize_activation
 
         scales: dict[str, float] = {}
         for value, readers in regions.readers.items():
-            histogram = histograms[range_owner(value, regions.same_as).name or ""]
-            low, high = histogram.range(self.calibration, percentile=self.percentile)
-            scale, zero_point = affine(low, high)
+            scale, zero_point = self._scale(observed[range_owner(value, regions.same_as).name or ""])
             scales[value.name or ""] = scale
             quantize_activation(graph, value, scale, zero_point, readers)
         return scales
+
+    def _scale(self, observed: Observer) -> tuple[float, np.generic]:
+        """Return scale and zero point of an activation; the zero point's type is that of the integers."""
+        import numpy as np
+
+        from compress.numerics.ranges import Histogram, scale_and_zero_point
+
+        bits, symmetric = self.activation_bits, self.symmetric
+        if isinstance(observed, Histogram) and self.calibration != "moving-average":
+            low, high = observed.range(self.calibration, bits, symmetric, self.percentile)
+        else:
+            low, high = observed.range(symmetric=symmetric)
+        scale, zero_point = scale_and_zero_point(low, high, bits, symmetric=symmetric, signed=symmetric)
+        return float(scale), np.dtype(f"{'' if symmetric else 'u'}int{bits}").type(zero_point)
 
     def _quantize_layer(self, graph: ir.Graph, layer: Layer, scales: dict[str, float]) -> Change:
         from compress.cpu import weight_bits
 
         bits = weight_bits(self.weight_bits)
-        story = f"8-bit activations, {bits}-bit weights per channel, range {self.calibration}"
-        return quantize_kernel(graph, layer, bits, scales, story)
+        weights = f"{bits}-bit weights per {'channel' if self.per_channel else 'tensor'}"
+        story = f"{self.activation_bits}-bit activations, {weights}, range {self.calibration}"
+        return quantize_kernel(graph, layer, bits, scales, story, per_channel=self.per_channel)
 
 
 def quantize_kernel(
@@ -104,6 +133,8 @@ def quantize_kernel(
     input_scales: dict[str, float],
     story: str,
     scale: torch.Tensor | None = None,
+    *,
+    per_channel: bool = True,
 ) -> Change:
     """Store weight and bias of a layer whose input is quantized as integers.
 
@@ -114,37 +145,33 @@ def quantize_kernel(
         input_scales: scales of the activations by value name.
         story: what the change says was done.
         scale: scales of the output channels; from the weight's extremes if left out.
+        per_channel: whether each output channel has a scale of its own.
     """
     import torch
 
     from compress.graph.emit import dequantize_weight
+    from compress.numerics.affine import quantize
+    from compress.numerics.granularity import PerAxis, PerTensor
 
     weight = torch.from_numpy(layer.array.copy())
     before = layer.array.nbytes
-    quantized = _per_channel(layer, weight, bits, scale)
+    granularity = PerAxis(layer.out_axis) if per_channel else PerTensor()
+    quantized = quantize(weight, granularity, bits, narrow=True, scale=scale)
     if layer.node.op_type in ("Conv", "Gemm") and len(layer.node.inputs) > 2:
         quantized = _quantize_bias(graph, layer, weight, quantized, input_scales[_activation_name(layer)])
     dequantize_weight(graph, layer.weight, quantized)
     return Change(layer.name, story, before, quantized.bytes, quantized.relative_error(weight))
 
 
-def affine(low: float, high: float) -> tuple[float, np.uint8]:
-    """Return scale and zero point that map [low, high], widened to hold zero, onto 0 to 255."""
-    import numpy as np
-
-    low, high = min(low, 0.0), max(high, 0.0)
-    scale = max((high - low) / 255, float(np.finfo(np.float32).tiny)) if high > low else 1.0
-    return scale, np.uint8(np.clip(round(-low / scale), 0, 255))
-
-
-def observe_ranges(model: Model, values: Iterable[ir.Value]) -> dict[str, Histogram]:
-    """Return a histogram of every value over the calibration data, by name."""
+def observe_ranges(
+    model: Model, values: Iterable[ir.Value], kind: Callable[[], Observer]
+) -> dict[str, Observer]:
+    """Return an observer of each value, made by `kind`, that has seen the calibration data, by name."""
     from compress.graph.capture import observe
-    from compress.numerics.ranges import Histogram
 
-    histograms = {value.name or "": Histogram() for value in values}
-    observe(model, histograms, lambda name, array: histograms[name].update(array), progress="calibrating")
-    return histograms
+    observers = {value.name or "": kind() for value in values}
+    observe(model, observers, lambda name, array: observers[name].update(array), progress="calibrating")
+    return observers
 
 
 def range_owner(value: ir.Value, same_as: dict[ir.Value, ir.Value]) -> ir.Value:
@@ -164,15 +191,6 @@ def _activation_name(layer: Layer) -> str:
     return (value.name or "") if value is not None else ""
 
 
-def _per_channel(
-    layer: Layer, weight: torch.Tensor, bits: int, scale: torch.Tensor | None = None
-) -> Quantized:
-    from compress.numerics.affine import quantize
-    from compress.numerics.granularity import PerAxis
-
-    return quantize(weight, PerAxis(layer.out_axis), bits, narrow=True, scale=scale)
-
-
 def _quantize_bias(
     graph: ir.Graph, layer: Layer, weight: torch.Tensor, quantized: Quantized, input_scale: float
 ) -> Quantized:
@@ -188,18 +206,20 @@ def _quantize_bias(
 
     from compress.graph.emit import dequantize_bias
     from compress.graph.layers import array
+    from compress.numerics.affine import quantize
 
     value = layer.node.inputs[2]
     if value is None or value.const_value is None:
         return quantized
     bias = array(value).astype(np.float64).reshape(-1)
-    if bias.size != quantized.scale.numel():
+    if bias.size != layer.array.shape[layer.out_axis]:
         return quantized
     scale = quantized.scale.numpy().astype(np.float64)
     needed = np.abs(bias) / (INT32_ROOM * input_scale)
+    needed = needed if scale.ndim else needed.max()
     if (needed > scale).any():
-        scale = np.maximum(scale, needed)
-        quantized = _per_channel(layer, weight, quantized.bits, torch.from_numpy(scale.astype(np.float32)))
-    steps = (np.float32(input_scale) * quantized.scale.numpy()).astype(np.float32)
+        wider = torch.from_numpy(np.maximum(scale, needed).astype(np.float32))
+        quantized = quantize(weight, quantized.granularity, quantized.bits, narrow=True, scale=wider)
+    steps = np.broadcast_to(np.float32(input_scale) * quantized.scale.numpy(), bias.shape)
     dequantize_bias(graph, layer.node, np.round(bias / steps).astype(np.int32), steps)
     return quantized

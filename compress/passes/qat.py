@@ -83,16 +83,17 @@ class Qat(Finetune, name="qat"):
         import torch
 
         from compress.graph.fake_quantizers import FakeQuantizer
-        from compress.passes.int8_static import affine, observe_ranges, range_owner
+        from compress.numerics.ranges import Histogram, scale_and_zero_point
+        from compress.passes.int8_static import observe_ranges, range_owner
 
         owners = {value: range_owner(value, regions.same_as) for value in regions.readers}
-        histograms = observe_ranges(model, dict.fromkeys(owners.values())) if owners else {}
+        observed = observe_ranges(model, dict.fromkeys(owners.values()), Histogram) if owners else {}
         quantizers = {}
         for value, owner in owners.items():
-            scale, zero_point = affine(*histograms[owner.name or ""].range("mse"))
+            scale, zero_point = scale_and_zero_point(*observed[owner.name or ""].range())
             low = -int(zero_point)
             quantizers[value.name or ""] = FakeQuantizer(
-                owner.name or "", torch.tensor(scale, dtype=torch.float32), low, low + 255
+                owner.name or "", torch.from_numpy(scale), low, low + 255
             )
         return quantizers
 

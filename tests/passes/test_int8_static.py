@@ -138,11 +138,48 @@ def test_activations_that_are_not_finite_are_named(build, normal):
         Int8Static()(model)
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("symmetric", [False, True])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_types_of_integers_and_scales(build, normal, bits, symmetric, per_channel):
+    weights = {"w1": normal(8, 4, 3, 3), "w2": normal(8, 8, 3, 3), "w3": normal(8, 5)}
+    weights["w1"][0] *= 20
+    x = normal(4, 4, 6, 6)
+    model = compress.load(build(RESIDUAL, **weights, b1=normal(8), b3=normal(5)), calibration=[{"x": x}])
+    small = Int8Static(activation_bits=bits, symmetric=symmetric, per_channel=per_channel)(model)
+    onnx.checker.check_model(ir.to_proto(small.ir))
+    kind = f"{'' if symmetric else 'U'}INT{bits}"
+    for node in small.graph:
+        if node.op_type == "QuantizeLinear":
+            zero_point = node.inputs[2].const_value
+            assert zero_point.dtype.name == kind
+            assert not symmetric or zero_point.numpy() == 0
+    assert small.graph.initializers["w1.scale"].shape == ir.Shape([8] if per_channel else [])
+    found, expected = small.run({"x": x})[0], model.run({"x": x})[0]
+    reference = onnx.reference.ReferenceEvaluator(ir.to_proto(small.ir)).run(None, {"x": x})[0]
+    assert distance(found, reference) < 0.03
+    assert distance(found, expected) < (0.06 if bits == 8 else 0.03)
+
+
+def test_a_moving_average_forgives_a_rare_batch(build, normal):
+    """31 batches in [-1, 1] and one a hundred times as large: steps follow the average of the extremes."""
+    batches = [{"x": np.clip(normal(8, 16), -1, 1)} for _ in range(32)]
+    batches[5]["x"] = batches[5]["x"] * np.float32(100)
+    model = compress.load(
+        build("g (float[N,16] x) => (float[N,4] y) { y = MatMul(x, w) }", w=normal(16, 4)),
+        calibration=batches,
+    )
+    wide, average = (Int8Static(calibration=each)(model) for each in ("minmax", "moving-average"))
+    steps = [float(each.graph.initializers["x.scale"].const_value.numpy()) for each in (wide, average)]
+    assert steps[0] == pytest.approx(200 / 255, rel=0.01)
+    assert steps[1] == pytest.approx((31 * 2 + 200) / 32 / 255, rel=0.05)
+
+
 def accuracy(model):
     run = model.run
     return measure("accuracy", run, run, model.evaluation.batches(model.graph.inputs))
 
 
-@pytest.mark.parametrize("calibration", ["minmax", "percentile", "entropy", "mse"])
+@pytest.mark.parametrize("calibration", ["minmax", "moving-average", "percentile", "entropy", "mse"])
 def test_digits_keep_their_accuracy(digits, calibration):
     assert accuracy(Int8Static(calibration=calibration)(digits)) >= accuracy(digits) - 0.01
