@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -111,10 +111,10 @@ class Int8Static(Pass, name="int8-static"):
 
         bits, symmetric = self.activation_bits, self.symmetric
         if isinstance(observed, Histogram) and self.calibration != "moving-average":
-            low, high = observed.range(self.calibration, bits, symmetric, self.percentile)
+            extent: tuple[Any, Any] = observed.range(self.calibration, bits, symmetric, self.percentile)
         else:
-            low, high = observed.range(symmetric=symmetric)
-        scale, zero_point = scale_and_zero_point(low, high, bits, symmetric=symmetric, signed=symmetric)
+            extent = observed.range(symmetric=symmetric)
+        scale, zero_point = scale_and_zero_point(*extent, bits, symmetric=symmetric, signed=symmetric)
         return float(scale), np.dtype(f"{'' if symmetric else 'u'}int{bits}").type(zero_point)
 
     def _quantize_layer(self, graph: ir.Graph, layer: Layer, scales: dict[str, float]) -> Change:
