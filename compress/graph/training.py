@@ -13,6 +13,11 @@ from typing import Any, Literal
 
 import torch
 import torch.distributed as distributed
+
+# Its functions have the process group of the moment of their import as a default argument. The first
+# optimizer would import it when the group exists; the group would then outlive its destruction, and its
+# threads would abort the exit of the interpreter.
+import torch.distributed.nn
 import torch.nn.functional as F
 from torch import Tensor, nn
 
