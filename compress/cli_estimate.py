@@ -217,6 +217,8 @@ def _warn(one: Estimate) -> None:
         typer.echo(
             f"{one.hardware}: arithmetic of {operator} is not counted ({share:.1%} of bytes)", err=True
         )
+    for operator, share in one.on_host.items():
+        typer.echo(f"{one.hardware}: {operator} runs on the host, left out ({share:.1%} of bytes)", err=True)
 
 
 def _estimates_table(estimates: Sequence[Estimate], measured: Measured | None) -> Table:

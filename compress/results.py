@@ -82,6 +82,10 @@ class HardwareScore(_Frozen):
     """Bytes by memory level."""
     macs: int
     seconds: float
+    uncosted: dict[str, float] = {}
+    """Share of all bytes by operator whose arithmetic is not known and left out."""
+    on_host: dict[str, float] = {}
+    """Share of all bytes by operator that the hardware leaves to its host."""
     layers: list[LayerScore] = []
 
 

@@ -11,8 +11,9 @@ import alexnet
 import mlperf_tiny
 import timeloop
 import transformer
+import vgg16
 
-from compress.estimator import Cost, estimate, load
+from compress.estimator import Estimate, estimate, load
 from compress.estimator.fitting import Measurement, fit
 from compress.estimator.mapping import Loops, Words, search
 from compress.estimator.operating import voltage_law
@@ -32,24 +33,22 @@ class Row:
         return self.estimated / self.published - 1
 
 
-def chip_joules(cost: Cost) -> float:
-    """Energy without what lies outside the chip, which none of these measurements includes."""
-    return sum(joules for name, joules in cost.energy.items() if name not in ("dram", "flash"))
-
-
 def eyeriss_traffic() -> Iterator[Row]:
-    found = estimate(alexnet.model(), "eyeriss-v1", zeros=alexnet.zeros())
+    found = estimate(alexnet.model(), "eyeriss-v1", shapes=alexnet.SHAPES, zeros=alexnet.zeros())
     for layer in found.layers:
         yield Row(layer.name, layer.cost.dram_bytes / 1e6, alexnet.MEASURED_DRAM_MB[layer.name], "MB")
     yield Row("total", found.total.dram_bytes / 1e6, sum(alexnet.MEASURED_DRAM_MB.values()), "MB")
 
 
 def _eyeriss_energy(seconds: dict[str, float] | None) -> Iterator[Row]:
-    found = estimate(alexnet.model(), "eyeriss-v1", zeros=alexnet.zeros(), seconds=seconds)
+    found = estimate(
+        alexnet.model(), "eyeriss-v1", shapes=alexnet.SHAPES, zeros=alexnet.zeros(), seconds=seconds
+    )
     for layer in found.layers:
-        yield Row(layer.name, chip_joules(layer.cost) * 1e3, alexnet.measured_joules(layer.name) * 1e3, "mJ")
+        measured = alexnet.measured_joules(layer.name)
+        yield Row(layer.name, layer.cost.energy_joules * 1e3, measured * 1e3, "mJ")
     total = sum(map(alexnet.measured_joules, alexnet.LAYERS))
-    yield Row("total", chip_joules(found.total) * 1e3, total * 1e3, "mJ")
+    yield Row("total", found.total.energy_joules * 1e3, total * 1e3, "mJ")
 
 
 def eyeriss_energy() -> Iterator[Row]:
@@ -60,10 +59,36 @@ def eyeriss_energy_at_measured_seconds() -> Iterator[Row]:
     return _eyeriss_energy({name: ms * 1e-3 for name, ms in alexnet.MEASURED_MILLISECONDS.items()})
 
 
+def _eyeriss_vgg16() -> Estimate:
+    return estimate(
+        vgg16.model(),
+        "eyeriss-v1",
+        shapes=vgg16.SHAPES,
+        zeros=vgg16.zeros(),
+        seconds=vgg16.MEASURED_SECONDS,
+    )
+
+
+def eyeriss_unseen_traffic() -> Iterator[Row]:
+    found = _eyeriss_vgg16()
+    for layer in found.layers:
+        yield Row(layer.name, layer.cost.dram_bytes / 1e6, vgg16.MEASURED_DRAM_MB[layer.name], "MB")
+    yield Row("total", found.total.dram_bytes / 1e6, sum(vgg16.MEASURED_DRAM_MB.values()), "MB")
+
+
+def eyeriss_unseen_energy() -> Iterator[Row]:
+    found = _eyeriss_vgg16()
+    for layer in found.layers:
+        yield Row(layer.name, layer.cost.energy_joules * 1e3, vgg16.MEASURED_JOULES[layer.name] * 1e3, "mJ")
+    yield Row("total", found.total.energy_joules * 1e3, sum(vgg16.MEASURED_JOULES.values()) * 1e3, "mJ")
+
+
 def eyeriss_voltages() -> Iterator[Row]:
     for point, published in (("1.0 V", 83.1), ("0.82 V", 122.8)):
-        total = estimate(alexnet.model(), load("eyeriss-v1").at(point), zeros=alexnet.zeros()).total
-        yield Row(point, total.macs / chip_joules(total) / 1e9, published, "GMACS/W")
+        total = estimate(
+            alexnet.model(), load("eyeriss-v1").at(point), shapes=alexnet.SHAPES, zeros=alexnet.zeros()
+        ).total
+        yield Row(point, total.macs / total.energy_joules / 1e9, published, "GMACS/W")
 
 
 def _law(low: str, high: str, volts: tuple[float, float], fitted_on: str) -> Iterator[Row]:
@@ -96,7 +121,7 @@ def boards() -> Iterator[Row]:
         profile = load(hardware).at(point) if point else load(hardware)
         for name, (microjoules, _) in networks.items():
             total = estimate(mlperf_tiny.NETWORKS[name](), profile).total
-            yield Row(f"{key} {name}", chip_joules(total) * 1e6, microjoules, "uJ")
+            yield Row(f"{key} {name}", total.energy_joules * 1e6, microjoules, "uJ")
 
 
 def refitted_boards() -> Iterator[Row]:
@@ -137,6 +162,8 @@ CHECKS: dict[str, Callable[[], Iterator[Row]]] = {
     "Eyeriss, AlexNet, DRAM": eyeriss_traffic,
     "Eyeriss, AlexNet, energy": eyeriss_energy,
     "Eyeriss, AlexNet, energy at measured seconds": eyeriss_energy_at_measured_seconds,
+    "Eyeriss, VGG-16 (table recalled), DRAM": eyeriss_unseen_traffic,
+    "Eyeriss, VGG-16 (table recalled), energy at measured seconds": eyeriss_unseen_energy,
     "Eyeriss, efficiency by voltage": eyeriss_voltages,
     "GAP9, 0.8 V from 0.65 V, L fitted on image classification": gap9_voltages,
     "NDP9120, 1.1 V (recalled) from 0.9 V, L fitted on keyword spotting": ndp9120_voltages,

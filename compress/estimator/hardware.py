@@ -188,6 +188,8 @@ class Profile(_Frozen):
     """Weights with two zeros in every four along the reduction take half the MACs."""
     fuses: frozenset[Family] = frozenset()
     """Operators that run on their producer's result before it is written."""
+    host: frozenset[Family] = frozenset()
+    """Operators that its host runs: they are no part of its cost, and what they make comes from outside."""
     dataflows: tuple[Dataflow, ...] = DATAFLOWS
     streams_weights: bool = False
     """Weights bypass the first buffer."""

@@ -69,9 +69,9 @@ class Loops:
 
     @property
     def input_size(self) -> tuple[int, int]:
-        """Input rows and columns without padding, as far as outputs reach."""
+        """Input rows and columns that are read, without padding and without gaps between windows."""
         rows, columns = (
-            max((size - 1) * step + reach - pad, 1)
+            max((size - 1) * min(step, reach) + reach - pad, 1)
             for size, step, reach, pad in zip(self.out, self.stride, self.window, self.padding, strict=True)
         )
         return rows, columns
@@ -249,9 +249,10 @@ def _extent(
     loops: Loops, axis: int, tile: np.ndarray, trips: np.ndarray, moves_padding: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return input rows (or columns) moved by all tiles, and held by one tile."""
-    step, reach = loops.stride[axis], loops.window[axis]
+    reach = loops.window[axis]
+    step = min(loops.stride[axis], reach)
     padding = 0 if moves_padding else loops.padding[axis]
-    overlap = max(reach - step, 0)
+    overlap = reach - step
     whole = max((loops.out[axis] - 1) * step + reach - padding, 1)
     return whole + (trips - 1) * overlap, np.minimum((tile - 1) * step + reach, whole)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -16,14 +16,15 @@ from compress.errors import ModelError, did_you_mean
 from compress.estimator import hardware as profiles
 from compress.estimator.cost import Cost, cost
 from compress.estimator.fusion import fuse
+from compress.estimator.operators import FAMILY
 from compress.estimator.residency import homes
 from compress.estimator.workload import Layer, Reader
+from compress.estimator.zeros import spread
 from compress.graph.shapes import describe, runtime_errors
 
 if TYPE_CHECKING:
     import onnx
 
-    from compress.graph.propagate import TensorInfo
     from compress.model import Model
     from compress.results import HardwareScore
 
@@ -73,6 +74,8 @@ class Estimate:
     layers: tuple[LayerCost, ...]
     uncosted: Mapping[str, float]
     """Share of all bytes by operator type, of operators whose arithmetic is not known and is left out."""
+    on_host: Mapping[str, float]
+    """The same of operators that the hardware leaves to its host, left out altogether."""
 
     @cached_property
     def total(self) -> Cost:
@@ -93,6 +96,8 @@ class Estimate:
             bytes_moved=dict(total.bytes_moved),
             macs=total.macs,
             seconds=total.seconds,
+            uncosted=dict(self.uncosted),
+            on_host=dict(self.on_host),
             layers=[
                 LayerScore(
                     name=layer.name,
@@ -124,7 +129,9 @@ def estimate(
         hardware: identifier of a profile, path of a YAML file, or a profile.
         shapes: shape by input name, or size by the name of a symbolic dimension, where the model leaves
             dimensions open; otherwise the first dimension is 1 and others are 128.
-        zeros: fraction of zeros by value name, for hardware that compresses or skips them.
+        zeros: fraction of zeros by value name, for hardware that compresses or skips them; those of
+            weights are counted unless given. `compress.estimator.zeros.spread` tells which other values
+            they stand for.
         seconds: measured time by layer name; it replaces the modelled time, and with it the energy
             that is drawn as long as the layer runs.
         coded: weights that are stored entropy-coded, and where they are decoded. A runtime that
@@ -147,7 +154,7 @@ def estimate(
         LayerCost(layer.name, layer.op_type, *cost(layer, profile, work.homes, measured.get(layer.name)))
         for layer in layers
     ]
-    return Estimate(profile.id, tuple(costs), work.uncosted)
+    return Estimate(profile.id, tuple(costs), work.uncosted, work.on_host)
 
 
 @dataclass(frozen=True)
@@ -158,6 +165,8 @@ class Workload:
     homes: Mapping[str, int]
     """Index of the memory where a tensor lives, by name; the outermost if not named."""
     uncosted: Mapping[str, float]
+    """As in `Estimate`, and so is `on_host`."""
+    on_host: Mapping[str, float]
 
 
 def read(
@@ -169,34 +178,35 @@ def read(
 ) -> Workload:
     """Return a model's layers after fusion, and where their tensors live; arguments as for `estimate`."""
     graph = _open(model)
+    given = spread(graph, zeros or {})
     if profile.executes == "onnxruntime":
         graph = _as_run(model, graph)
-    known = describe(graph, shapes)
-    _check_zeros(zeros or {}, known)
     reader = Reader(
         graph,
-        known,
+        describe(graph, shapes),
         logical=profile.executes == "logical",
-        zeros=zeros or {},
+        zeros=given,
         weight_zeros=profile.reads_weight_zeros,
     )
     layers = reader.layers()
-    every = sum(layer.bytes for layer in layers) or 1.0
-    uncosted = {
-        op_type: sum(layer.bytes for layer in layers if layer.op_type == op_type) / every
-        for op_type in sorted(reader.uncosted())
-    }
+    outside = {layer.op_type for layer in layers if FAMILY.get(layer.op_type) in profile.host}
     outputs = frozenset(reader.operand(value).name for value in graph.graph.outputs)
-    fused = fuse(layers, profile.fuses, outputs)
-    return Workload(tuple(fused), homes(fused, profile, outputs), uncosted)
+    fused = fuse([layer for layer in layers if layer.op_type not in outside], profile.fuses, outputs)
+    return Workload(
+        tuple(fused),
+        homes(fused, profile, outputs),
+        _shares(layers, reader.uncosted() - outside),
+        _shares(layers, outside),
+    )
 
 
-def _check_zeros(zeros: Mapping[str, float], known: Mapping[str, TensorInfo]) -> None:
-    for name, fraction in zeros.items():
-        if not 0 <= fraction <= 1:
-            raise ModelError(f"zeros of {name!r}: {fraction} is not a fraction between 0 and 1")
-        if name not in known:
-            raise ModelError(f"zeros of {name!r}: the graph has no such value")
+def _shares(layers: Sequence[Layer], op_types: Iterable[str]) -> dict[str, float]:
+    """Return the share of all bytes that layers of these types read and write."""
+    every = sum(layer.bytes for layer in layers) or 1.0
+    return {
+        op_type: sum(layer.bytes for layer in layers if layer.op_type == op_type) / every
+        for op_type in sorted(op_types)
+    }
 
 
 def _open(model: Source) -> ir.Model:

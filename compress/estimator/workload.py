@@ -99,7 +99,7 @@ class Reader:
         model: the model, local functions inlined.
         known: shape and type of every value.
         logical: read Q/DQ and arithmetic on constants as stored codes; else take every node as run.
-        zeros: fraction of zeros by value name.
+        zeros: fraction of zeros by value name; those of a weight replace the count.
         weight_zeros: count zeros in weights (reads every weight).
     """
 
@@ -179,6 +179,8 @@ class Reader:
         )
         outputs = [self._output(node, i) for i in range(len(node.outputs))] if part is last else []
         output = outputs.pop(0) if part.writes and outputs else NOTHING
+        if "Conv" in node.op_type:
+            a = _touched(a, part.loops.elements[0])
         name = node.name or node.outputs[0].name or node.op_type
         return Layer(
             name=f"{name}/{part.label}" if part.label else name,
@@ -215,9 +217,7 @@ class Reader:
         inputs = list({o.name: o for o in (self._input(node, i) for i in range(len(node.inputs)))}.values())
         outputs = [self._output(node, i) for i in range(len(node.outputs))]
         if node.op_type in TOUCHES_OUTPUT_ONLY and inputs and inputs[0].elements:
-            first, touched = inputs[0], sum(o.elements for o in outputs)
-            share = min(1.0, touched / first.elements)
-            inputs[0] = replace(first, elements=min(touched, first.elements), bytes=first.bytes * share)
+            inputs[0] = _touched(inputs[0], sum(o.elements for o in outputs))
         operands = tuple(o for o in (*inputs, *outputs) if o.bytes)
         elements = max((o.elements for o in operands), default=0)
         return Layer(
@@ -269,6 +269,7 @@ class Reader:
         main = max(tensors, key=lambda leaf: tensors[leaf].size)
         codes = tensors[main]
         zeros, structured = _zeros(codes) if self.weight_zeros else (0.0, False)
+        zeros = self.zeros.get(main.name or "", zeros)
         return Operand(
             name=main.name or "",
             elements=info.elements,
@@ -344,6 +345,13 @@ def _zeros(tensor: ir.TensorProtocol) -> tuple[float, bool]:
         return fraction, False
     along = (np.moveaxis(full, axis, -1) for axis in (0, 1) if array.shape[axis] % 4 == 0)
     return fraction, any(bool((each.reshape(-1, 4).sum(-1) <= 2).all()) for each in along)
+
+
+def _touched(operand: Operand, elements: int) -> Operand:
+    """Return the part of an operand that is read."""
+    if elements >= operand.elements:
+        return operand
+    return replace(operand, elements=elements, bytes=operand.bytes * elements / operand.elements)
 
 
 def _bits(dtype: ir.DataType) -> int:

@@ -37,15 +37,17 @@ def test_energy_at_measured_seconds_matches_eyeriss() -> None:
 
 def test_energy_at_modelled_seconds_matches_eyeriss() -> None:
     found = errors(truth.eyeriss_energy)
-    # C5 ran a sixth faster than its twin C4 would have it; the others are within 3 %.
-    assert max(abs(found[name]) for name in ("C1", "C2", "C3", "C4")) < 0.03
-    assert mean(found) < 0.055
+    # C5 ran a sixth faster than its twin C4 would have it; the others are within 4 %.
+    assert max(abs(found[name]) for name in ("C1", "C2", "C3", "C4")) < 0.04
+    assert mean(found) < 0.05
     assert abs(found["total"]) < 0.02
 
 
 def test_seconds_match_eyeriss() -> None:
     measured = sum(alexnet.MEASURED_MILLISECONDS.values()) * 1e-3
-    modelled = estimate(alexnet.model(), "eyeriss-v1", zeros=alexnet.zeros()).total.seconds
+    modelled = estimate(
+        alexnet.model(), "eyeriss-v1", shapes=alexnet.SHAPES, zeros=alexnet.zeros()
+    ).total.seconds
     assert modelled == pytest.approx(measured, rel=0.02)
 
 

@@ -1,0 +1,60 @@
+"""Fractions of zeros, carried over operators that keep them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx_ir as ir
+
+from compress.errors import ModelError, did_you_mean
+from compress.estimator.operators import VIEWS
+
+_KEEPS = """
+    Abs Cast Erf Gelu LRN LeakyRelu MaxPool Neg Sign Sqrt Tanh Transpose QuantizeLinear DequantizeLinear
+"""
+KEEPS = VIEWS | frozenset(_KEEPS.split())
+"""Operators whose output is zero where their input is. Of a maximum over a window that holds only
+roughly, yet far better than no zeros at all."""
+MAKES = frozenset(("Relu", "Clip"))
+"""Operators whose output has at least the zeros of their input."""
+
+
+def spread(model: ir.Model, zeros: Mapping[str, float]) -> dict[str, float]:
+    """Return the fractions of zeros with those of values that must have the same.
+
+    What is given stands. Otherwise a value has the zeros of the value it was made from by one of
+    `KEEPS` or `MAKES`, or of the one that `KEEPS` makes from it: zeros given for a pooled map stand for
+    the map that was pooled, and the other way round.
+
+    Raises:
+        ModelError: a fraction is not between 0 and 1, or the graph has no value of that name.
+    """
+    _check(model, zeros)
+    found = dict(zeros)
+    if not found:
+        return found
+    nodes = list(model.graph.all_nodes())
+    for ordered, backward in ((nodes, False), (nodes[::-1], True), (nodes, False)):
+        for node in ordered:
+            kept = node.op_type in KEEPS or (not backward and node.op_type in MAKES)
+            if not kept or not node.inputs or node.inputs[0] is None:
+                continue
+            source, result = node.inputs[0].name or "", node.outputs[0].name or ""
+            known, wanted = (result, source) if backward else (source, result)
+            if known in found:
+                found.setdefault(wanted, found[known])
+    return found
+
+
+def _check(model: ir.Model, zeros: Mapping[str, float]) -> None:
+    names = {value.name or "" for graph in model.graphs() for value in _values(graph)}
+    for name, fraction in zeros.items():
+        if not 0 <= fraction <= 1:
+            raise ModelError(f"zeros of {name!r}: {fraction} is not a fraction between 0 and 1")
+        if name not in names:
+            raise ModelError(f"zeros of {name!r}: the graph has no such value{did_you_mean(name, names)}")
+
+
+def _values(graph: ir.Graph) -> list[ir.Value]:
+    made = [value for node in graph for value in node.outputs]
+    return [*graph.inputs, *graph.initializers.values(), *made]
