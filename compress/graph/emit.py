@@ -55,6 +55,12 @@ def packed(values: np.ndarray, bits: int) -> np.ndarray:
     return values.astype(ml_dtypes.int4 if values.dtype.kind == "i" else ml_dtypes.uint4)
 
 
+def scales(graph: ir.Graph, name: str, content: np.ndarray) -> ir.Value:
+    """Add a weight's scales and return them as float32; the runtime casts float16 as it loads the model."""
+    stored = initializer(graph, f"{name}.scale", content)
+    return stored if stored.dtype == ir.DataType.FLOAT else _floats(graph, stored)
+
+
 def dequantize_weight(graph: ir.Graph, weight: ir.Value, quantized: Quantized) -> ir.Value:
     """Store `weight` as integers and return the output of the DequantizeLinear that reads them.
 
@@ -88,46 +94,56 @@ def expand_weight(graph: ir.Graph, weight: ir.Value, quantized: Quantized) -> No
     DequantizeLinear in this place would be computed at every run.
     """
     name = weight.name or ""
-    shape = quantized.values.shape
-    scale, zero_point = quantized.scale.numpy(), quantized.zero_point.numpy()
-    granularity, spread = quantized.granularity, tuple(shape)
-    if isinstance(granularity, PerAxis):
-        others = tuple(axis for axis in range(len(shape)) if axis != granularity.axis % len(shape))
-        scale, zero_point = (np.expand_dims(each, others) for each in (scale, zero_point))
-    elif isinstance(granularity, PerGroup):
-        axis = granularity.axis % len(shape)
-        groups = scale.shape[axis]
-        if groups * granularity.size != shape[axis]:
-            raise ValueError(
-                f"{name}: {shape[axis]} channels do not divide into groups of {granularity.size}"
-            )
-        spread = (*shape[:axis], groups, granularity.size, *shape[axis + 1 :])
-        scale, zero_point = (np.expand_dims(each, axis + 1) for each in (scale, zero_point))
-    stored = packed(quantized.values.numpy(), quantized.bits)
-    value = initializer(graph, f"{name}.quantized", stored)
-    nodes = [ir.node("Cast", [value], {"to": ir.DataType.FLOAT}, name=f"{name}.float")]
-
-    def then(op_type: str, operand: np.ndarray, suffix: str) -> None:
-        constant = initializer(graph, f"{name}.{suffix}", operand)
-        nodes.append(
-            ir.node(op_type, [nodes[-1].outputs[0], constant], name=f"{constant.name}.{op_type.lower()}")
-        )
-
-    if spread != tuple(shape):
-        then("Reshape", np.array(spread, np.int64), "groups")
+    values, scale, zero_point = _broadcasting(quantized)
+    steps = _floats(graph, initializer(graph, f"{name}.quantized", packed(values, quantized.bits)))
     if zero_point.any():
-        integers = initializer(graph, f"{name}.zero_point", packed(zero_point, quantized.bits))
-        middle = ir.node("Cast", [integers], {"to": ir.DataType.FLOAT}, name=f"{integers.name}.float")
-        shifted = ir.node("Sub", [nodes[-1].outputs[0], middle.outputs[0]], name=f"{integers.name}.sub")
-        nodes += [middle, shifted]
-    then("Mul", scale.astype(np.float32), "scale")
-    if spread != tuple(shape):
-        then("Reshape", np.array(shape, np.int64), "shape")
-    output = nodes[-1].outputs[0]
-    output.name, output.shape, output.type = f"{name}.expanded", weight.shape, weight.type
-    _put_first(graph, *nodes)
+        middle = initializer(graph, f"{name}.zero_point", packed(zero_point, quantized.bits))
+        steps = _first(graph, "Sub", [steps, _floats(graph, middle)], f"{name}.steps")
+    output = _first(graph, "Mul", [steps, scales(graph, name, scale)], f"{name}.expanded")
+    shape = quantized.values.shape
+    if values.shape != tuple(shape):
+        whole = initializer(graph, f"{name}.shape", np.array(shape, np.int64))
+        output = _first(graph, "Reshape", [output, whole], f"{name}.whole")
+    output.shape, output.type = weight.shape, weight.type
     weight.replace_all_uses_with(output)
     del graph.initializers[name]
+
+
+def _broadcasting(quantized: Quantized) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return values, scales and zero points that broadcast: groups get an axis of their own."""
+    values, scale, zero_point = (
+        each.numpy() for each in (quantized.values, quantized.scale, quantized.zero_point)
+    )
+    granularity, shape = quantized.granularity, values.shape
+    if isinstance(granularity, PerAxis):
+        others = tuple(axis for axis in range(len(shape)) if axis != granularity.axis % len(shape))
+        return values, np.expand_dims(scale, others), np.expand_dims(zero_point, others)
+    if isinstance(granularity, PerGroup) and scale.shape[granularity.axis] > 1:
+        axis, groups = granularity.axis % len(shape), scale.shape[granularity.axis]
+        if groups * granularity.size != shape[axis]:
+            raise ValueError(f"{shape[axis]} channels do not divide into groups of {granularity.size}")
+        values = values.reshape(*shape[:axis], groups, granularity.size, *shape[axis + 1 :])
+        return values, np.expand_dims(scale, axis + 1), np.expand_dims(zero_point, axis + 1)
+    return values, scale, zero_point
+
+
+def _floats(graph: ir.Graph, stored: ir.Value) -> ir.Value:
+    """Return an initializer as float32, through a Cast that its readers share."""
+    casts = (node.outputs[0] for node in stored.consumers() if node.op_type == "Cast")
+    return next(casts, None) or _first(graph, "Cast", [stored], f"{stored.name}.float", to=ir.DataType.FLOAT)
+
+
+def _first(graph: ir.Graph, op_type: str, inputs: list[ir.Value], name: str, **attributes: int) -> ir.Value:
+    """Return the output of a new node before all others but those that it reads, both called `name`."""
+    node = ir.node(op_type, inputs, attributes, name=name)
+    node.outputs[0].name = name
+    made = [value.producer() for value in inputs]
+    latest = max(filter(None, made), key=graph.index, default=None)
+    if latest is None:
+        _put_first(graph, node)
+    else:
+        graph.insert_after(latest, node)
+    return node.outputs[0]
 
 
 def widen_weight(graph: ir.Graph, weight: ir.Value, stored: ir.TensorProtocol) -> None:
@@ -204,7 +220,7 @@ def matmul_nbits(graph: ir.Graph, node: ir.Node, weight: ir.Value, quantized: Qu
     inputs: list[ir.Value | None] = [
         node.inputs[0],
         initializer(graph, f"{name}.quantized", _blocks(values, size, quantized.bits)),
-        initializer(graph, f"{name}.scale", scale),
+        scales(graph, name, scale),
     ]
     if not quantized.symmetric:
         inputs.append(initializer(graph, f"{name}.zero_point", _pack_bits(zero_point, quantized.bits)))
@@ -244,7 +260,7 @@ def gather_quantized(
     inputs: list[ir.Value | None] = [
         stored,
         node.inputs[1],
-        initializer(graph, f"{name}.scale", scale),
+        scales(graph, name, scale),
     ]
     if not quantized.symmetric:
         inputs.append(initializer(graph, f"{name}.zero_point", _pack_bits(zero_point, quantized.bits)))
@@ -260,10 +276,10 @@ def gather_dequantize(graph: ir.Graph, node: ir.Node, weight: ir.Value, quantize
     """
     name = weight.name or ""
     table = initializer(graph, f"{name}.quantized", packed(quantized.values.numpy(), quantized.bits))
-    scales = initializer(graph, f"{name}.scale", quantized.scale.numpy()[:, None])
+    row_scales = scales(graph, name, quantized.scale.numpy()[:, None])
     rows = ir.node("Gather", [table, node.inputs[1]], name=f"{node.name}.rows")
     floats = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT}, name=f"{node.name}.floats")
-    scale = ir.node("Gather", [scales, node.inputs[1]], name=f"{node.name}.scales")
+    scale = ir.node("Gather", [row_scales, node.inputs[1]], name=f"{node.name}.scales")
     for new in (rows, floats, scale):
         graph.insert_before(node, new)
     _replace(graph, node, "Mul", [floats.outputs[0], scale.outputs[0]], {}, domain="")

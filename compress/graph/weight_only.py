@@ -20,8 +20,11 @@ Operators = Literal["onnxruntime", "expanded", "standard"]
 """Integer kernels of ONNX Runtime where it has them; weights that become float as the model is loaded;
 or DequantizeLinear of the ONNX standard, which runtimes compute at every run or fuse."""
 BLOCKED_KERNELS = ("MatMul", "Gemm", "Gather")
+RECURRENT = ("GRU", "LSTM", "RNN")
 SMALLEST_BLOCK = 16
 """Blocks of the runtime's kernels are powers of two from here to 256."""
+FEWEST_HALVES = 64
+"""Fewer scales stay float32: the Cast that float16 needs takes more of the file than it saves."""
 
 Solver = Callable[[Layer, torch.Tensor, Granularity, int, bool], Quantized]
 """Quantizes a layer's weight, given as a tensor: (layer, weight, granularity, bits, signed)."""
@@ -135,9 +138,12 @@ def store(graph: ir.Graph, plan: Plan, quantized: Quantized, operators: Operator
     """Replace a weight by its integers, and its readers by what computes with them."""
     layer, weight, before = plan.layer, plan.weight(), plan.layer.array.nbytes
     stored = _widened(quantized, plan.stored_bits)
+    decoded = not plan.blocked and _stays_decoded(plan.readers, stored, operators)
+    if not decoded and stored.scale.numel() >= FEWEST_HALVES:
+        stored = stored.half_scales()
     if stored.bytes >= before:
         return Change(layer.name, skipped=f"scales would outweigh what {plan.bits} bits save")
-    form = _emit(graph, plan.readers, stored, blocked=plan.blocked, operators=operators)
+    form = _emit(graph, plan.readers, stored, blocked=plan.blocked, decoded=decoded)
     granularity = plan.granularity
     groups = f"groups of {granularity.size}" if isinstance(granularity, PerGroup) else "per channel"
     wider = f" stored in {stored.bits}" if stored.bits != plan.bits else ""
@@ -189,15 +195,17 @@ def _read_elsewhere(readers: Sequence[Layer]) -> bool:
 
 def _granularity(layer: Layer, bits: int, group_size: int | None, *, blocked: bool) -> Granularity:
     """Group along the input channels; convolutions with few of them get one scale a channel."""
-    shape = layer.array.shape
-    axis = _group_axis(layer)
+    axis, channels = _group_axis(layer), layer.array.shape[_group_axis(layer)]
     if blocked and group_size is not None:
-        return PerGroup(cheapest_block(shape[axis], group_size, stored_bits(bits)), axis)
-    if group_size is None or bits >= 8 or layer.in_axis is None or shape[axis] < 2 * group_size:
-        return PerAxis(layer.out_axis)
-    # Groups that divide the channels can be expanded by a Reshape and a Mul.
-    even = (size for size in (group_size, group_size // 2, group_size // 4) if shape[axis] % size == 0)
-    return PerGroup(next(even, group_size), axis)
+        return PerGroup(cheapest_block(channels, group_size, stored_bits(bits)), axis)
+    size = 1
+    if group_size is not None and bits < 8 and layer.in_axis is not None and channels >= 2 * group_size:
+        # Groups that divide the channels can be expanded by a Mul and a Reshape.
+        size = max(size for size in range(1, group_size + 1) if channels % size == 0)
+    if size >= SMALLEST_BLOCK // 2:
+        return PerGroup(size, axis)
+    # Directions of a recurrent layer have scales of their own.
+    return PerGroup(channels, axis) if layer.node.op_type in RECURRENT else PerAxis(layer.out_axis)
 
 
 def cheapest_block(features: int, largest: int, bits: int) -> int:
@@ -210,7 +218,7 @@ def cheapest_block(features: int, largest: int, bits: int) -> int:
 
 
 def _emit(
-    graph: ir.Graph, readers: Sequence[Layer], quantized: Quantized, *, blocked: bool, operators: Operators
+    graph: ir.Graph, readers: Sequence[Layer], quantized: Quantized, *, blocked: bool, decoded: bool
 ) -> str:
     """Rewrite the readers of one weight; return the name of the form, for people."""
     weight = readers[0].weight
@@ -224,16 +232,25 @@ def _emit(
         _drop_unused(graph, weight)
         tables = "GatherBlockQuantized" if any(reader.in_axis is None for reader in readers) else ""
         return " and ".join(filter(None, (tables, "MatMulNBits" if multiplied else "")))
-    if all(reader.node.op_type == "Gather" for reader in readers) and not _read_elsewhere(readers):
+    if _only_gathered(readers):
         for reader in readers:
             emit.gather_dequantize(graph, reader.node, weight, quantized)
         _drop_unused(graph, weight)
         return "Gather and Mul"
-    if operators == "standard" or _ends_short(quantized) or _fuses(readers, quantized, operators):
+    if decoded:
         emit.dequantize_weight(graph, weight, quantized)
         return "DequantizeLinear"
     emit.expand_weight(graph, weight, quantized)
     return "float once loaded"
+
+
+def _only_gathered(readers: Sequence[Layer]) -> bool:
+    return all(reader.node.op_type == "Gather" for reader in readers) and not _read_elsewhere(readers)
+
+
+def _stays_decoded(readers: Sequence[Layer], quantized: Quantized, operators: Operators) -> bool:
+    """Tell whether a weight outside of blocked kernels is read by a DequantizeLinear."""
+    return operators == "standard" or _ends_short(quantized) or _fuses(readers, quantized, operators)
 
 
 def _fuses(readers: Sequence[Layer], quantized: Quantized, operators: Operators) -> bool:

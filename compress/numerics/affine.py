@@ -6,7 +6,7 @@ the weights span, or the one with the least squared error (`method="mse"`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -28,8 +28,9 @@ class Quantized:
 
     Attributes:
         values: integers in the tensor's own shape (int8 or uint8 up to 8 bits).
-        scale: float32, in the shape that `granularity` gives (ONNX's layout); the mse search may make
-            it negative at 4 bits and fewer, unless the range is narrow.
+        scale: float32 or, to be stored so, float16 (`half_scales`), in the shape that `granularity` gives
+            (ONNX's layout); the mse search may make it negative at 4 bits and fewer, unless the range
+            is narrow.
         zero_point: integers of the same type as `values`, shape of `scale`.
         granularity: which elements share a scale.
         bits: bits that the values use; see `stored_bits` for what a file takes.
@@ -63,9 +64,15 @@ class Quantized:
 
     @property
     def bytes(self) -> int:
-        """Bytes in a file: packed values, float32 scales, and zero points unless symmetric."""
+        """Bytes in a file: packed values, scales, and zero points unless symmetric."""
         integers = [self.values.numel(), 0 if self.symmetric else self.zero_point.numel()]
-        return sum(-(-count * self.stored_bits // 8) for count in integers) + 4 * self.scale.numel()
+        return sum(-(-count * self.stored_bits // 8) for count in integers) + self.scale.nbytes
+
+    def half_scales(self) -> Quantized:
+        """Return the same integers with scales in float16, or itself if that would move one by 0.1 %."""
+        half = self.scale.half()
+        exact = torch.allclose(half.float(), self.scale.float(), rtol=1e-3, atol=0)
+        return replace(self, scale=half) if exact else self
 
     def relative_error(self, weight: Tensor) -> float:
         """Return ``|weight - dequantized| / |weight|`` in the Frobenius norm; 0 for an all-zero weight."""

@@ -23,6 +23,12 @@ def operators(model):
     return [node.op_type for node in model.graph]
 
 
+def stored(value):
+    """The content of an initializer, also behind a Cast."""
+    value = value if value.const_value is not None else value.producer().inputs[0]
+    return value.const_value.numpy()
+
+
 @settings(deadline=None, max_examples=25)
 @given(
     k=st.integers(32, 150),
@@ -37,11 +43,11 @@ def test_packed_blocks_mean_what_numpy_makes_of_them(build, k, n, group, symmetr
     small = Int4Weights(group_size=group, symmetric=symmetric)(
         compress.load(build(ROWS.format(k=k, n=n), w=weight))
     )
-    if operators(small) != ["MatMulNBits"]:
+    if "MatMulNBits" not in operators(small):
         assert small.changes[-1].skipped
         return
-    node = small.graph[0]
-    packed, scale, *zero = (value.const_value.numpy() for value in node.inputs[1:])
+    node = small.graph[-1]
+    packed, scale, *zero = (stored(value) for value in node.inputs[1:])
     assert packed.shape == (
         n,
         -(-k // node.attributes["block_size"].value),
@@ -63,7 +69,7 @@ def test_packed_blocks_mean_what_numpy_makes_of_them(build, k, n, group, symmetr
 @pytest.mark.parametrize("width", [31, 32, 33])
 @pytest.mark.parametrize("chosen", [Int4Weights(), Int8Weights(), Int4Weights(operators="standard")])
 def test_embeddings_of_any_width(build, normal, width, chosen):
-    table = normal(50, width)
+    table = normal(70, width)
     small = chosen(
         compress.load(build(f"g (int64[N] i) => (float[N,{width}] y) {{ y = Gather(w, i) }}", w=table))
     )
@@ -123,8 +129,8 @@ def test_a_tied_table_is_one_tensor_of_the_file(build, normal, tmp_path, bits):
     table = normal(64, 96)
     model = compress.load(build(TIED["embedding and classifier"], w=table, i=np.array([3])))
     small = Int4Weights(embedding_bits=bits)(model)
-    assert sorted(operators(small)) == ["GatherBlockQuantized", "MatMulNBits", "Reshape"]
-    assert small.changes[-1].bytes_after == table.size * bits // 8 + 4 * table.size // 32
+    assert sorted(operators(small)) == ["Cast", "GatherBlockQuantized", "MatMulNBits", "Reshape"]
+    assert small.changes[-1].bytes_after == table.size * bits // 8 + 2 * table.size // 32
     kept = onnx.load(small.save(tmp_path / "tied.onnx")).graph.initializer
     sizes = [len(each.raw_data) for each in kept if each.data_type == onnx.TensorProto.UINT8]
     assert sizes == [table.size * bits // 8]
