@@ -98,13 +98,13 @@ def expand_weight(graph: ir.Graph, weight: ir.Value, quantized: Quantized) -> No
     steps = _floats(graph, initializer(graph, f"{name}.quantized", packed(values, quantized.bits)))
     if zero_point.any():
         middle = initializer(graph, f"{name}.zero_point", packed(zero_point, quantized.bits))
-        steps = _first(graph, "Sub", [steps, _floats(graph, middle)], f"{name}.steps")
-    output = _first(graph, "Mul", [steps, scales(graph, name, scale)], f"{name}.expanded")
+        steps = _first(graph, "Sub", [steps, _floats(graph, middle)])
+    output = _first(graph, "Mul", [steps, scales(graph, name, scale)])
     shape = quantized.values.shape
     if values.shape != tuple(shape):
         whole = initializer(graph, f"{name}.shape", np.array(shape, np.int64))
-        output = _first(graph, "Reshape", [output, whole], f"{name}.whole")
-    output.shape, output.type = weight.shape, weight.type
+        output = _first(graph, "Reshape", [output, whole])
+    output.name, output.shape, output.type = f"{name}.expanded", weight.shape, weight.type
     weight.replace_all_uses_with(output)
     del graph.initializers[name]
 
@@ -130,13 +130,15 @@ def _broadcasting(quantized: Quantized) -> tuple[np.ndarray, np.ndarray, np.ndar
 def _floats(graph: ir.Graph, stored: ir.Value) -> ir.Value:
     """Return an initializer as float32, through a Cast that its readers share."""
     casts = (node.outputs[0] for node in stored.consumers() if node.op_type == "Cast")
-    return next(casts, None) or _first(graph, "Cast", [stored], f"{stored.name}.float", to=ir.DataType.FLOAT)
+    return next(casts, None) or _first(graph, "Cast", [stored], to=ir.DataType.FLOAT)
 
 
-def _first(graph: ir.Graph, op_type: str, inputs: list[ir.Value], name: str, **attributes: int) -> ir.Value:
-    """Return the output of a new node before all others but those that it reads, both called `name`."""
-    node = ir.node(op_type, inputs, attributes, name=name)
-    node.outputs[0].name = name
+def _first(graph: ir.Graph, op_type: str, inputs: list[ir.Value], **attributes: int) -> ir.Value:
+    """Return the output of a new node that stands before all others but those that it reads.
+
+    Node and output get short names from the graph: small networks have as many of these as bytes to save.
+    """
+    node = ir.node(op_type, inputs, attributes)
     made = [value.producer() for value in inputs]
     latest = max(filter(None, made), key=graph.index, default=None)
     if latest is None:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+RECURRENT = ("GRU", "LSTM", "RNN")
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:

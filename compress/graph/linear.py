@@ -1,16 +1,16 @@
-"""Convolutions and matrix products as one thing: rows of inputs times a matrix."""
+"""Convolutions, matrix products and recurrent layers as one thing: rows of inputs times a matrix."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from compress.graph.layers import Layer, layers
+from compress.graph.layers import RECURRENT, Layer, layers
 
 if TYPE_CHECKING:
     from compress.model import Model
@@ -35,10 +35,23 @@ def linear_layers(graph: ir.Graph) -> Iterator[Layer]:
             yield layer
 
 
+def recurrent_layers(graph: ir.Graph) -> Iterator[Layer]:
+    """Yield the input and hidden weights of every recurrent node whose hidden states can be read."""
+    for layer in layers(graph):
+        node = layer.node
+        shared = len(layer.weight.uses()) > 1 or node.attributes.get_int("layout", 0)
+        if node.op_type in RECURRENT and source(layer) and not shared:
+            yield layer
+
+
 def source(layer: Layer) -> str:
-    """Return the name of the value that a layer reads."""
-    value = layer.node.inputs[0]
+    """Return the name of the value that a layer reads; a hidden weight reads its node's own states."""
+    value = layer.node.outputs[0] if _reads_states(layer) else layer.node.inputs[0]
     return "" if value is None else value.name or ""
+
+
+def _reads_states(layer: Layer) -> bool:
+    return layer.node.op_type in RECURRENT and layer.index == 2
 
 
 def channel_axis(layer: Layer) -> int:
@@ -46,18 +59,35 @@ def channel_axis(layer: Layer) -> int:
     return 1 if layer.node.op_type == "Conv" else -1
 
 
-def matrix(layer: Layer, weight: Array) -> Array:
+def groups(layer: Layer) -> int:
+    """Return how many matrices a weight is: groups of a convolution, directions of hidden weights."""
+    if layer.node.op_type in RECURRENT:
+        return int(layer.array.shape[0]) if _reads_states(layer) else 1
+    return layer.node.attributes.get_int("group", 1)
+
+
+def matrix(layer: Layer, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return a weight as [groups, features, outputs]; features are kernel positions times channels."""
-    groups = layer.node.attributes.get_int("group", 1)
-    rows = np.moveaxis(weight if layer.out_axis == 0 else weight.T, 1, -1)
-    return rows.reshape(groups, len(rows) // groups, -1).transpose(0, 2, 1)
+    if layer.node.op_type in RECURRENT:
+        rows = weight.reshape(-1, weight.shape[-1])
+    else:
+        rows = np.moveaxis(weight if layer.out_axis == 0 else weight.T, 1, -1)
+    return rows.reshape(groups(layer), len(rows) // groups(layer), -1).transpose(0, 2, 1)
+
+
+def in_layout(layer: Layer, content: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return [groups, features, outputs] in the layout of the layer's weight; features may be fewer runs."""
+    rows = content.transpose(0, 2, 1)
+    if layer.node.op_type in RECURRENT:
+        return np.array(rows.reshape(*layer.array.shape[:2], -1), order="C")
+    outputs, _, *kernel = np.moveaxis(layer.array, layer.out_axis, 0).shape
+    rows = np.moveaxis(rows.reshape(outputs, *kernel, -1), -1, 1)
+    return np.array(rows if layer.out_axis == 0 else rows.T, order="C")
 
 
 def from_matrix(layer: Layer, content: Array) -> Array:
     """Return what `matrix` returned in the layout of the layer's weight."""
-    outputs, channels, *kernel = np.moveaxis(layer.array, layer.out_axis, 0).shape
-    rows = np.moveaxis(content.transpose(0, 2, 1).reshape(outputs, *kernel, channels), -1, 1)
-    return np.array(rows if layer.out_axis == 0 else rows.T, np.float32, order="C")
+    return in_layout(layer, content).astype(np.float32, copy=False)
 
 
 def store(value: ir.Value, content: Array) -> None:
@@ -70,12 +100,14 @@ def input_rows(layer: Layer, inputs: Array, random: np.random.Generator) -> tupl
 
     The positions count the outputs with the channels taken out: images first, then rows and columns.
     """
-    groups, features, _ = matrix(layer, layer.array).shape
-    most = max(SAMPLE // (groups * features), 1)
+    count, features, _ = matrix(layer, layer.array).shape
+    most = max(SAMPLE // (count * features), 1)
     if layer.node.op_type != "Conv":
-        rows = inputs.reshape(-1, features)
-        chosen = random.permutation(len(rows))[:most]
-        return rows[None, chosen], chosen
+        # Hidden states are [steps, directions, batch, features].
+        rows = np.moveaxis(inputs, 1, 0) if _reads_states(layer) else inputs
+        rows = rows.reshape(count, -1, features)
+        chosen = random.permutation(rows.shape[1])[:most]
+        return rows[:, chosen], chosen
     rank = inputs.ndim - 2
     kernel = layer.array.shape[2:]
     pads, strides, dilations = (
@@ -90,8 +122,8 @@ def input_rows(layer: Layer, inputs: Array, random: np.random.Generator) -> tupl
     taps = np.indices(kernel)
     place = [corner[i] * strides[i] + taps[i] * dilations[i] for i in range(rank)]
     patches = np.moveaxis(padded, 1, -1)[image, *place]  # [rows, kernel..., channels]
-    grouped = patches.reshape(*patches.shape[:-1], groups, -1)
-    return np.moveaxis(grouped, -2, 0).reshape(groups, len(chosen), features), chosen
+    grouped = patches.reshape(*patches.shape[:-1], count, -1)
+    return np.moveaxis(grouped, -2, 0).reshape(count, len(chosen), features), chosen
 
 
 def output_rows(layer: Layer, outputs: Array, chosen: Indices) -> Array:
@@ -107,21 +139,34 @@ def second_moments(model: Model, chosen: Sequence[Layer]) -> dict[str, Hessian]:
     Raises:
         DataError: there are no calibration data.
     """
+    found = moments_by_group(model, chosen)
+    return {layer.name: found[layer.weight.name or ""][0] for layer in chosen}
+
+
+def moments_by_group(model: Model, chosen: Sequence[Layer]) -> dict[str, list[Hessian]]:
+    """Return the second moments of the rows that each group of a layer multiplies, by the weight's name.
+
+    Raises:
+        DataError: there are no calibration data.
+    """
     import torch
 
     from compress.graph.capture import observe
     from compress.numerics.gptq import Hessian
 
-    found = {layer.name: Hessian(matrix(layer, layer.array).shape[1]) for layer in chosen}
+    found: dict[str, list[Hessian]] = {}
     readers: dict[str, list[Layer]] = {}
     for layer in chosen:
+        count, features, _ = matrix(layer, layer.array).shape
+        found[layer.weight.name or ""] = [Hessian(features) for _ in range(count)]
         readers.setdefault(source(layer), []).append(layer)
     random = np.random.default_rng(0)
 
     def update(name: str, values: Array) -> None:
         for layer in readers[name]:
             rows, _ = input_rows(layer, values, random)
-            found[layer.name].update(torch.from_numpy(np.ascontiguousarray(rows[0])))
+            for each, group in zip(found[layer.weight.name or ""], rows, strict=True):
+                each.update(torch.from_numpy(np.ascontiguousarray(group)))
 
     observe(model, readers, update, progress="inputs of layers")
     return found

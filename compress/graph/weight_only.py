@@ -11,7 +11,7 @@ import torch
 
 from compress.errors import PassError
 from compress.graph import emit
-from compress.graph.layers import Layer, array, layers
+from compress.graph.layers import RECURRENT, Layer, array, layers
 from compress.numerics.affine import Quantized, stored_bits
 from compress.numerics.granularity import Granularity, PerAxis, PerGroup
 from compress.passes.base import Change
@@ -20,7 +20,6 @@ Operators = Literal["onnxruntime", "expanded", "standard"]
 """Integer kernels of ONNX Runtime where it has them; weights that become float as the model is loaded;
 or DequantizeLinear of the ONNX standard, which runtimes compute at every run or fuse."""
 BLOCKED_KERNELS = ("MatMul", "Gemm", "Gather")
-RECURRENT = ("GRU", "LSTM", "RNN")
 SMALLEST_BLOCK = 16
 """Blocks of the runtime's kernels are powers of two from here to 256."""
 FEWEST_HALVES = 64

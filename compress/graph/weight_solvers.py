@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypedDict
 
+import numpy as np
 import onnx_ir as ir
 import torch
 from torch import Tensor
 
 from compress.graph import emit
 from compress.graph.layers import Layer
-from compress.graph.linear import linear_layers, second_moments, source, store
+from compress.graph.linear import (
+    in_layout,
+    linear_layers,
+    matrix,
+    moments_by_group,
+    recurrent_layers,
+    source,
+    store,
+)
 from compress.graph.weight_only import Plan
 from compress.numerics.affine import Method, Quantized, quantize
 from compress.numerics.awq import awq
@@ -24,6 +33,15 @@ if TYPE_CHECKING:
     from compress.model import Model
 
 Name = Literal["rtn", "hqq", "gptq", "awq"]
+
+
+class Form(TypedDict):
+    """Settings that all solvers take, see `quantize`."""
+
+    symmetric: bool
+    signed: bool
+    method: Method
+
 
 HESSIAN_BYTES = 2 << 30
 """Second moments that are held at once; more layers take more sweeps over the calibration data."""
@@ -65,7 +83,8 @@ class Rule:
 def solutions(model: Model, plans: Sequence[Plan], rule: Rule) -> Iterator[tuple[Plan, Quantized, str]]:
     """Yield every plan with its integers and the solver that found them, in words.
 
-    GPTQ and AWQ read the inputs of convolutions and linear layers from the calibration data: layers with
+    GPTQ and AWQ read the inputs of convolutions, linear and recurrent layers from the calibration data (the
+    states of these are their own outputs): layers with
     the same input share its second moments and are solved side by side. AWQ divides the inputs of
     linear layers in `model` and scales their weights up. Both solvers round all other weights, those
     in 8 bits, and those whose inputs were not seen; GPTQ wants as many rows of inputs as it has features.
@@ -77,13 +96,13 @@ def solutions(model: Model, plans: Sequence[Plan], rule: Rule) -> Iterator[tuple
     found = {} if rule.solver in ("rtn", "hqq") else _sharing_inputs(model.graph, plans, rule)
     solved: dict[int, tuple[Quantized, str]] = {}
     for sweep in _sweeps(list(found.values())):
-        moments = second_moments(model, [group[0].layer for group in sweep])
-        for group in sweep:
-            hessian = moments.pop(group[0].layer.name)
+        moments = moments_by_group(model, [sharing[0].layer for sharing in sweep])
+        for sharing in sweep:
+            hessians = moments.pop(sharing[0].layer.weight.name or "")
             # With fewer rows than features GPTQ fits the rows it saw and does worse on others than rounding.
-            if hessian.rows >= (_features(group[0].layer) if rule.solver == "gptq" else 1):
-                results = _solve(model.graph, group, hessian.matrix(), rule)
-                solved |= {id(plan): (each, rule.solver) for plan, each in zip(group, results, strict=True)}
+            if hessians[0].rows >= (_features(sharing[0].layer) if rule.solver == "gptq" else 1):
+                results = _solve(model.graph, sharing, [each.matrix() for each in hessians], rule)
+                solved |= {id(plan): (each, rule.solver) for plan, each in zip(sharing, results, strict=True)}
     for plan in plans:
         if id(plan) in solved:
             yield plan, *solved[id(plan)]
@@ -100,24 +119,24 @@ def _is_linear(layer: Layer) -> bool:
 
 def _sharing_inputs(graph: ir.Graph, plans: Sequence[Plan], rule: Rule) -> dict[Hashable, list[Plan]]:
     """Return the plans that a solver takes, those that multiply the same rows together."""
-    plain = {layer.name for layer in linear_layers(graph)}
+    plain = {layer.weight for found in (linear_layers, recurrent_layers) for layer in found(graph)}
     found: dict[Hashable, list[Plan]] = {}
     for plan in plans:
         layer, attributes = plan.layer, plan.layer.node.attributes
-        if plan.bits >= 8 or layer.name not in plain or attributes.get_int("group", 1) != 1:
+        if plan.bits >= 8 or layer.weight not in plain:
             continue  # 8 bits gain nothing
         if rule.solver == "awq" and not _is_linear(layer):
             continue
         granularity = _of_matrix(plan)
         if granularity is not None:
             window = [(name, attributes.get_ints(name, [])) for name in ("pads", "strides", "dilations")]
-            shape = (layer.array.shape[2:], _features(layer), plan.bits, plan.signed, granularity)
+            shape = (*matrix(layer, layer.array).shape[:2], plan.bits, plan.signed, granularity)
             found.setdefault((source(layer), str(window), shape), []).append(plan)
     return found
 
 
 def _features(layer: Layer) -> int:
-    return layer.array.size // int(layer.array.shape[layer.out_axis])
+    return int(matrix(layer, layer.array).shape[1])
 
 
 def _of_matrix(plan: Plan) -> Granularity | None:
@@ -125,7 +144,7 @@ def _of_matrix(plan: Plan) -> Granularity | None:
     granularity = plan.granularity
     if isinstance(granularity, PerGroup):
         channels = plan.layer.array.shape[granularity.axis]
-        runs = _is_linear(plan.layer) or channels % granularity.size == 0
+        runs = plan.layer.array.ndim == 2 or channels % granularity.size == 0
         return PerGroup(granularity.size, 0) if runs else None
     return PerAxis(1)
 
@@ -145,58 +164,59 @@ def _sweeps(groups: Sequence[list[Plan]]) -> Iterator[list[list[Plan]]]:
         yield part
 
 
-def _solve(graph: ir.Graph, group: list[Plan], hessian: Tensor, rule: Rule) -> list[Quantized]:
-    """Quantize the weights of layers with one input, side by side."""
-    matrices = [_to_matrix(plan.layer, plan.weight()) for plan in group]
-    weight, granularity = torch.cat(matrices, 1), _of_matrix(group[0])
+def _solve(graph: ir.Graph, sharing: list[Plan], hessians: list[Tensor], rule: Rule) -> list[Quantized]:
+    """Quantize the weights of layers with one input, side by side, each group with its own Hessian."""
+    matrices = [torch.from_numpy(np.array(matrix(plan.layer, plan.layer.array))) for plan in sharing]
+    weights = torch.cat(matrices, 2)
+    granularity = _of_matrix(sharing[0])
     assert granularity is not None
-    bits, symmetric, signed = group[0].bits, rule.is_symmetric(group[0].layer), group[0].signed
+    kind = (granularity, sharing[0].bits)
+    form: Form = {
+        "symmetric": rule.is_symmetric(sharing[0].layer),
+        "signed": sharing[0].signed,
+        "method": rule.clip,
+    }
     try:
         if rule.solver == "gptq":
-            result = gptq(
-                weight, hessian, granularity, bits, symmetric=symmetric, signed=signed, method=rule.clip
-            )
+            solved = [
+                gptq(weight, hessian, *kind, **form)
+                for weight, hessian in zip(weights, hessians, strict=True)
+            ]
         else:
-            magnitude = hessian.diagonal().sqrt()  # the root of the mean square stands for the mean
-            scales, result = awq(
-                weight,
-                hessian,
-                magnitude,
-                granularity,
-                bits,
-                symmetric=symmetric,
-                signed=signed,
-                method=rule.clip,
-            )
-            _scale_inputs(graph, [plan.layer for plan in group], scales)
+            magnitude = hessians[0].diagonal().sqrt()  # the root of the mean square stands for the mean
+            scales, result = awq(weights[0], hessians[0], magnitude, *kind, **form)
+            _scale_inputs(graph, [plan.layer for plan in sharing], scales)
+            solved = [result]
     except ValueError as error:
-        raise group[0].blame(error) from error
-    widths = [matrix.shape[1] for matrix in matrices]
+        raise sharing[0].blame(error) from error
+    widths = [each.shape[2] for each in matrices]
+    shares = zip(*(_split(result, widths) for result in solved), strict=True)
+    return [_restored(plan, share) for plan, share in zip(sharing, shares, strict=True)]
+
+
+def _split(result: Quantized, widths: list[int]) -> list[Quantized]:
+    """Return the columns of several layers one by one."""
     parts = [torch.split(each, widths, -1) for each in (result.values, result.scale, result.zero_point)]
-    return [_restored(plan, result, *part) for plan, *part in zip(group, *parts, strict=True)]
+    return [
+        replace(result, values=values, scale=scale, zero_point=zero_point)
+        for values, scale, zero_point in zip(*parts, strict=True)
+    ]
 
 
-def _to_matrix(layer: Layer, weight: Tensor) -> Tensor:
-    """Return a weight as [features, outputs]; features are kernel positions times channels."""
-    rows = weight if layer.out_axis == 0 else weight.T
-    return rows.movedim(1, -1).flatten(1).T
+def _restored(plan: Plan, groups: Sequence[Quantized]) -> Quantized:
+    """Return one layer's result, a matrix [features, outputs] a group, in the layout of its weight."""
 
-
-def _restored(plan: Plan, result: Quantized, values: Tensor, scale: Tensor, zero_point: Tensor) -> Quantized:
-    """Return one layer's share of a result over [features, outputs] in the layout of its weight."""
-    kernel = plan.layer.array.shape[2:]
-
-    def turned(content: Tensor) -> Tensor:
-        if content.ndim == 1:
-            return content.contiguous()
-        rows = content.T.reshape(content.shape[1], *kernel, -1).movedim(-1, 1)
-        return (rows if plan.layer.out_axis == 0 else rows.T).contiguous()
+    def whole(contents: Sequence[Tensor]) -> Tensor:
+        joined = torch.stack(tuple(contents))
+        if joined.ndim == 2:  # a scale a channel
+            return joined.flatten()
+        return torch.from_numpy(in_layout(plan.layer, joined.numpy()))
 
     return replace(
-        result,
-        values=turned(values),
-        scale=turned(scale),
-        zero_point=turned(zero_point),
+        groups[0],
+        values=whole([each.values for each in groups]),
+        scale=whole([each.scale for each in groups]),
+        zero_point=whole([each.zero_point for each in groups]),
         granularity=plan.granularity,
     )
 

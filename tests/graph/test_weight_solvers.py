@@ -71,10 +71,10 @@ def test_awq_divides_inputs_once_and_loses_less(build, normal, form):
 def test_layers_of_one_input_share_their_moments(build, normal, monkeypatch):
     model, _ = loaded(build, normal, "three layers")
     asked = []
-    original = weight_solvers.second_moments
+    original = weight_solvers.moments_by_group
     monkeypatch.setattr(
         weight_solvers,
-        "second_moments",
+        "moments_by_group",
         lambda model, chosen: asked.append(len(chosen)) or original(model, chosen),
     )
     Int4Weights()(model)
@@ -130,3 +130,27 @@ def test_what_is_not_finite_names_the_layer(build, normal, solver):
     for model in (huge, broken):
         with pytest.raises(PassError, match=r"layer 'bad', weight 'w': value (nan|inf) at index"):
             Int4Weights(solver=solver)(model)
+
+
+@pytest.mark.parametrize("kind", ["GRU", "LSTM", "RNN"])
+@pytest.mark.parametrize("direction", ["forward", "reverse", "bidirectional"])
+def test_gptq_reads_the_states_of_recurrent_layers(build, normal, kind, direction):
+    gates, ways = {"GRU": 3, "LSTM": 4, "RNN": 1}[kind], 1 + (direction == "bidirectional")
+    text = f"g (float[T,N,64] x) => (float[T,{ways},N,64] y) {{ y = {kind}<hidden_size=64,direction='{direction}'>(x, w, r) }}"
+    basis = normal(64, 64) * np.geomspace(0.05, 1, 64, dtype=np.float32)
+    x = (normal(2 * 64 * 8, 64) @ basis).reshape(64, 16, 64)
+    weights = [normal(ways, gates * 64, 64) / 8 for _ in range(2)]
+    text = text.replace("'", '"')
+    model = compress.load(build(text, w=weights[0], r=weights[1]), calibration=[{"x": x[:, ::2]}])
+    plain, solved = (Int4Weights(solver=solver)(model) for solver in ("rtn", "gptq"))
+    assert [change.action.split(", ")[-1] for change in solved.changes] == ["gptq", "gptq"]
+    assert output_error(model, solved, x[:, 1::2]) < 0.9 * output_error(model, plain, x[:, 1::2])
+
+
+def test_gptq_takes_the_groups_of_a_convolution_one_by_one(build, normal):
+    text = "g (float[N,64,6,6] x) => (float[N,48,4,4] y) { y = Conv<group=2>(x, w) }"
+    x = correlated(normal, text)
+    model = compress.load(build(text, w=normal(48, 32, 3, 3)), calibration=[{"x": x[::2]}])
+    plain, solved = (Int4Weights(solver=solver)(model) for solver in ("rtn", "gptq"))
+    assert solved.changes[-1].action.endswith("gptq")
+    assert output_error(model, solved, x[1::2]) < 0.8 * output_error(model, plain, x[1::2])
