@@ -54,8 +54,8 @@ class Rule:
     Attributes:
         solver: to the nearest ("rtn"), for the least p-norm of the weights' errors ("hqq"), or for the
             least error of outputs, by feedback ("gptq") or by scaled inputs ("awq").
-        symmetric: zero points in the middle of the range; None for linear layers and embeddings alone,
-            whose kernels are faster without zero points.
+        symmetric: zero points in the middle of the range; None for all but convolutions of fewer than
+            8 bits: kernels of linear layers are faster without, and others lose nothing.
         clip: how ranges are chosen; "hqq" has its own way.
     """
 
@@ -63,14 +63,16 @@ class Rule:
     symmetric: bool | None
     clip: Method
 
-    def is_symmetric(self, layer: Layer) -> bool:
-        """Tell whether a layer's zero points are in the middle of the range."""
-        return _is_linear(layer) or layer.in_axis is None if self.symmetric is None else self.symmetric
+    def is_symmetric(self, plan: Plan) -> bool:
+        """Tell whether a weight's zero points are in the middle of the range."""
+        if self.symmetric is None:
+            return plan.bits >= 8 or "Conv" not in plan.layer.node.op_type
+        return self.symmetric
 
     def round(self, plan: Plan) -> Quantized:
         """Quantize one weight without knowing its inputs."""
         # An embedding outside of blocked kernels is multiplied by its scales alone.
-        symmetric = self.is_symmetric(plan.layer) or (plan.signed and plan.layer.in_axis is None)
+        symmetric = self.is_symmetric(plan) or (plan.signed and plan.layer.in_axis is None)
         weight, kind = plan.weight(), (plan.granularity, plan.bits)
         if self.solver == "hqq" and plan.bits < 8:
             return hqq(weight, *kind, symmetric=symmetric, signed=plan.signed)
@@ -172,7 +174,7 @@ def _solve(graph: ir.Graph, sharing: list[Plan], hessians: list[Tensor], rule: R
     assert granularity is not None
     kind = (granularity, sharing[0].bits)
     form: Form = {
-        "symmetric": rule.is_symmetric(sharing[0].layer),
+        "symmetric": rule.is_symmetric(sharing[0]),
         "signed": sharing[0].signed,
         "method": rule.clip,
     }

@@ -44,8 +44,8 @@ class Int4Weights(Pass, name="int4-weights"):
     calibration data and rtn without. Rounded in any case: recurrent layers, convolutions in groups,
     and layers with fewer rows of inputs than features."""
     symmetric: bool | None = None
-    """Zero point in the middle of the range; otherwise each group stores its own. Left out, it is symmetric
-    for linear layers and embeddings, whose kernels run faster so, and not for others."""
+    """Zero point in the middle of the range; otherwise each group stores its own. Left out, convolutions of
+    fewer than 8 bits store them; linear layers run faster without, and others lose nothing."""
     clip: Literal["minmax", "mse"] = "mse"
     """Range of a group: its extremes, or the one with the least squared error. HQQ searches its own."""
     operators: Literal["onnxruntime", "expanded", "standard"] = "onnxruntime"
