@@ -151,6 +151,7 @@ def test_a_module_is_exported_with_its_names_and_free_sizes():
     model = compress.load(module, example_inputs=torch.zeros(1, 3, 4, 4, requires_grad=True))
     assert set(module.state_dict()) - {"1.num_batches_tracked"} <= set(model.graph.initializers)
     assert "BatchNormalization" in [node.op_type for node in model.graph]
+    assert not [node.name for node in model.graph if node.metadata_props]  # stack traces of the exporter
     for rows in (1, 7):
         x = torch.randn(rows, 3, 4, 4)
         with torch.no_grad():

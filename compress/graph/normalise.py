@@ -22,8 +22,8 @@ def normalise(model: ir.Model) -> ir.Model:
 
     Opset 21 where the converter can, functions inlined, constants lifted to initializers, linear
     weights as [K, N] and recurrent ones in ONNX's order under the names they had, small constant
-    arithmetic folded, every node named. BatchNormalization stays, so that the graph can still be
-    trained; equal weights are not merged.
+    arithmetic folded, every node named, torch's notes on where it came from left out. BatchNormalization
+    stays, so that the graph can still be trained; equal weights are not merged.
     """
     from onnxscript.optimizer import fold_constants
 
@@ -49,7 +49,15 @@ def normalise(model: ir.Model) -> ir.Model:
         if weight is not None and weight.is_initializer() and name not in model.graph.initializers:
             weight.name = name
     passes.NameFixPass()(model)
+    _drop_notes(model.graph)
     return passes.RemoveUnusedNodesPass()(model).model
+
+
+def _drop_notes(graph: ir.Graph) -> None:
+    """Forget torch's stack traces and module names: a tenth of a small file, and paths of a machine."""
+    for notes in (graph.metadata_props, *(node.metadata_props for node in graph.all_nodes())):
+        for key in [key for key in notes if key == "namespace" or key.startswith("pkg.torch.")]:
+            del notes[key]
 
 
 def _arranges_recurrent_weights(node: ir.Node) -> bool:
