@@ -6,12 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import onnx_ir as ir
 import torch
 
 from compress.errors import PassError
 from compress.graph import emit
-from compress.graph.layers import RECURRENT, Layer, array, layers
+from compress.graph.layers import RECURRENT, Layer, array, is_float_weight, layers
 from compress.numerics.affine import Quantized, stored_bits
 from compress.numerics.granularity import Granularity, PerAxis, PerGroup
 from compress.passes.base import Change
@@ -23,7 +24,7 @@ BLOCKED_KERNELS = ("MatMul", "Gemm", "Gather")
 SMALLEST_BLOCK = 16
 """Blocks of the runtime's kernels are powers of two from here to 256."""
 FEWEST_HALVES = 64
-"""Fewer scales stay float32: the Cast that float16 needs takes more of the file than it saves."""
+"""Fewer numbers stay float32: the Cast that float16 needs takes more of the file than it saves."""
 
 Solver = Callable[[Layer, torch.Tensor, Granularity, int, bool], Quantized]
 """Quantizes a layer's weight, given as a tensor: (layer, weight, granularity, bits, signed)."""
@@ -153,6 +154,32 @@ def store(graph: ir.Graph, plan: Plan, quantized: Quantized, operators: Operator
         bytes_after=stored.bytes,
         error=stored.relative_error(weight),
     )
+
+
+def store_halves(graph: ir.Graph, planned: Sequence[Plan], chosen: Callable[..., bool]) -> list[Change]:
+    """Store the tables and matrices without a plan in float16, unless that would move a value by 0.1 %.
+
+    Positions and the biases of recurrent layers: a good part of a file whose other weights have 4 bits.
+
+    Args:
+        graph: the graph; changed in place.
+        planned: the weights that will have fewer bits.
+        chosen: called with the names of a tensor and of its readers.
+    """
+    changes = []
+    weights = {plan.layer.weight for plan in planned}
+    for value in list(graph.initializers.values()):
+        readers = (node.name for node in value.consumers())
+        if value in weights or not is_float_weight(value) or not chosen(value.name, *readers):
+            continue
+        before = array(value)
+        with np.errstate(over="ignore", under="ignore"):
+            half = before.astype(np.float16)
+        if before.size >= FEWEST_HALVES and np.allclose(half, before, rtol=1e-3, atol=0):
+            emit.widen_weight(graph, value, ir.tensor(half))
+            error = float(np.linalg.norm(half - before) / (np.linalg.norm(before) or 1))
+            changes.append(Change(value.name or "", "float16", before.nbytes, half.nbytes, error))
+    return changes
 
 
 def _widened(quantized: Quantized, bits: int) -> Quantized:

@@ -56,7 +56,7 @@ class Int4Weights(Pass, name="int4-weights"):
 
     def apply(self, model: Model) -> list[Change]:
         """Store every selected weight in few bits."""
-        from compress.graph.weight_only import plans, store
+        from compress.graph.weight_only import plans, store, store_halves
         from compress.graph.weight_solvers import Rule, solutions
 
         found, changes = plans(
@@ -65,6 +65,7 @@ class Int4Weights(Pass, name="int4-weights"):
             self._precision,
             self.operators,
         )
+        changes += store_halves(model.graph, found, self.selects)
         solver = self.solver or ("gptq" if model.calibration else "rtn")
         solved = list(solutions(model, found, Rule(solver, self.symmetric, self.clip)))
         for plan, quantized, story in solved:
