@@ -39,7 +39,7 @@ def recurrent_layers(graph: ir.Graph) -> Iterator[Layer]:
     """Yield the input and hidden weights of every recurrent node whose hidden states can be read."""
     for layer in layers(graph):
         node = layer.node
-        shared = len(layer.weight.uses()) > 1 or node.attributes.get_int("layout", 0)
+        shared = len(layer.weight.uses()) > 1 or node.attributes.get_int("layout", 0) != 0
         if node.op_type in RECURRENT and source(layer) and not shared:
             yield layer
 
