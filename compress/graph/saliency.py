@@ -15,7 +15,7 @@ from compress.graph.linear import channel_axis, linear_layers, source
 from compress.model import Model
 from compress.numerics.importance import Indices, Scores, coupled, slice_energy
 
-Importance: TypeAlias = Literal["magnitude", "activation", "batch-norm", "random"]
+Importance: TypeAlias = Literal["magnitude", "activation", "batch-norm", "taylor", "fisher", "random"]
 """A way of telling important channels."""
 
 Parts: TypeAlias = Iterator[tuple[Scores, Indices]]
@@ -28,19 +28,25 @@ def importance(kind: Importance, model: Model, groups: Sequence[Group], seed: in
         kind: ``magnitude``, the size of all weights of a channel; ``activation``, the size of what consumers
             read times the weights they read it with (as Wanda, Sun et al. 2024, for single weights);
             ``batch-norm``, the scale of BatchNormalization (Liu et al., Network Slimming, 2017), and the
-            magnitude where there is none; ``random``, a baseline.
-        model: the model of the groups; ``activation`` reads its calibration data.
+            magnitude where there is none; ``taylor`` and ``fisher``, see `compress.graph.gates`; ``random``,
+            a baseline.
+        model: the model of the groups; ``activation``, ``taylor`` and ``fisher`` read its calibration data.
         groups: the groups.
         seed: of the random scores.
 
     Raises:
-        DataError: ``activation``, and there are no calibration data.
+        DataError: there are no calibration data where they are read, or no labels for ``taylor``.
+        ModelError: ``taylor`` or ``fisher``, and a node cannot run in torch.
     """
     if kind == "random":
         random = np.random.default_rng(seed)
         return [random.random(group.size) for group in groups]
     if kind == "activation":
         return _activation(model, groups)
+    if kind in ("taylor", "fisher"):
+        from compress.graph import gates
+
+        return gates.taylor(model, groups) if kind == "taylor" else gates.fisher(model, groups)
     chosen = _scales if kind == "batch-norm" else _weights
     return [coupled(list(chosen(group)) or _weights(group), group.size) for group in groups]
 

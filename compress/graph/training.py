@@ -9,8 +9,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 import torch
 import torch.distributed as distributed
 
@@ -23,6 +24,9 @@ from torch import Tensor, nn
 
 from compress.errors import PassError
 from compress.graph.trainable import Trainable
+
+if TYPE_CHECKING:
+    from compress.model import Model
 
 Distillation = Literal["mse", "kl"]
 
@@ -226,6 +230,15 @@ def _classes_second(result: Tensor, labels: Tensor) -> Tensor:
     if result.dim() > 2 and result.shape[:1] + result.shape[2:] == labels.shape:
         return result
     raise PassError(f"labels of shape {list(labels.shape)} do not fit output {list(result.shape)}")
+
+
+def gives_probabilities(model: Model) -> bool:
+    """Tell from the first batch whether the first output has been through a softmax, in one node or many."""
+    scores = model.run(next(model.batches()))[0]
+    if scores.ndim < 2 or scores.dtype.kind != "f":
+        return False
+    sums = scores.sum(axis=1 if scores.ndim > 3 else -1, dtype=np.float64)
+    return bool(scores.min() >= 0 and np.abs(sums - 1).max() < 1e-3)
 
 
 @dataclass(frozen=True, slots=True)

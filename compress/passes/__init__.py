@@ -1,5 +1,6 @@
 """The catalogue of passes: one import line a pass."""
 
+from compress.passes.drop_blocks import DropBlocks
 from compress.passes.factorize import Factorize
 from compress.passes.finetune import Finetune
 from compress.passes.float16 import Float16
@@ -15,6 +16,7 @@ from compress.passes.smooth import Smooth
 from compress.passes.sparsify import Sparsify
 
 __all__ = [
+    "DropBlocks",
     "Factorize",
     "Finetune",
     "Float16",

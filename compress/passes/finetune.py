@@ -143,9 +143,9 @@ class Finetune(Pass, name="finetune"):
 
     def _objective(self, model: Model) -> Objective:
         from compress.graph.trainable import Trainable
-        from compress.graph.training import Objective
+        from compress.graph.training import Objective, gives_probabilities
 
-        softmax = _gives_probabilities(model.original)
+        softmax = gives_probabilities(model.original)
         if not self.distill:
             return Objective(probabilities=softmax)
         names = output_names(model)
@@ -193,17 +193,6 @@ def training_device() -> torch.device:
     import torch
 
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-def _gives_probabilities(model: Model) -> bool:
-    """Tell from the first batch whether the first output has been through a softmax, in one node or many."""
-    import numpy as np
-
-    scores = model.run(next(model.batches()))[0]
-    if scores.ndim < 2 or scores.dtype.kind != "f":
-        return False
-    sums = scores.sum(axis=1 if scores.ndim > 3 else -1, dtype=np.float64)
-    return bool(scores.min() >= 0 and np.abs(sums - 1).max() < 1e-3)
 
 
 def _moved(before: torch.Tensor, after: torch.Tensor) -> float | None:

@@ -44,9 +44,10 @@ class PruneChannels(Pass, name="prune-channels"):
     """What the ratio is a fraction of; for all but channels, the ratio of channels is found by bisection."""
     hardware: str = "cpu"
     """Profile that tells the energy."""
-    importance: Literal["magnitude", "activation", "batch-norm", "random"] = "magnitude"
+    importance: Literal["magnitude", "activation", "batch-norm", "taylor", "fisher", "random"] = "magnitude"
     """What tells important channels: the weights' size; the size of weights times what they read, from
-    calibration data; the scale of BatchNormalization; nothing."""
+    calibration data; the scale of BatchNormalization; the change of the loss on labels, or of the outputs
+    (needs no labels), by gradients; nothing."""
     scope: Literal["local", "global"] = "local"
     """Whether every group loses the same fraction, or the least important channels of all groups go."""
     kinds: tuple[Literal["channels", "heads", "head-width", "embedding"], ...] = ("channels", "heads")
@@ -159,16 +160,10 @@ class PruneChannels(Pass, name="prune-channels"):
         return high
 
     def _cost(self, model: Model, shapes: Shapes) -> float:
-        if self.of == "weight-bytes":
-            return model.weight_bytes
-        if self.of == "energy":
-            from compress.estimator import estimate
+        from compress.graph.price import price
 
-            return estimate(model, self.hardware, shapes=shapes).total.energy_joules
-        from compress.estimator.workload import Reader
-        from compress.graph.shapes import describe
-
-        return sum(layer.macs for layer in Reader(model.ir, describe(model.ir, shapes)).layers())
+        assert self.of != "channels"  # a ratio of channels is no cost
+        return price(model, self.of, self.hardware, shapes)
 
 
 def _best(scores: Scores, count: int) -> Mask:

@@ -1,0 +1,55 @@
+"""What a graph costs, node by node, in the units that a pruning target may name."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from typing import Literal, TypeAlias
+
+from compress.model import Model
+
+Unit: TypeAlias = Literal["macs", "weight-bytes", "energy"]
+"""Multiply-accumulates of one run, bytes of all weights as stored, or joules of one run."""
+
+
+def prices(
+    model: Model, unit: Unit, hardware: str, shapes: Mapping[str, tuple[int, ...]]
+) -> Mapping[str, float]:
+    """Return what the nodes of a model cost, by name; what costs nothing may be missing.
+
+    A weight that several nodes read is the first one's. What a profile fuses into a node is part of it.
+
+    Args:
+        model: the model.
+        unit: the unit.
+        hardware: the profile that tells the energy.
+        shapes: input shapes by name, for macs and energy.
+
+    Raises:
+        ModelError: the sizes of the graph cannot be found.
+        HardwareError: there is no such profile.
+    """
+    found: defaultdict[str, float] = defaultdict(float)
+    if unit == "weight-bytes":
+        for graph in model.ir.graphs():
+            for value in graph.initializers.values():
+                if value.const_value is not None:
+                    reader = next(iter(value.consumers()), None)
+                    found[(reader and reader.name) or ""] += value.const_value.nbytes
+    elif unit == "energy":
+        from compress.estimator import estimate
+
+        for cost in estimate(model, hardware, shapes=shapes).layers:
+            found[cost.name] += cost.cost.energy_joules
+    else:
+        from compress.estimator.workload import Reader
+        from compress.graph.shapes import describe
+
+        for layer in Reader(model.ir, describe(model.ir, shapes)).layers():
+            found[layer.name] += layer.macs
+    return found
+
+
+def price(model: Model, unit: Unit, hardware: str, shapes: Mapping[str, tuple[int, ...]]) -> float:
+    """Return what a model costs as a whole; see `prices`."""
+    return sum(prices(model, unit, hardware, shapes).values())

@@ -1,0 +1,137 @@
+"""drop-blocks: which branches are blocks, which go, and that a dropped one is one that adds zero."""
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+import compress
+from compress.errors import DataError, LimitError
+from compress.graph.residual import Gated, drop, residual_blocks
+from compress.graph.shapes import describe
+from compress.passes.drop_blocks import DropBlocks
+
+THREE = """{
+  [a1] h1 = MatMul(x, w1)  r1 = Relu(h1)  [b1] o1 = MatMul(r1, v1)  x1 = Add(x, o1)
+  [a2] h2 = MatMul(x1, w2)  r2 = Relu(h2)  [b2] o2 = MatMul(r2, v2)  x2 = Add(o2, x1)
+  [a3] h3 = MatMul(x2, w3)  r3 = Relu(h3)  [b3] o3 = MatMul(r3, v3)  y = Add(x2, o3)
+}"""
+
+
+@pytest.fixture
+def make(build, normal):
+    """A function from a graph's body to a model; its square weights are normal."""
+
+    def made(body, size=6, **weights):
+        names = {word for word in ("w1", "v1", "w2", "v2", "w3", "v3") if f"{word})" in body}
+        weights = {name: normal(size, size) / 4 for name in names} | weights
+        proto = build(f"net (float[N,{size}] x) => (float[N,{size}] y) {body}", **weights)
+        return compress.load(proto, calibration=[normal(16, size) for _ in range(3)])
+
+    return made
+
+
+def blocks(model):
+    return residual_blocks(model.graph, describe(model.ir, {"x": (16, 6)}))
+
+
+def names(found):
+    return [[layer.name for layer in block.layers] for block in found]
+
+
+def test_a_dropped_block_is_one_that_adds_zero(make):
+    model = make(THREE)
+    feeds = next(model.batches())
+    for number in range(3):
+        smaller = model.copy()
+        drop(smaller.ir, [blocks(smaller)[number]])
+        closed = Gated(model, describe(model.ir, {"x": (16, 6)})).run(feeds, [number])
+        np.testing.assert_allclose(smaller.run(feeds)[0], closed[0], rtol=1e-5, atol=1e-6)
+        assert [value.name for value in smaller.graph.outputs] == ["y"]
+        assert smaller.weight_bytes == model.weight_bytes * 2 / 3
+
+
+def test_the_block_that_does_least_goes(make):
+    model = make(THREE)
+    for name in ("v1", "v3"):
+        value = model.graph.initializers[name]
+        value.const_value = ir.tensor(value.const_value.numpy() * 1e-2, name=name)
+    result = DropBlocks(ratio=0.7)(model)
+    gone = [change for change in result.changes if change.action]
+    assert {change.layer for change in gone} == {"a1", "a3"}
+    assert sum(change.bytes_before for change in gone) == model.weight_bytes - result.weight_bytes
+    (kept,) = (change for change in result.changes if change.skipped)
+    assert kept.layer == "a2"
+    assert "without it outputs would be" in kept.skipped
+    assert len(list(model.graph)) == 12
+
+
+def test_two_blocks_that_cancel_each_other_go_together(make, normal):
+    """Each alone matters most; greedily, the second costs nothing once the first is gone."""
+    twice, once = 3 * normal(6, 6), 0.2 * normal(6, 6)
+    body = """{
+      [a] o1 = MatMul(x, w1)  x1 = Add(x, o1)  [b] o2 = MatMul(x, w2)  x2 = Add(x1, o2)
+      [c] o3 = MatMul(x, w3)  x3 = Add(x2, o3)  y = Relu(x3)
+    }"""
+    model = make(body, w1=twice, w2=-twice, w3=once)
+    assert names(blocks(model)) == [["a"], ["b"], ["c"]]
+    wanted = model.run(next(model.batches()))[0]
+
+    def error(**settings):
+        result = DropBlocks(ratio=0.99, of="blocks", exclude=("c",), **settings)(model)
+        return np.abs(result.run(next(model.batches()))[0] - wanted).max(), result
+
+    off, result = error()
+    assert off < 1e-3
+    assert [change.layer for change in result.changes if change.action] == ["a", "b"]
+
+
+def test_what_is_no_block_stays(make):
+    gelu = """{
+      c = Mul(x, x)  d = Mul(c, x)  e = Mul(d, f)  g = Add(x, e)  t = Tanh(g)
+      [a] h = MatMul(t, w1)  [b] k = MatMul(t, w2)  s = Add(h, k)  [last] y = Add(s, bias)
+    }"""
+    model = make(gelu, f=np.float32(0.04), bias=np.ones(6, np.float32))
+    assert blocks(model) == []
+    result = DropBlocks()(model)
+    assert "there is no residual block" in result.changes[-1].skipped
+
+
+def test_a_branch_that_is_wider_than_the_stream_is_no_block(make):
+    body = "{{ m = ReduceMean<keepdims=1>({0}, one)  h = MatMul(x, w1)  y = Add(m, h) }}"
+    assert blocks(make(body.format("x"), one=np.array([1]))) == []
+
+
+def test_blocks_of_a_transformer_and_of_a_convolutional_network(transformer, digits):
+    for model, expected in ((transformer, [4, 2]), (digits, [2])):
+        shapes = {name: array.shape for name, array in next(model.batches()).items()}
+        found = residual_blocks(model.graph, describe(model.ir, shapes))
+        assert [len(block.layers) for block in found] == expected
+
+
+def test_a_block_within_a_block_goes_with_it(make):
+    nested = """{
+      [a] h = MatMul(x, w1)  [b] i = MatMul(h, w2)  j = Add(h, i)  [c] k = MatMul(j, w3)  z = Add(x, k)
+      y = Relu(z)
+    }"""
+    model = make(nested)
+    assert names(blocks(model)) == [["b"], ["a", "b", "c"]]
+    result = DropBlocks(ratio=0.99, of="macs")(model)
+    assert result.weight_bytes == 0
+
+
+def test_a_share_of_the_cost(make):
+    model = make(THREE)
+    assert DropBlocks(ratio=0.3, of="macs")(model).weight_bytes == model.weight_bytes * 2 / 3
+    assert (
+        DropBlocks(ratio=0.5, of="weight-bytes", greedy=False)(model).weight_bytes == model.weight_bytes / 3
+    )
+    assert DropBlocks(ratio=0.1, of="energy", hardware="eyeriss-v1")(model).weight_bytes < model.weight_bytes
+    with pytest.raises(LimitError, match="90% fewer macs is more than all blocks together"):
+        DropBlocks(ratio=0.9, of="macs", include=("a1",))(model)
+
+
+def test_it_needs_calibration_data(make):
+    model = make(THREE)
+    model.calibration = None
+    with pytest.raises(DataError, match="calibration data"):
+        DropBlocks()(model)
