@@ -1,8 +1,8 @@
 """Score one quantized file of a network of the zoo against float, and print JSON.
 
 ``python quantization_score.py ENTRY FLOAT.onnx VARIANT.onnx``: the network's metric on its evaluation
-data, the cosine of the first output to float's, and latency over float's, the two taking turns
-in one process on one thread.
+data, the cosine of the first output to float's, and processor time over float's, the two taking
+turns in one process on one thread.
 """
 
 from __future__ import annotations
@@ -10,18 +10,16 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
 from zoo import Entry, Feeds, Run, entry
 
-from compress.evaluate import cosine, single
+from compress.evaluate import cosine, processor_ratio, single
 from compress.model import session
 
 COMPARED_BATCHES = 24
 TIMED_SECONDS = 4.0
-ROUNDS = range(7, 300)
 
 
 def runner(path: Path) -> Run:
@@ -38,24 +36,6 @@ def closeness(network: Entry, original: Run, variant: Run) -> float:
     return float(np.concatenate(rows).mean())
 
 
-def latency_ratio(feeds: Feeds, original: Run, variant: Run) -> float:
-    """Return the least time of the variant over the least time of float, run in turn.
-
-    It is processor time of the one thread: other programs do not lengthen it by taking turns.
-    """
-    least = dict.fromkeys((original, variant), np.inf)
-    end = time.perf_counter() + TIMED_SECONDS
-    for number in range(ROUNDS.stop):
-        for run in least:
-            start = time.process_time()
-            run(feeds)
-            if number:  # the first one warms up
-                least[run] = min(least[run], time.process_time() - start)
-        if number >= ROUNDS.start and time.perf_counter() > end:
-            break
-    return float(least[variant] / least[original])
-
-
 def one_sample(network: Entry, path: Path) -> Feeds:
     """Return the first row of evaluation data of every input whose first axis may change."""
     batched = [value.name for value in session(path).get_inputs() if not isinstance(value.shape[0], int)]
@@ -69,8 +49,8 @@ def main(name: str, float_file: Path, variant_file: Path) -> None:
     scores = {
         "metric": network.metric(variant),
         "cosine": closeness(network, original, variant),
-        "latency_one": latency_ratio(one_sample(network, float_file), original, variant),
-        "latency_batch": latency_ratio(next(iter(network.calibration())), original, variant),
+        "latency_one": processor_ratio(variant, original, one_sample(network, float_file), TIMED_SECONDS),
+        "latency_batch": processor_ratio(variant, original, next(iter(network.calibration())), TIMED_SECONDS),
     }
     print(json.dumps(scores))
 

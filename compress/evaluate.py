@@ -25,6 +25,7 @@ Array: TypeAlias = np.ndarray
 Run: TypeAlias = Callable[["Feeds"], list[Array]]
 """Runs a model on one batch: feeds by input name in, outputs in the graph's order out."""
 WARM_UP_RUNS = 2
+LEAST_ROUNDS, MOST_ROUNDS = 7, 300
 
 
 class Mean:
@@ -205,6 +206,27 @@ def latency(run: Run, original: Run, feeds: Feeds, runs: int) -> Latency:
             times[each].append(time.perf_counter() - start)
     median, reference = statistics.median(times[run]), statistics.median(times[original])
     return Latency(median=median, runs=runs, ratio=median / reference)
+
+
+def processor_ratio(run: Run, original: Run, feeds: Feeds, seconds: float) -> float:
+    """Return the least processor time of `run` over that of `original`, the two taking turns.
+
+    Other programs lengthen neither. Both should work on one thread.
+
+    Args:
+        run: the variant.
+        original: the original.
+        feeds: inputs of one run.
+        seconds: when to stop; seven rounds are run in any case, the first of them to warm up.
+    """
+    times: dict[Run, list[float]] = {run: [], original: []}
+    end = time.perf_counter() + seconds
+    while len(times[run]) < LEAST_ROUNDS or (time.perf_counter() < end and len(times[run]) < MOST_ROUNDS):
+        for each, taken in times.items():
+            start = time.process_time()
+            each(feeds)
+            taken.append(time.process_time() - start)
+    return min(times[run][1:]) / min(times[original][1:])
 
 
 def single(feeds: Feeds, batched: Iterable[str]) -> Feeds:

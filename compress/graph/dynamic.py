@@ -38,6 +38,12 @@ class Dynamic:
     recurrent: list[tuple[Layer, Layer]] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the layers that multiply integers; embeddings multiply nothing."""
+        found = [layer.name for group in self.weights for layer in group if layer.in_axis is not None]
+        return [*found, *(pair[0].name for pair in self.recurrent)]
+
 
 def find(graph: ir.Graph, chosen: Callable[[Layer], bool]) -> Dynamic:
     """Find the linear layers and LSTMs that can multiply integers, of those that `chosen` accepts."""

@@ -182,10 +182,13 @@ def quantize_activation(
     scale: float,
     zero_point: np.generic,
     readers: Iterable[tuple[ir.Node, int]],
+    *,
+    final: bool = False,
 ) -> None:
     """Put a QuantizeLinear and DequantizeLinear pair between `value` and `readers` (node, input index).
 
-    The type of `zero_point` is the type of the integers.
+    The type of `zero_point` is the type of the integers. With `final`, the graph puts out what is
+    dequantized, under the name that `value` had.
     """
     name = value.name or ""
     scale_value = initializer(graph, f"{name}.scale", np.asarray(scale, np.float32))
@@ -205,6 +208,9 @@ def quantize_activation(
         graph.insert_after(producer, pair)
     for node, index in readers:
         node.replace_input_with(index, output)
+    if final:
+        value.name, output.name = f"{name}.float", name
+        graph.outputs[graph.outputs.index(value)] = output
 
 
 def matmul_nbits(graph: ir.Graph, node: ir.Node, weight: ir.Value, quantized: Quantized) -> None:

@@ -32,12 +32,14 @@ class Regions:
     Attributes:
         kernels: layers to run in integers.
         readers: for each value to quantize, the uses (node, input index) that read the integers.
+        final: values to quantize that the graph puts out and that no float exists of.
         same_as: values that take scale and zero point of another, since an operator only moves them.
         skipped: layers that stay in float, with the reason.
     """
 
     kernels: list[Layer] = field(default_factory=list)
     readers: dict[ir.Value, list[tuple[ir.Node, int]]] = field(default_factory=dict)
+    final: set[ir.Value] = field(default_factory=set)
     same_as: dict[ir.Value, ir.Value] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
@@ -62,9 +64,17 @@ def find(graph: ir.Graph, chosen: Callable[[Layer], bool]) -> Regions:
         if _joins(node, quantized):
             integer.add(node)
             quantized[after_activation(node.outputs[0])] = None
-    for value in quantized:
-        if value is not None and (readers := _readers(value, integer)):
+    for node in reversed(graph):
+        source = _moved_to_integers(node, integer, quantized)
+        if source is not None:
+            integer.add(node)
+            quantized.setdefault(source)
+    for value in filter(None, quantized):
+        readers, final = _readers(value, integer)
+        if readers or final:
             regions.readers[value] = readers
+        if final:
+            regions.final.add(value)
     for node in integer:
         if node.op_type in MOVERS:
             source, moved = node.inputs[0], after_activation(node.outputs[0])
@@ -109,10 +119,26 @@ def _joins(node: ir.Node, quantized: dict[ir.Value | None, None]) -> bool:
     )
 
 
-def _readers(value: ir.Value, integer: set[ir.Node]) -> list[tuple[ir.Node, int]]:
-    """Return who reads the integers: everyone, where no float exists; else only the integer nodes."""
+def _moved_to_integers(
+    node: ir.Node, integer: set[ir.Node], quantized: dict[ir.Value | None, None]
+) -> ir.Value | None:
+    """Return the input of an operator that moves values to integer layers alone: it may move integers."""
+    source, moved = node.inputs[0] if node.inputs else None, node.outputs[0]
+    if node.op_type not in MOVERS or node.domain != "" or node in integer or len(node.outputs) > 1:
+        return None
+    if moved not in quantized or moved.is_graph_output() or not set(moved.consumers()) <= integer:
+        return None
+    return source if source is not None and source.const_value is None else None
+
+
+def _readers(value: ir.Value, integer: set[ir.Node]) -> tuple[list[tuple[ir.Node, int]], bool]:
+    """Return who reads the integers, and whether the graph's output does too.
+
+    It is everyone, where no float exists; else only the integer nodes.
+    """
     producer = value.producer()
     if producer is not None and producer.op_type in FUSED and producer.inputs[0] is not None:
         producer = producer.inputs[0].producer()
     everyone = producer in integer and producer is not None and producer.op_type not in ("Gemm", "MatMul")
-    return [(use.node, use.idx) for use in value.uses() if everyone or use.node in integer]
+    readers = [(use.node, use.idx) for use in value.uses() if everyone or use.node in integer]
+    return readers, everyone and value.is_graph_output()

@@ -35,31 +35,42 @@ def local_noise(
         bits: of the weights.
     """
     probe = model.copy()
-    chosen = dict.fromkeys(names)
-    measured = [layer for layer in layers(probe.graph) if layer.name in chosen]
+    measured: dict[str, list[Layer]] = {name: [] for name in names}
+    for layer in layers(probe.graph):
+        if layer.name in measured:
+            measured[layer.name].append(layer)  # a recurrent one has two weights
     del probe.graph.outputs[:]
-    for layer in measured:
-        probe.graph.outputs.extend(_probe(probe.graph, layer, bits))
+    for weights in measured.values():
+        probe.graph.outputs.extend(_probe(probe.graph, weights, bits))
     sums = np.zeros((len(measured), 2))
     for feeds in batches:
         sums += np.array([float(value) for value in probe.run(feeds)]).reshape(-1, 2)
     ratios = sums[:, 0] / np.maximum(sums[:, 1], np.finfo(np.float64).tiny)
-    return {layer.name: float(ratio) for layer, ratio in zip(measured, ratios, strict=True)}
+    return {name: float(ratio) for name, ratio in zip(measured, ratios, strict=True)}
 
 
-def _probe(graph: ir.Graph, layer: Layer, bits: int) -> list[ir.Value]:
-    """Add a rounded twin of the layer; return the values of noise and signal."""
-    node = layer.node
-    weight = quantize(torch.from_numpy(layer.array.copy()), PerAxis(layer.out_axis), bits, narrow=True)
-    rounded_weight = initializer(graph, f"{layer.weight.name}.probe", weight.dequantize().numpy())
+def _probe(graph: ir.Graph, weights: Sequence[Layer], bits: int) -> list[ir.Value]:
+    """Add a rounded twin of the layer with these weights; return the values of noise and signal."""
+    node = weights[0].node
     rounded = ir.node("DynamicQuantizeLinear", [node.inputs[0]], num_outputs=3, name=f"{node.name}.probe.q")
     restored = ir.node("DequantizeLinear", rounded.outputs, name=f"{node.name}.probe.dq")
-    inputs = [restored.outputs[0], rounded_weight, *node.inputs[2:]]
-    twin = ir.node(node.op_type, inputs, dict(node.attributes), name=f"{node.name}.probe")
-    difference = ir.node("Sub", [twin.outputs[0], node.outputs[0]], name=f"{node.name}.probe.noise")
+    inputs = [restored.outputs[0], *node.inputs[1:]]
+    for layer in weights:
+        weight = quantize(torch.from_numpy(layer.array.copy()), PerAxis(layer.out_axis), bits, narrow=True)
+        inputs[layer.index] = initializer(graph, f"{layer.weight.name}.probe", weight.dequantize().numpy())
+    place = next(number for number, value in enumerate(node.outputs) if value.name)
+    twin = ir.node(
+        node.op_type,
+        inputs,
+        dict(node.attributes),
+        num_outputs=len(node.outputs),
+        name=f"{node.name}.probe",
+    )
+    wanted = node.outputs[place]
+    difference = ir.node("Sub", [twin.outputs[place], wanted], name=f"{node.name}.probe.noise")
     sums = [
         ir.node("ReduceSumSquare", [value], {"keepdims": 0}, name=f"{node.name}.probe.sum{number}")
-        for number, value in enumerate((difference.outputs[0], node.outputs[0]))
+        for number, value in enumerate((difference.outputs[0], wanted))
     ]
     graph.insert_after(node, [rounded, restored, twin, difference, *sums])
     for number, each in enumerate(sums):

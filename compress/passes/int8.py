@@ -6,13 +6,16 @@ import itertools
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import Field
 
+from compress.errors import DataError, ModelError, PassError
 from compress.passes.base import Change, Pass
+from compress.passes.int8_dynamic import Int8Dynamic
 from compress.passes.int8_static import Int8Static, observe_ranges
 from compress.passes.int8_weights import Int8Weights
 from compress.passes.smooth import Smooth
@@ -22,17 +25,23 @@ if TYPE_CHECKING:
     from compress.model import Model
     from compress.passes.int8_static import Observer
 
+P = TypeVar("P", bound=Pass)
+
 JUDGING = 4
 """Every fourth calibration batch judges and does not calibrate."""
 MOST_BATCHES = 4
 """Batches that judge."""
-TIMED_RUNS = 11
+TIMED_SECONDS = 1.0
+"""Time spent on each of two timings of a candidate: one sample and one batch."""
 NOISE_OF_TIMING = 1.05
 """Ratios of two runs of one model scatter about this far on an ordinary machine."""
 WEIGHTS_MARGIN_DB = 2.0
 """How much less than 8-bit weights alone integer arithmetic may agree, where these are under the target."""
 BISECTIONS = 4
 """Steps in which the number of layers that go back to 8-bit weights is found."""
+STORY = "integers, "
+RANGES = ("minmax", "mse")
+"""Kinds of ranges from calibration that are tried."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,13 +62,14 @@ class Candidate:
 class Int8(Pass, name="int8"):
     """Quantize to 8 bits so that the network keeps its accuracy and runs no slower, whatever it is.
 
-    Several ways are measured on calibration data held back from calibration: integer arithmetic with
-    two kinds of ranges, with and without smoothing; 8-bit weights in the runtime's blocked kernels;
-    8-bit weights that become float as the model is loaded. Where integer arithmetic agrees too
-    little with the original, the layers that add most noise go back to 8-bit weights. The fastest
-    way that agrees well enough wins, and the account says what the others measured. Files shrink 3.5
-    to 4 times in every case. Speed is measured on this machine: run it on the kind that will serve.
-    Where two ways are about as fast, another run may choose the other.
+    Several ways are measured on calibration data held back from calibration: integers in ranges from
+    calibration, of two kinds, with and without smoothing; integers in ranges found at each run; one
+    for convolutions and the other for linear and recurrent layers; 8-bit weights in the runtime's
+    blocked kernels; 8-bit weights that become float as the model is loaded. Where integer arithmetic
+    agrees too little with the original, the layers that add most noise go back to 8-bit weights. The
+    fastest way that agrees well enough wins, and the account says what the others measured. Files
+    shrink 3.5 to 4 times in every case. Speed is measured on one thread of this machine: run it on
+    the kind that will serve. Where two ways are about as fast, another run may choose the other.
 
     Example: ``variants: {small: [int8]}``
     """
@@ -81,66 +91,67 @@ class Int8(Pass, name="int8"):
             reason = "chosen without calibration data: 8-bit weights, float arithmetic"
             return _account(stored.changes[done:], reason)
         judge = _Judge(model)
-        weights = [
-            judge.measure("8-bit weights, float arithmetic", self._weights("expanded")(judge.model)),
-            judge.measure("8-bit weights, blocked kernels", self._weights("onnxruntime")(judge.model)),
-        ]
-        target = min(self.min_snr_db, weights[0].snr_db - WEIGHTS_MARGIN_DB)
-        candidates = [judge.timed(each) for each in (*weights, *self._integer(judge, target))]
+        weights = judge.measure("8-bit weights, float arithmetic", self._weights("expanded")(judge.model))
+        target = min(self.min_snr_db, weights.snr_db - WEIGHTS_MARGIN_DB)
+        candidates = [judge.timed(each) for each in (weights, *self._others(judge, target))]
         best = _choose(candidates, target)
         model.ir = best.model.ir
-        others = "; ".join(str(each) for each in candidates if each is not best)
-        return _account(best.model.changes[done:], f"chosen: {best}. Not chosen: {others}")
+        others = [str(each) for each in candidates if each is not best] + judge.failures
+        return _account(best.model.changes[done:], f"chosen: {best}. Not chosen: {'; '.join(others)}")
 
     def _weights(self, operators: Any) -> Int8Weights:
         return Int8Weights(include=self.include, exclude=self.exclude, operators=operators)
 
-    def _integer(self, judge: _Judge, target: float) -> list[Candidate]:
-        """Return the best way in integers, with as many layers back on 8-bit weights as `target` takes."""
-        plain = Int8Static(include=self.include, exclude=self.exclude)
-        if not plain.regions(judge.model).kernels:
-            return []
-        attempts, tried = [], []
-        for attempt in self._attempts(judge, plain):
-            attempts.append(attempt)
-            tried.append(judge.measure(attempt.story, self._apply(attempt)))
-            if tried[-1].snr_db >= target:
-                return [tried[-1]]
-        # Smoothed weights are harder to round, so layers that go back to weights want the plain ones.
-        first = attempts[0] if tried[0].snr_db >= tried[1].snr_db else attempts[1]
-        best = max(tried, key=lambda each: each.snr_db)
-        return [best, self._with_fewer_integers(judge, first, target)]
+    def _others(self, judge: _Judge, target: float) -> Iterator[Candidate]:
+        """Yield the ways to multiply integers, where need be with layers back on weights alone."""
+        with judge.refusals("8-bit weights, blocked kernels") as story:
+            yield judge.measure(story, self._weights("onnxruntime")(judge.model))
+        dynamic = Int8Dynamic(include=self.include, exclude=self.exclude)
+        ways = []
+        if dynamic.find(judge.model).names:
+            every = f"{STORY}each run's range"
+            ways.append(_Way(every, judge.model, self._weights("expanded"), dynamic=dynamic))
+        static = self._static(judge, target)
+        if static is not None:
+            ways += [static, *_mixed(static, dynamic)]
+        for way in ways:
+            with judge.refusals(way.story):
+                yield from _enough(judge, way, target)
 
-    def _attempts(self, judge: _Judge, plain: Int8Static) -> Iterator[_Attempt]:
-        """Yield ways to place integers, the simplest first: it depends least on the calibration data."""
+    def _static(self, judge: _Judge, target: float) -> _Way | None:
+        """Return what agrees best of the ways with ranges from calibration, which are all as fast.
+
+        Smoothing is tried where plain ranges do not agree well enough.
+        """
+        tried: list[_Way] = []
+        with judge.refusals(f"{STORY}ranges from calibration"):
+            for number, way in enumerate(self._attempts(judge)):
+                if number == len(RANGES) and max(each.snr_db for each in tried) >= target:
+                    break
+                tried.append(replace(way, whole=judge.attempt(way)))
+        best = max(tried, key=lambda way: way.snr_db, default=None)
+        if best is None or best.snr_db >= target:
+            return best
+        # Smoothed weights are harder to round, so layers that go back to weights want the plain ones.
+        return max(tried[: len(RANGES)], key=lambda way: way.snr_db)
+
+    def _attempts(self, judge: _Judge) -> Iterator[_Way]:
+        """Yield ways with ranges from calibration, the simplest first: it depends least on the data."""
         from compress.numerics.ranges import Histogram
 
+        plain = Int8Static(include=self.include, exclude=self.exclude)
         smooth = Smooth(include=self.include, exclude=self.exclude)
-        for story, prepare in (("integers", None), ("integers, smoothed", smooth)):
+        for story, prepare in (("", None), ("smoothed, ", smooth)):
             model = prepare(judge.model) if prepare else judge.model
-            if prepare and not any(change.action for change in model.changes[len(judge.model.changes) :]):
+            readers = plain.regions(model).readers
+            smoothed = any(change.action for change in model.changes[len(judge.model.changes) :])
+            if not readers or (prepare and not smoothed):
                 return
-            histograms = observe_ranges(model, plain.regions(model).readers, Histogram)
-            for calibration in ("minmax", "mse"):
+            observed = observe_ranges(model, readers, Histogram)
+            for calibration in RANGES:
                 static = plain.model_copy(update={"calibration": calibration})
-                yield _Attempt(f"{story}, range {calibration}", model, histograms, static)
-
-    def _apply(self, attempt: _Attempt, floats: Sequence[str] = ()) -> Model:
-        """Run an attempt's layers in integers but for `floats`; store all other weights in 8 bits."""
-        return self._weights("expanded")(attempt.apply(floats))
-
-    def _with_fewer_integers(self, judge: _Judge, attempt: _Attempt, target: float) -> Candidate:
-        """Find how many of the noisiest layers must go back to 8-bit weights to agree well enough."""
-        ranked = judge.ranked(attempt)
-        best = judge.measure(f"{attempt.story}, no layer", self._apply(attempt, ranked))
-        low, high = 0, len(ranked)
-        for _ in range(BISECTIONS):
-            middle = (low + high) // 2
-            story = f"{attempt.story}, but {middle} of {len(ranked)} layers"
-            tried = judge.measure(story, self._apply(attempt, ranked[:middle]))
-            low, high = (low, middle) if tried.snr_db >= target else (middle, high)
-            best = tried if tried.snr_db >= target else best
-        return best
+                what = f"{STORY}{story}range {calibration}"
+                yield _Way(what, model, self._weights("expanded"), static=static, observed=observed)
 
 
 def _account(changes: Sequence[Change], choice: str) -> list[Change]:
@@ -151,65 +162,150 @@ def _account(changes: Sequence[Change], choice: str) -> list[Change]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Attempt:
-    """A folded float model, the histograms of its activations, and how to place integers in it."""
+class _Way:
+    """Which layers of a folded float model multiply integers, and in which ranges.
+
+    Attributes:
+        story: the same in words.
+        model: the model.
+        weights: stores the weights of all other layers.
+        dynamic: the layers whose ranges each run finds, of those that `static` leaves.
+        static: the layers whose ranges come from calibration.
+        observed: their activations by name.
+        whole: what it came to with all its layers, if that is known.
+    """
 
     story: str
     model: Model
-    observed: Mapping[str, Observer]
-    static: Int8Static
+    weights: Int8Weights
+    dynamic: Int8Dynamic | None = None
+    static: Int8Static | None = None
+    observed: Mapping[str, Observer] = field(default_factory=dict)
+    whole: Candidate | None = None
 
-    def apply(self, floats: Sequence[str]) -> Model:
-        """Return the model in integers, but for the layers named `floats`."""
+    @property
+    def snr_db(self) -> float:
+        """How well it agrees with the original, if that is known."""
+        return -math.inf if self.whole is None else self.whole.snr_db
+
+    def layers(self) -> list[str]:
+        """Return the names of the layers that multiply integers."""
+        static = [] if self.static is None else self.static.regions(self.model).kernels
+        dynamic = [] if self.dynamic is None else self.dynamic.find(self.model).names
+        return list(dict.fromkeys([*(layer.name for layer in static), *dynamic]))
+
+    def apply(self, floats: Sequence[str] = ()) -> Model:
+        """Return the quantized model; the layers named `floats` keep float arithmetic."""
         result = self.model.copy()
-        static = self.static.model_copy(update={"exclude": (*self.static.exclude, *map(_literal, floats))})
-        changes = [replace(change, by=static.name) for change in static.place(result, self.observed)]
-        result.changes = (*result.changes, *changes)
-        return result
+        changes: list[Change] = []
+        if self.static is not None:
+            static = _without(self.static, floats)
+            changes += [replace(each, by=static.name) for each in static.place(result, self.observed)]
+        if self.dynamic is not None:
+            dynamic = _without(self.dynamic, floats)
+            changes += [replace(each, by=dynamic.name) for each in dynamic.place(result)]
+        result.changes = (*result.changes, *(change for change in changes if change.action))
+        return self.weights(result)
 
 
-def _literal(name: str) -> str:
-    """Return a pattern that matches a name and nothing else."""
-    return re.sub(r"([*?[])", r"[\1]", name)
+def _mixed(static: _Way, dynamic: Int8Dynamic) -> Iterator[_Way]:
+    """Yield the ways in which some layers' ranges come from calibration and others from each run."""
+    assert static.static is not None
+    rest = replace(static, dynamic=dynamic, whole=None, story=f"{static.story}, each run's for other layers")
+    if len(rest.layers()) > len(static.layers()):
+        yield rest
+    kernels = static.static.regions(static.model).kernels
+    linear = [layer.name for layer in kernels if layer.node.op_type != "Conv"]
+    if 0 < len(linear) < len(kernels):
+        story = f"{static.story} for convolutions, each run's for other layers"
+        yield replace(rest, static=_without(static.static, linear), story=story)
+
+
+def _without(each: P, names: Sequence[str]) -> P:
+    """Return the pass without the layers of these names."""
+    literal = (re.sub(r"([*?[])", r"[\1]", name) for name in names)
+    return each.model_copy(update={"exclude": (*each.exclude, *literal)})
+
+
+def _enough(judge: _Judge, way: _Way, target: float) -> Iterator[Candidate]:
+    """Yield a way, with as many of its noisiest layers back on 8-bit weights as `target` takes."""
+    whole = way.whole or judge.attempt(way)
+    if whole.snr_db >= target:
+        yield whole
+        return
+    ranked = judge.ranked(way)
+    best = None
+    low, high = 0, len(ranked)
+    for _ in range(BISECTIONS):
+        if high - low < 2:
+            break
+        middle = (low + high) // 2
+        tried = judge.attempt(way, ranked[:middle])
+        low, high = (low, middle) if tried.snr_db >= target else (middle, high)
+        best = tried if tried.snr_db >= target else best
+    if best is None:
+        judge.failures.append(str(whole))
+    else:
+        yield best
 
 
 class _Judge:
-    """Measures models on calibration batches that did not calibrate them."""
+    """Measures models on calibration batches that did not calibrate them.
+
+    Attributes:
+        model: the original, folded, with the data to calibrate on.
+        failures: ways that cannot be taken, and why.
+    """
 
     def __init__(self, model: Model) -> None:
         from compress.evaluate import single
+        from compress.model import session
 
         assert model.calibration is not None
         self.model = model.copy()
         self.model.calibration, judging = _split(model.calibration)
+        self.failures: list[str] = []
         inputs = model.graph.inputs
-        self.batches = [feeds for feeds, _ in itertools.islice(judging.batches(inputs), MOST_BATCHES)]
+        self._batches = [feeds for feeds, _ in itertools.islice(judging.batches(inputs), MOST_BATCHES)]
         batched = [each.name or "" for each in inputs if each.shape and not isinstance(each.shape[0], int)]
-        self.sample = single(self.batches[0], batched)
+        self._timed = single(self._batches[0], batched), self._batches[0]
+        self._original = partial(session(self.model, threads=1).run, None)
+
+    @contextmanager
+    def refusals(self, story: str) -> Iterator[str]:
+        """Note why a way cannot be taken; another one will be."""
+        try:
+            yield story
+        except (DataError, ModelError, PassError) as error:
+            self.failures.append(f"{story}: {error}")
+
+    def attempt(self, way: _Way, floats: Sequence[str] = ()) -> Candidate:
+        """Measure a way whose layers `floats` stay in float."""
+        story = f"{way.story}, but {len(floats)} of {len(way.layers())} layers" if floats else way.story
+        return self.measure(story, way.apply(floats))
 
     def measure(self, story: str, model: Model) -> Candidate:
         """Measure how well a model agrees with the original."""
         from compress.evaluate import agreement
 
-        snr_db = agreement(model.run, self.model.run, self.batches).snr_db
+        snr_db = agreement(model.run, self._original, self._batches).snr_db
         model.release()
         return Candidate(story, model, snr_db)
 
     def timed(self, candidate: Candidate) -> Candidate:
         """Add the time of a run in turn with the original's."""
-        from compress.evaluate import latency
+        from compress.evaluate import processor_ratio
+        from compress.model import session
 
-        feeds = (self.sample, self.batches[0])
-        ratios = [latency(candidate.model.run, self.model.run, each, TIMED_RUNS).ratio for each in feeds]
-        candidate.model.release()
+        run = partial(session(candidate.model, threads=1).run, None)
+        ratios = [processor_ratio(run, self._original, feeds, TIMED_SECONDS) for feeds in self._timed]
         return replace(candidate, ratio=max(ratios))
 
-    def ranked(self, attempt: _Attempt) -> list[str]:
-        """Return the names of the layers that run in integers, the noisiest first."""
+    def ranked(self, way: _Way) -> list[str]:
+        """Return the names of the layers that multiply integers, the noisiest first."""
         from compress.graph.sensitivity import local_noise
 
-        kernels = [layer.name for layer in attempt.static.regions(attempt.model).kernels]
-        noise = local_noise(attempt.model, kernels, self.batches)
+        noise = local_noise(way.model, way.layers(), self._batches)
         return sorted(noise, key=lambda name: -noise[name])
 
 

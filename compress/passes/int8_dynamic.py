@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from compress.passes.base import Change, Pass
 
 if TYPE_CHECKING:
+    from compress.graph.dynamic import Dynamic
     from compress.model import Model
 
 
@@ -29,14 +30,24 @@ class Int8Dynamic(Pass, name="int8-dynamic"):
 
     def apply(self, model: Model) -> list[Change]:
         """Fold, let linear layers and LSTMs multiply integers, and store the other weights in 8 bits."""
-        from compress.cpu import weight_bits
-        from compress.graph import dynamic
         from compress.passes.fold import fold
         from compress.passes.int8_weights import Int8Weights
 
         fold(model.ir)
-        found = dynamic.find(model.graph, lambda layer: self.selects(*layer.names))
-        placed = dynamic.place(model.graph, found, weight_bits(self.weight_bits))
+        placed = self.place(model)
         others = Int8Weights(include=self.include, exclude=self.exclude, operators="expanded").store(model)
         stored = {change.layer for change in others}
         return [change for change in placed if change.action or change.layer not in stored] + others
+
+    def find(self, model: Model) -> Dynamic:
+        """Return what the settings choose to run in integers."""
+        from compress.graph.dynamic import find
+
+        return find(model.graph, lambda layer: self.selects(*layer.names))
+
+    def place(self, model: Model) -> list[Change]:
+        """Let the chosen layers of a folded model multiply integers, in place; other weights stay."""
+        from compress.cpu import weight_bits
+        from compress.graph.dynamic import place
+
+        return place(model.graph, self.find(model), weight_bits(self.weight_bits))

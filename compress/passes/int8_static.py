@@ -99,8 +99,8 @@ class Int8Static(Pass, name="int8-static"):
         scales: dict[str, float] = {}
         for value, readers in regions.readers.items():
             scale, zero_point = self._scale(observed[range_owner(value, regions.same_as).name or ""])
+            quantize_activation(graph, value, scale, zero_point, readers, final=value in regions.final)
             scales[value.name or ""] = scale
-            quantize_activation(graph, value, scale, zero_point, readers)
         return scales
 
     def _scale(self, observed: Observer) -> tuple[float, np.generic]:

@@ -183,8 +183,9 @@ class Qat(Finetune, name="qat"):
         inputs = {}
         for value, readers in regions.readers.items():
             name = value.name or ""
-            inputs[name] = float(scales[name])
-            quantize_activation(graph, value, inputs[name], np.uint8(-quantizers[name].low), readers)
+            scale, zero_point = float(scales[name]), np.uint8(-quantizers[name].low)
+            quantize_activation(graph, value, scale, zero_point, readers, final=value in regions.final)
+            inputs[value.name or ""] = scale
         story = f"8-bit activations, {self._bits()}-bit weights per channel, trained"
         changes = [
             quantize_kernel(graph, layer, self._bits(), inputs, story, scales[layer.weight.name or ""])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
+import compress
 from compress.evaluate import decibels
 from compress.graph.sensitivity import local_noise
 from compress.model import Model
@@ -78,6 +81,34 @@ def test_noise_of_a_layer_is_that_of_rounding_it_alone(digits: Model) -> None:
     assert all(0 < value < 1e-3 for value in noise.values())
     coarse = local_noise(model, names, list(model.batches())[:1], bits=4)
     assert all(coarse[name] > 10 * noise[name] for name in names)
+
+
+def test_noise_of_a_recurrent_layer_is_that_of_both_its_weights(recurrent: Model) -> None:
+    model = Fold()(recurrent)
+    names = [node.name or "" for node in model.graph if node.op_type in ("GRU", "LSTM")]
+    noise = local_noise(model, names, list(model.batches()))
+    assert set(noise) == set(names)
+    assert all(0 < value < 1e-2 for value in noise.values())
+
+
+def test_a_recurrent_network_runs_its_lstm_in_integers_if_that_is_faster(recurrent: Model) -> None:
+    small = Int8()(recurrent)
+    assert "each run's range" in small.changes[-1].action
+    assert small.weight_bytes < 0.35 * recurrent.weight_bytes
+
+
+def test_what_cannot_be_calibrated_does_not_stop_the_rest(build: Any, normal: Any) -> None:
+    """An infinite activation has no range: its layers keep float arithmetic, and 8-bit weights."""
+    text = "g (float[N,64] x) => (float[N,64] y) { e = Div(x, z) h = MatMul(e, w) y = Tanh(h) }"
+    weight, zero = normal(64, 64), np.zeros(64, np.float32)
+    zero[1:] = 1
+    weight[0] = 1
+    model = compress.load(build(text, w=weight, z=zero), calibration=[{"x": np.abs(normal(2, 64))}])
+    small = Int8()(model)
+    assert "NaN or infinite" in small.changes[-1].action
+    assert small.weight_bytes < 0.3 * model.weight_bytes
+    feeds = next(model.batches())
+    np.testing.assert_allclose(small.run(feeds)[0], model.run(feeds)[0], atol=0.01)
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.1])

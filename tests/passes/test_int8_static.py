@@ -53,6 +53,20 @@ def test_a_residual_network_runs_in_integers_from_end_to_end(build, normal, runn
     assert len(biases) == 2, "a bias that two layers share has steps of its own in each"
 
 
+def test_pooling_before_an_integer_layer_moves_integers(build, normal, running):
+    """A float value that only pooling and transposing bring to a layer is quantized before them."""
+    text = """g (float[N,4,8,8] x) => (float[N,6,2,2] y) {
+        s = Sigmoid(x) p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(s) c = Conv(p, w) y = Relu(c)
+    }"""
+    model = compress.load(build(text, w=normal(6, 4, 3, 3)), calibration=[{"x": normal(3, 4, 8, 8)}])
+    small = Int8Static()(model)
+    pool = next(node for node in small.graph if node.op_type == "MaxPool")
+    assert pool.inputs[0].producer().op_type == "DequantizeLinear"
+    assert "QLinearConv" in running(small)
+    feeds = next(model.batches())
+    assert distance(small.run(feeds)[0], model.run(feeds)[0]) < 0.03
+
+
 def test_linear_layers_keep_float_outputs(build, normal, running):
     model = compress.load(
         build("g (float[N,T,32] x) => (float[N,T,16] y) { y = MatMul(x, w) }", w=normal(32, 16)),
