@@ -7,7 +7,6 @@ The ratio is that of the medians.
 
 from __future__ import annotations
 
-import itertools
 import statistics
 import sys
 import time
@@ -16,6 +15,7 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
+from resnet20 import ResNet20
 from torch import Tensor, nn
 
 from compress.graph.trainable import Trainable
@@ -23,36 +23,6 @@ from compress.source import load
 
 GOAL = 1.3
 ROUNDS = 15
-
-
-class Block(nn.Module):
-    """Two convolutions with a shortcut."""
-
-    def __init__(self, inner: int, outer: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inner, outer, 3, outer // inner, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outer)
-        self.conv2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outer)
-        self.short = nn.Identity() if inner == outer else nn.Conv2d(inner, outer, 1, 2, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.bn2(self.conv2(torch.relu(self.bn1(self.conv1(x)))))
-        return torch.relu(y + self.short(x))
-
-
-class ResNet20(nn.Module):
-    """The residual network for small images of He et al. 2015, 20 layers."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stem = nn.Sequential(nn.Conv2d(3, 16, 3, 1, 1, bias=False), nn.BatchNorm2d(16), nn.ReLU())
-        widths = [16, 16, 16, 16, 32, 32, 32, 64, 64, 64]
-        self.blocks = nn.Sequential(*(Block(a, b) for a, b in itertools.pairwise(widths)))
-        self.head = nn.Linear(64, 10)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.blocks(self.stem(x)).mean((2, 3)))
 
 
 def resnet() -> tuple[nn.Module, dict[str, np.ndarray]]:

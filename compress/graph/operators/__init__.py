@@ -11,6 +11,7 @@ from compress.graph.operators import (  # noqa: F401  (each family registers its
     attention,
     convolution,
     elementwise,
+    fused,
     indexing,
     layout,
     linear,
