@@ -138,8 +138,8 @@ def _operators() -> str:
             "# Operators that can be trained",
             "`Model.to_torch` and the passes that train compute these ONNX operators, from opset 11 on, and "
             "their gradients. Each passes ONNX's own node tests; those of com.microsoft agree with the "
-            "runtime. Any other operator in a graph, control flow above all, is refused by the name of its node; "
-            "quantization does without training.",
+            "runtime. Any other operator in a graph, control flow above all, is refused by the name of its "
+            "node; quantization does without training.",
             _table(("family", "operators"), ((name, ", ".join(families[name])) for name in sorted(families))),
         ]
     )
