@@ -144,12 +144,12 @@ def main() -> None:
     for name in sys.argv[1:] or known:
         case = known[name]
         original = load(name, case)
-        macs = compress.estimate(original, "cpu").cost.macs
+        macs = compress.estimate(original, "cpu").total.macs
         for variant, line in {"original": "[]", **case.variants}.items():
             start = time.process_time()
             model = passes(line)(original)
             seconds = time.process_time() - start
-            left = compress.estimate(model, "cpu").cost.macs / macs
+            left = compress.estimate(model, "cpu").total.macs / macs
             print(f"{name:9} {variant:26} {case.score(model):7.4f} {left:6.3f} {seconds:6.0f}", flush=True)
 
 
