@@ -428,7 +428,7 @@ class _Run:
 
     def _agreed(self, value: float) -> float:
         """Return a number's mean over all processes, so that they decide alike."""
-        mean = torch.tensor(value, dtype=torch.float64)
+        mean = torch.tensor(value, dtype=torch.float64, device=self.device)
         self._average([mean])
         return mean.item()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -71,6 +72,27 @@ class Finetune(Pass, name="finetune"):
     """Order of the data and dropout derive from it."""
     checkpoint: str = ""
     """A file written after each epoch; a training that was killed goes on from it."""
+    processes: int = Field(default=1, ge=1)
+    """Processes that share each epoch, on a GPU each where there are some; a step sees the batches of all."""
+
+    def __call__(self, model: Model) -> Model:
+        """Return a trained copy of `model`, with the help of further processes if `processes` asks for them.
+
+        In a script that ``torchrun`` started, make the process group first and call the pass in every
+        process: each takes its share of the batches, and all return the same model.
+
+        Raises:
+            PassError: there is nothing to learn from, the loss is not finite, or a process failed.
+        """
+        import torch.distributed
+
+        if self.processes == 1 or torch.distributed.is_initialized():
+            return super().__call__(model)
+        from compress.processes import group
+
+        batches = [(batch.feeds, batch.labels) for batch in self._batches(model)]
+        with group(self, model, batches, self.processes):
+            return super().__call__(model)
 
     def apply(self, model: Model) -> list[Change]:
         """Train the weights that `include` and `exclude` choose, and write them back."""
@@ -189,10 +211,11 @@ def output_names(model: Model) -> list[str]:
 
 
 def training_device() -> torch.device:
-    """Return where training runs: the first GPU, or the CPU."""
+    """Return where training runs: this process's GPU, or the CPU."""
     import torch
 
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    place = os.environ.get("LOCAL_RANK", "0")
+    return torch.device(f"cuda:{place}" if torch.cuda.is_available() else "cpu")
 
 
 def _moved(before: torch.Tensor, after: torch.Tensor) -> float | None:

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +21,7 @@ from compress.errors import DataError, PassError
 from compress.graph.trainable import Trainable
 from compress.graph.training import Batch, Examples, Objective, Plan, label_loss, soft_divergence, train
 from compress.model import Model
+from compress.passes.base import REGISTRY
 from compress.passes.finetune import Finetune
 from compress.source import load
 
@@ -249,58 +247,25 @@ def test_a_checkpoint_of_another_training_is_refused(model: Model, tmp_path: Pat
         Finetune(checkpoint=str(path))(model)
 
 
-WORKER = '''
-import sys
-import numpy as np, onnx, onnx_ir as ir, torch, torch.distributed as distributed
-from onnx import numpy_helper
-from compress.graph.trainable import Trainable
-from compress.graph.training import Batch, Examples, Objective, Plan, train
-
-TEXT = """<ir_version: 10, opset_import: ["" : 21]>
-    g (float[N, 4] x) => (float[N, 3] y) { a = MatMul(x, first) h = Tanh(a) y = MatMul(h, second) }"""
-
-def tuned(batch):
-    proto = onnx.parser.parse_model(TEXT)
-    rng = np.random.default_rng(0)
-    for name, shape in (("first", (4, 6)), ("second", (6, 3))):
-        array = rng.normal(size=shape).astype("float32")
-        proto.graph.initializer.append(numpy_helper.from_array(array, name))
-    module = Trainable(ir.from_proto(proto))
-    x = torch.from_numpy(rng.normal(size=(64, 4)).astype("float32"))
-    examples = Examples([Batch({"x": x}, torch.arange(64) % 3)], batch_size=batch)
-    plan = Plan(3, lambda groups: torch.optim.SGD(groups, lr=0.1))
-    train(module, module.trained_weights(), Objective(), examples, Examples([]), plan, lambda *_: None)
-    return {name: weight.detach() for name, weight in module.trained_weights().items()}
-
-def together(rank, folder):
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    try:
-        return tuned(batch=8)
-    finally:
-        distributed.destroy_process_group()
-
-if __name__ == "__main__":
-    torch.save(together(1, sys.argv[1]), f"{sys.argv[1]}/1.pt")
-'''
-
-
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
-    script = tmp_path / "worker.py"
-    script.write_text(WORKER)
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    other = subprocess.Popen([sys.executable, "-W", "ignore", str(script), str(tmp_path)], env=environment)
-    namespace: dict[str, Any] = {"__name__": "worker"}
-    exec(compile(WORKER, "worker.py", "exec"), namespace)
-    first = namespace["together"](0, tmp_path)
+def test_two_processes_train_as_one() -> None:
+    model = _linear([(_random(64, 4), np.arange(64) % 3)])
+    settings = {"epochs": 3, "held_out": 0, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 0}
+    together = _weights(Finetune(processes=2, batch_size=8, **settings)(model))
     threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
     assert not [name for name in threads if "gloo" in name], "threads that outlive their group abort at exit"
-    assert other.wait(timeout=600) == 0
-    second = torch.load(tmp_path / "1.pt", weights_only=True)
     # Two processes with batches of 8 take the steps of one with batches of 16.
-    alone = namespace["tuned"](batch=16)
+    alone = _weights(Finetune(batch_size=16, **settings)(model))
     for name, weight in alone.items():
-        assert torch.equal(first[name], second[name])
-        torch.testing.assert_close(first[name], weight, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(together[name], weight, rtol=1e-4, atol=1e-5)
+
+
+def test_the_error_of_another_process_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unlisted(Finetune, name="unlisted"):
+        """Registered in this process alone."""
+
+    monkeypatch.delitem(REGISTRY, "unlisted")
+    with pytest.raises(PassError, match="process 2 of 2 failed: unknown pass 'unlisted'"):
+        Unlisted(processes=2)(_linear([(_random(64, 4), np.arange(64) % 3)]))
 
 
 def test_bfloat16_products_train_too(model: Model) -> None:

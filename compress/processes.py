@@ -1,0 +1,159 @@
+"""Several processes that train together: each applies the same pass to the same model.
+
+Started by `group` for the setting ``processes`` of a pass. Under ``torchrun`` a script makes the process
+group itself and then applies the pass in every process; the training loop finds the group either way.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from compress.errors import CompressError, PassError
+from compress.passes.base import Pass, get
+
+if TYPE_CHECKING:
+    from compress.model import Model
+
+PASS, MODEL, ORIGINAL, DATA, STORE = "pass.json", "model.onnx", "original.onnx", "data.pt", "store"
+Batches = Sequence[tuple[dict[str, Any], Any]]
+
+
+@contextmanager
+def group(each: Pass, model: Model, batches: Batches, count: int) -> Iterator[None]:
+    """Run the body as the first of `count` processes, while the others apply `each` to `model`.
+
+    They get the model, its original and the data in files, and what they make is thrown away: a pass
+    must do the same in every process but for its share of the training.
+
+    Args:
+        each: a pass that the catalogue knows.
+        model: what it is applied to.
+        batches: the calibration data: (input tensors by name, labels or None).
+        count: processes, this one included.
+
+    Raises:
+        PassError: another process failed; the message says why.
+    """
+    import torch
+    import torch.distributed as distributed
+
+    threads = torch.get_num_threads()
+    share = max(threads // count, 1)
+    with tempfile.TemporaryDirectory(prefix="compress-") as name:
+        folder = Path(name)
+        _write(folder, each, model, batches)
+        others = [_start(folder, rank, count, share) for rank in range(1, count)]
+        try:
+            _await(folder, others)
+            torch.set_num_threads(share)
+            _join(folder, 0, count)
+            try:
+                yield
+            finally:
+                distributed.destroy_process_group()
+            for other in others:
+                other.wait()
+            _check(folder, others)
+        except RuntimeError:
+            # A connection that breaks here is the consequence; what broke the other process is the cause.
+            _check(folder, others, patience_seconds=5.0)
+            raise
+        finally:
+            torch.set_num_threads(threads)
+            for other in others:
+                other.kill()
+                other.wait()
+
+
+def _write(folder: Path, each: Pass, model: Model, batches: Batches) -> None:
+    import torch
+
+    (folder / PASS).write_text(json.dumps([each.name, each.model_dump(mode="json")]), encoding="utf-8")
+    model.save(folder / MODEL)
+    model.original.save(folder / ORIGINAL)
+    torch.save(list(batches), folder / DATA)
+
+
+def _start(folder: Path, rank: int, count: int, threads: int) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "LOCAL_RANK": str(rank)}
+    command = [sys.executable, "-m", "compress.processes", str(folder), str(rank), str(count)]
+    with (folder / f"{rank}.log").open("wb") as log:
+        return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+
+def _await(folder: Path, others: list[subprocess.Popen[bytes]]) -> None:
+    """Wait until every process has read its files, or one has failed."""
+    while len(list(folder.glob("*.ready"))) < len(others):
+        _check(folder, others)
+        time.sleep(0.05)
+
+
+def _check(folder: Path, others: list[subprocess.Popen[bytes]], patience_seconds: float = 0.0) -> None:
+    """Raise the error of a process that has failed, or that fails before patience ends."""
+    end = time.monotonic() + patience_seconds
+    while True:
+        for rank, other in enumerate(others, 1):
+            if other.poll():
+                said = (folder / f"{rank}.log").read_text(encoding="utf-8", errors="replace").split("\n")
+                reason = next((line for line in reversed(said) if line), f"exit code {other.poll()}")
+                raise PassError(f"process {rank + 1} of {len(others) + 1} failed: {reason}")
+        if time.monotonic() >= end:
+            return
+        time.sleep(0.05)
+
+
+def _join(folder: Path, rank: int, count: int) -> None:
+    """Enter the process group; a file is the meeting point, so no port can be taken."""
+    import torch
+    import torch.distributed as distributed
+
+    # The training loop's imports come first: see there.
+    import compress.graph.training  # noqa: F401
+
+    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    distributed.init_process_group(
+        backend, init_method=f"file://{folder / STORE}", rank=rank, world_size=count
+    )
+
+
+def _help(folder: Path, rank: int, count: int) -> None:
+    """Apply the pass together with the others; what comes of it is the first one's to keep."""
+    import onnx_ir as ir
+    import torch
+    import torch.distributed as distributed
+
+    from compress.data import Data
+    from compress.model import Model
+
+    name, settings = json.loads((folder / PASS).read_text(encoding="utf-8"))
+    each = get(name)(**settings)
+    data = Data(torch.load(folder / DATA, weights_only=True))
+    original = Model(ir.load(folder / ORIGINAL), calibration=data)
+    model = Model(ir.load(folder / MODEL), calibration=data, original=original)
+    (folder / f"{rank}.ready").touch()
+    _join(folder, rank, count)
+    try:
+        each(model)
+    finally:
+        distributed.destroy_process_group()
+
+
+def main(folder: str, rank: str, count: str) -> None:
+    """Be one of the processes that `group` starts."""
+    try:
+        _help(Path(folder), int(rank), int(count))
+    except CompressError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
