@@ -12,6 +12,9 @@ from compress.errors import InputError
 from compress.report import tables
 from compress.report.units import si
 
+FACTORS = 3
+"""Factors of the energy that `fit` looks for; fewer measurements share one."""
+
 
 class _NameOrCommand(TyperGroup):
     """A group whose first word, where it is no command, is a profile to show."""
@@ -124,6 +127,8 @@ def fit_hardware(
     for name, factor in found.scales.items():
         factors.add_row(name, si(factor, "W") if name == "static watts" else f"{factor:.3g}")
     tables.show(table, "", factors)
-    if not all(found.scales.values()):
+    if len(taken) < FACTORS:
+        tables.show("\nToo few to tell the factors apart: they share one. Measure more models.")
+    elif not all(found.scales.values()):
         tables.show("\nWhat is 0 could not be told apart: measure more, and more different, models.")
     typer.echo(f"\n{output}")

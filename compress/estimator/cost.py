@@ -134,7 +134,9 @@ def _passes(layer: Layer, loops: Loops, profile: Profile, level: int, moved: Wor
     if direct is not None and layer.op_type in ("Conv", "FusedConv") and level < len(profile.memories) - 2:
         return whole_maps(loops, held, room, int(direct.outputs.value), int(direct.inputs.value))
     streams = profile.streams_weights and level == 0
-    return search(loops, moved, held, room, profile.dataflows, streams, profile.moves_padding)
+    return search(
+        loops, moved, held, room, profile.dataflows, streams, profile.moves_padding, profile.whole_rows
+    )
 
 
 def _capacity(profile: Profile, level: int) -> float:

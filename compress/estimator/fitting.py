@@ -46,8 +46,9 @@ def fit(profile: Profile, measurements: Sequence[Measurement], source: str = "me
 
     Two non-negative least squares of relative errors: seconds as compute and memory time, each times
     a factor; then joules, at the measured seconds, as on-chip and off-chip energy times a factor and
-    watts that are drawn all the time. With fewer measurements than factors, those that the data do
-    not tell apart become zero: read `Fit.scales`.
+    watts that are drawn all the time. With fewer measurements than factors, one factor for all of them
+    keeps the profile's proportions; factors that the data do not tell apart become zero: read
+    `Fit.scales`.
 
     Raises:
         HardwareError: there are no measurements, or one is not positive.
@@ -74,7 +75,7 @@ def _fit_times(profile: Profile, measurements: Sequence[Measurement]) -> _Step:
     whole = np.array([_total(profile, one).seconds for one in measurements])
     compute = np.array([_total(free, one).seconds for one in measurements])
     seconds = np.array([one.seconds for one in measurements])
-    slower, memory = _nonnegative(np.stack([compute, whole - compute], 1), seconds)
+    slower, memory = _nonnegative(np.stack([compute, whole - compute], 1), seconds, (1.0, 1.0))
     rates = {"macs_per_second": slower, "ops_per_second": slower, "bytes_per_second": memory}
     factors = {name: 1 / factor if factor else 1e9 for name, factor in rates.items()}
     return _Step(
@@ -90,7 +91,8 @@ def _fit_energies(profile: Profile, measurements: Sequence[Measurement], source:
         dram = sum(joules for name, joules in energy.items() if name in outside)
         rows.append([sum(energy.values()) - energy.get("static", 0.0) - dram, dram, one.seconds])
     joules = np.array([one.joules for one in measurements])
-    operations, dram, watts = _nonnegative(np.array(rows), joules)
+    drawn = sum(each.value for each in (profile.clock_watts, profile.leakage_watts) if each is not None)
+    operations, dram, watts = _nonnegative(np.array(rows), joules, (1.0, 1.0, drawn))
     energies = dict.fromkeys(("pj_per_mac", "pj_per_gated_mac", "pj_per_op", "pj_per_bit"), operations)
     result = scaled(profile, energies)
     memories = tuple(_with_energy(memory, dram) if memory.off_chip else memory for memory in result.memories)
@@ -118,14 +120,18 @@ def _with_energy(memory: Memory, factor: float) -> Memory:
     return memory.model_copy(update={"pj_per_bit": memory.pj_per_bit.times(factor)})
 
 
-def _nonnegative(columns: np.ndarray, measured: np.ndarray) -> list[float]:
+def _nonnegative(columns: np.ndarray, measured: np.ndarray, prior: Sequence[float]) -> list[float]:
     """Return the factors of the columns that give the least squares of relative errors, none below 0.
 
     The best of the unrestricted solutions over every subset of columns is the restricted one; with
-    three columns that is seven small systems.
+    three columns that is seven small systems. Fewer measurements than columns scale `prior` alone.
     """
     relative = columns / measured[:, None]
     width = columns.shape[1]
+    expected = relative @ np.array(prior)
+    if len(measured) < (columns > 0).any(axis=0).sum() and expected.any():
+        common = float(expected.sum() / np.square(expected).sum())
+        return [common * each for each in prior]
     best, least = [0.0] * width, np.inf
     for subset in itertools.chain.from_iterable(
         itertools.combinations(range(width), n + 1) for n in range(width)

@@ -195,6 +195,8 @@ class Profile(_Frozen):
     """Weights bypass the first buffer."""
     moves_padding: bool = False
     """Padding is fetched like data."""
+    whole_rows: bool = False
+    """Tiles of maps are strips of whole rows."""
     direct_convolution: DirectConvolution | None = None
     """How float convolutions run; None tiles them like every other nest."""
     arithmetic: dict[str, Arithmetic] = Field(min_length=1)

@@ -27,6 +27,8 @@ Dataflow: TypeAlias = Literal["output-stationary", "input-stationary", "weight-s
 DATAFLOWS: tuple[Dataflow, ...] = ("output-stationary", "input-stationary", "weight-stationary")
 MAX_CANDIDATES = 24
 """Tile sizes tried in each dimension of a three-dimensional search."""
+GRID = 16
+"""Numbers of rows and of columns tried together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,16 @@ class _Tiles(NamedTuple):
     """Input pixels of all tiles together, halo counted again by every tile."""
 
 
+class _Tilings(NamedTuple):
+    """Combinations of tiles of one dataflow; axes are pixel tiles, m tiles, c tiles."""
+
+    inputs: np.ndarray
+    """Elements of the input tile, and so on."""
+    weights: np.ndarray
+    outputs: np.ndarray
+    passes: tuple[np.ndarray, np.ndarray, np.ndarray]
+
+
 @lru_cache(maxsize=65536)
 def search(
     loops: Loops,
@@ -113,6 +125,7 @@ def search(
     dataflows: tuple[Dataflow, ...] = DATAFLOWS,
     streams_weights: bool = False,
     moves_padding: bool = False,
+    whole_rows: bool = False,
 ) -> Passes:
     """Return the crossings of the cheapest tiling that fits the buffer.
 
@@ -124,50 +137,77 @@ def search(
         dataflows: loop orders that the hardware can run.
         streams_weights: weights bypass the buffer, so they take no room and cannot be stationary.
         moves_padding: padding is fetched like data.
+        whole_rows: tiles are not cut into columns while a whole row fits.
 
     A buffer too small for any tile (less than one word of each operand) is taken as one that holds
     the smallest: every multiply-accumulate then fetches its operands.
     """
-    pixels = _pixel_tiles(loops, moves_padding)
+    if not moves_padding and _room(loops, held, streams_weights) <= capacity_bytes:
+        return Passes(1.0, 1.0, 1.0)
     best: tuple[float, Passes] | None = None
     sizes = [count * word / loops.groups for count, word in zip(loops.elements, moved, strict=True)]
     for dataflow in dataflows:
         if dataflow == "weight-stationary" and streams_weights:
             continue
-        found = _search_one(loops, pixels, held, sizes, capacity_bytes, dataflow, streams_weights)
+        found = _search_one(
+            _tilings(loops, dataflow, moves_padding, whole_rows), held, sizes, capacity_bytes, streams_weights
+        )
         if found is not None and (best is None or found[0] < best[0]):
             best = found
     return best[1] if best is not None else _without_reuse(loops)
 
 
-def _search_one(
-    loops: Loops,
-    pixels: _Tiles,
-    held: Words,
-    sizes: Sequence[float],
-    capacity_bytes: float,
-    dataflow: Dataflow,
-    streams_weights: bool,
-) -> tuple[float, Passes] | None:
-    """Search one dataflow; axes of the arrays are pixel tiles, m tiles, c tiles."""
+def _room(loops: Loops, held: Words, streams_weights: bool) -> float:
+    """Return the bytes of one group's whole operands."""
+    inputs, weights, outputs = (
+        count * word / loops.groups for count, word in zip(loops.elements, held, strict=True)
+    )
+    return inputs + outputs + (0.0 if streams_weights else weights)
+
+
+@lru_cache(maxsize=8)
+def _tilings(loops: Loops, dataflow: Dataflow, moves_padding: bool, whole_rows: bool) -> _Tilings:
+    """Return all combinations of tiles; every level of a memory tries the same ones."""
+    pixels = _pixel_tiles(loops, moves_padding, whole_rows)
     full = dataflow == "weight-stationary"
+    most = MAX_CANDIDATES if full else None
     # The innermost loop's tile costs room and saves nothing: one channel of it is best.
-    m = np.ones(1, int) if dataflow == "input-stationary" else _sizes(loops.m, thin=full)
-    c = np.ones(1, int) if dataflow == "output-stationary" else _sizes(loops.c, thin=full)
+    m = np.ones(1, int) if dataflow == "input-stationary" else _sizes(loops.m, most)
+    c = np.ones(1, int) if dataflow == "output-stationary" else _sizes(loops.c, most)
     if full:
-        pixels = _Tiles(*(axis[_spread(len(axis))] for axis in pixels))
+        pixels = _least_halo(pixels)
     tile_m, tile_c = m[None, :, None], c[None, None, :]
-    room = pixels.held_inputs[:, None, None] * tile_c * held.input
-    room = room + pixels.held_outputs[:, None, None] * tile_m * held.output
+    return _Tilings(
+        pixels.held_inputs[:, None, None] * tile_c,
+        tile_m * tile_c * math.prod(loops.kernel),
+        pixels.held_outputs[:, None, None] * tile_m,
+        _passes(loops, pixels, tile_m, tile_c, dataflow),
+    )
+
+
+def _least_halo(pixels: _Tiles) -> _Tiles:
+    """Return the tiles of which no smaller one has as little halo, thinned."""
+    order = np.lexsort((pixels.moved_inputs, pixels.held_outputs))
+    moved = pixels.moved_inputs[order]
+    better = np.concatenate([[True], moved[1:] < np.minimum.accumulate(moved)[:-1]])
+    kept = order[better]
+    kept = kept[_spread(len(kept), MAX_CANDIDATES)]
+    return _Tiles(*(axis[kept] for axis in pixels))
+
+
+def _search_one(
+    tilings: _Tilings, held: Words, sizes: Sequence[float], capacity_bytes: float, streams_weights: bool
+) -> tuple[float, Passes] | None:
+    """Return traffic and crossings of the best of one dataflow's tilings, None if none fits."""
+    room = tilings.inputs * held.input + tilings.outputs * held.output
     if not streams_weights:
-        room = room + tile_m * tile_c * (math.prod(loops.kernel) * held.weight)
-    passes = _passes(loops, pixels, tile_m, tile_c, dataflow)
-    traffic = sum(size * crossed for size, crossed in zip(sizes, passes, strict=True))
+        room = room + tilings.weights * held.weight
+    traffic = sum(size * crossed for size, crossed in zip(sizes, tilings.passes, strict=True))
     traffic = np.where(room <= capacity_bytes, traffic, np.inf)
     index = np.unravel_index(int(np.argmin(traffic)), traffic.shape)
     if not np.isfinite(traffic[index]):
         return None
-    chosen = (float(np.broadcast_to(crossed, traffic.shape)[index]) for crossed in passes)
+    chosen = (float(np.broadcast_to(crossed, traffic.shape)[index]) for crossed in tilings.passes)
     return float(traffic[index]), Passes(*chosen)
 
 
@@ -223,10 +263,17 @@ def _without_reuse(loops: Loops) -> Passes:
     return Passes(pixels * math.prod(loops.kernel) * loops.m / inputs, pixels, 2 * loops.c - 1)
 
 
-def _pixel_tiles(loops: Loops, moves_padding: bool) -> _Tiles:
-    """Return tiles of whole rows, and of single rows cut into columns, each over 1..n images."""
+def _pixel_tiles(loops: Loops, moves_padding: bool, whole_rows: bool) -> _Tiles:
+    """Return tiles of whole rows, and of rows cut into columns, each over 1..n images.
+
+    Where windows overlap, tiles of several rows and columns have less halo; else only their area counts.
+    """
     p_all, q_all = loops.out
-    shapes = [(p, q_all) for p in _sizes(p_all)] + [(1, q) for q in _sizes(q_all) if q < q_all]
+    overlap = any(reach > step for reach, step in zip(loops.window, loops.stride, strict=True))
+    overlap = overlap and not whole_rows
+    columns = _sizes(q_all, GRID)[:-1] if overlap else _sizes(q_all)[:-1]
+    rows = _sizes(p_all, GRID) if overlap else np.ones(1, int)
+    shapes = [(p, q_all) for p in _sizes(p_all)] + [(p, q) for q in columns for p in rows]
     p, q = np.array(shapes).T
     return _tiles(loops, _sizes(loops.n)[:, None], p, q, moves_padding)
 
@@ -257,15 +304,16 @@ def _extent(
     return whole + (trips - 1) * overlap, np.minimum((tile - 1) * step + reach, whole)
 
 
-def _sizes(extent: int, thin: bool = False) -> np.ndarray:
+@lru_cache(maxsize=4096)
+def _sizes(extent: int, most: int | None = None) -> np.ndarray:
     """Return the tile sizes worth trying: t and ceil(extent / t) for t up to the square root."""
     small = np.arange(1, math.isqrt(extent) + 1)
     sizes = np.unique(np.concatenate([small, -(-extent // small)]))
-    return sizes[_spread(len(sizes))] if thin else sizes
+    return sizes if most is None else sizes[_spread(len(sizes), most)]
 
 
-def _spread(count: int) -> np.ndarray:
-    """Return at most `MAX_CANDIDATES` indices spread over ``range(count)``, both ends included."""
-    if count <= MAX_CANDIDATES:
+def _spread(count: int, most: int) -> np.ndarray:
+    """Return at most `most` indices spread over ``range(count)``, both ends included."""
+    if count <= most:
         return np.arange(count)
-    return np.unique(np.linspace(0, count - 1, MAX_CANDIDATES).astype(int))
+    return np.unique(np.linspace(0, count - 1, most).astype(int))

@@ -248,6 +248,12 @@ class Reader:
 
     def operand(self, value: ir.Value) -> Operand:
         """Return the tensor behind a value, as stored."""
+        found = self._operands.get(value)
+        if found is None:
+            found = self._operands[value] = self._look_at(value)
+        return found
+
+    def _look_at(self, value: ir.Value) -> Operand:
         if value in self._constants:
             return self._weight(value)
         name = self._stored_name(value)
@@ -281,6 +287,11 @@ class Reader:
             is_integer=codes.dtype.is_integer(),
             encoded=codes.dtype != info.dtype,
         )
+
+    @cached_property
+    def _operands(self) -> dict[ir.Value, Operand]:
+        """Operands that have been looked at."""
+        return {}
 
     @cached_property
     def _constants(self) -> dict[ir.Value, tuple[ir.Value, ...]]:

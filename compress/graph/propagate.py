@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
@@ -24,10 +25,17 @@ class TensorInfo(NamedTuple):
     @property
     def elements(self) -> int:
         """Number of elements."""
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
 
-_Rule: TypeAlias = Callable[[ir.Node, TensorInfo], TensorInfo]
+_Rule: TypeAlias = "Callable[[ir.Node, Sequence[TensorInfo]], TensorInfo]"
+
+
+class _Found(NamedTuple):
+    """What one node tells: its outputs' shapes and types, and their values where they are small."""
+
+    infos: Sequence[TensorInfo | None]
+    values: Sequence[np.ndarray]
 
 
 def propagate(model: ir.Model, known: dict[str, TensorInfo]) -> None:
@@ -43,6 +51,7 @@ def propagate(model: ir.Model, known: dict[str, TensorInfo]) -> None:
         for name, value in model.graph.initializers.items()
         if value.const_value is not None and value.const_value.size <= SMALL
     }
+    done: dict[Hashable, _Found] = {}
     for node in model.graph:
         if any(value is not None and value.name not in known for value in node.inputs):
             continue
@@ -51,11 +60,35 @@ def propagate(model: ir.Model, known: dict[str, TensorInfo]) -> None:
             for attr in node.attributes.values()
         ):
             continue
-        found = _infer(node, model, known, constants)
-        for value, info in zip(node.outputs, found, strict=False):
+        key = _signature(node, known, constants)
+        found = done.get(key) if key is not None else None
+        if found is None:
+            infos = _infer(node, model, known, constants)
+            found = _Found(infos, _compute(node, model, known, constants, infos))
+            done[key] = found
+        for value, info in zip(node.outputs, found.infos, strict=False):
             if info is not None and value.name:
                 known.setdefault(value.name, info)
-        _compute(node, model, known, constants)
+        constants.update(
+            (value.name or "", array) for value, array in zip(node.outputs, found.values, strict=False)
+        )
+
+
+def _signature(
+    node: ir.Node, known: Mapping[str, TensorInfo], constants: Mapping[str, np.ndarray]
+) -> Hashable:
+    """Return what decides a node's result; None where an attribute is a tensor."""
+    if any(attr.type == ir.AttributeType.TENSOR for attr in node.attributes.values()):
+        return None
+    names = [value.name or "" if value is not None else "" for value in node.inputs]
+    values = tuple(constants[name].tobytes() if name in constants else None for name in names)
+    return (
+        node.op_identifier(),
+        len(node.outputs),
+        tuple((name, attr.value) for name, attr in node.attributes.items()),
+        tuple(known.get(name) for name in names),
+        values,
+    )
 
 
 def _infer(
@@ -64,7 +97,7 @@ def _infer(
     """Return shape and type of the outputs; None for those that the node alone does not tell."""
     rule = _CONTRIB.get(node.op_type) if node.domain == "com.microsoft" else None
     if rule is not None and node.inputs[0] is not None:
-        return [rule(node, known[node.inputs[0].name or ""])]
+        return [rule(node, [known[value.name or ""] for value in node.inputs if value is not None])]
     import onnx
 
     version = _version(node, model)
@@ -85,18 +118,20 @@ def _infer(
 
 
 def _compute(
-    node: ir.Node, model: ir.Model, known: Mapping[str, TensorInfo], constants: dict[str, np.ndarray]
-) -> None:
-    """Add the values of a node's outputs to `constants`, if all inputs are there and they are small."""
-    outputs = [value.name or "" for value in node.outputs]
-    if any(name not in known or known[name].elements > SMALL for name in outputs):
-        return
+    node: ir.Node,
+    model: ir.Model,
+    known: Mapping[str, TensorInfo],
+    constants: Mapping[str, np.ndarray],
+    infos: Sequence[TensorInfo | None],
+) -> list[np.ndarray]:
+    """Return the values of a node's outputs, if all inputs are there and they are small; else nothing."""
+    if len(infos) < len(node.outputs) or any(info is None or info.elements > SMALL for info in infos):
+        return []
     if node.op_type in ("Shape", "Size") and not node.domain:
-        constants[outputs[0]] = _sizes(node, known[node.inputs[0].name or ""].shape)  # type: ignore[union-attr]
-        return
+        return [_sizes(node, known[node.inputs[0].name or ""].shape)]  # type: ignore[union-attr]
     inputs = [value.name or "" for value in node.inputs if value is not None]
     if any(name not in constants for name in inputs) or node.domain or _has_no_values(node):
-        return
+        return []
     from onnx.reference import ReferenceEvaluator
 
     try:
@@ -104,8 +139,8 @@ def _compute(
             None, {name: constants[name] for name in inputs}
         )
     except (RuntimeError, NotImplementedError, ValueError, TypeError, IndexError):
-        return  # what it steers is then found by a run
-    constants.update((name, np.asarray(array)) for name, array in zip(outputs, computed, strict=True))
+        return []  # what it steers is then found by a run
+    return [np.asarray(array) for array in computed]
 
 
 def _has_no_values(node: ir.Node) -> bool:
@@ -140,16 +175,28 @@ def _info(proto: onnx.TypeProto | None) -> TensorInfo | None:
     return TensorInfo(tuple(dim.dim_value for dim in tensor.shape.dim), ir.DataType(tensor.elem_type))
 
 
-def _like_input(node: ir.Node, first: TensorInfo) -> TensorInfo:
-    return first
+def _like_input(node: ir.Node, inputs: Sequence[TensorInfo]) -> TensorInfo:
+    return inputs[0]
 
 
-def _packed_product(node: ir.Node, first: TensorInfo) -> TensorInfo:
-    return TensorInfo((*first.shape[:-1], node.attributes["N"].as_int()), first.dtype)
+def _packed_product(node: ir.Node, inputs: Sequence[TensorInfo]) -> TensorInfo:
+    return TensorInfo((*inputs[0].shape[:-1], node.attributes["N"].as_int()), inputs[0].dtype)
+
+
+def _packed_rows(node: ir.Node, inputs: Sequence[TensorInfo]) -> TensorInfo:
+    """GatherBlockQuantized: rows of a table of codes; bytes hold several along the last axis."""
+    data, indices, scales = inputs[:3]
+    axis = node.attributes["gather_axis"].as_int() if "gather_axis" in node.attributes else 0
+    bits = node.attributes["bits"].as_int() if "bits" in node.attributes else 4
+    table = list(data.shape)
+    if data.dtype is ir.DataType.UINT8:
+        table[-1] *= 8 // bits
+    return TensorInfo((*table[:axis], *indices.shape, *table[axis + 1 :]), scales.dtype)
 
 
 _CONTRIB: Mapping[str, _Rule] = {
     **dict.fromkeys(("MatMulNBits", "MatMulBnb4"), _packed_product),
+    "GatherBlockQuantized": _packed_rows,
     **dict.fromkeys(
         ("BiasGelu", "FastGelu", "Gelu", "QLinearSigmoid", "QuickGelu", "RotaryEmbedding"), _like_input
     ),

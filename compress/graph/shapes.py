@@ -59,11 +59,29 @@ def describe(
     bodies = len(list(model.graphs())) > 1
     if bodies or _missing(model, known):
         skeleton = _skeleton(model, bound)
-        _infer_statically(skeleton, known)
-        missing = _missing(model, known)
-        if missing:
-            known |= _infer_by_running(skeleton, known, missing)
+        try:
+            _infer_statically(skeleton, known)
+            missing = _missing(model, known)
+            if missing:
+                known |= _infer_by_running(skeleton, known, missing)
+        except ModelError as error:
+            raise ModelError(f"{error}{_guesses(model, shapes or {}, bound)}") from error
     return known
+
+
+def _guesses(
+    model: ir.Model, shapes: Mapping[str, Sequence[int] | int], bound: Mapping[str, TensorInfo]
+) -> str:
+    """Return which sizes nobody gave, for a message: they may be why shapes do not fit."""
+    symbols = {name for name, size in shapes.items() if isinstance(size, int)}
+    guessed = [
+        f"{value.name}={'x'.join(map(str, bound[value.name or ''].shape))}"
+        for value in _free_inputs(model)
+        if value.name not in shapes and _is_open(value) and not _symbols([value]) & symbols
+    ]
+    if not guessed:
+        return ""
+    return f". Open sizes were taken as {', '.join(guessed)}; give the real ones (shapes, or --shape)"
 
 
 def _missing(model: ir.Model, known: Mapping[str, TensorInfo]) -> list[str]:
@@ -145,20 +163,20 @@ def _check_given(value: ir.Value, shape: Sequence[int], symbols: dict[str, int])
     for size, dim in zip(shape, value.shape, strict=True):
         symbol = None if isinstance(dim, int) else dim.value
         wanted = dim if isinstance(dim, int) else symbols.setdefault(symbol, size) if symbol else size
-        if wanted != size:
+        if wanted not in (size, -1):
             raise ModelError(f"input {value.name!r}: shape {shown} where the model takes {value.shape}")
 
 
 def _bind_dims(value: ir.Value, symbols: dict[str, int]) -> list[int]:
     sizes = []
     for axis, dim in enumerate(value.shape or ()):
-        if isinstance(dim, int):
+        if isinstance(dim, int) and dim >= 0:
             sizes.append(dim)
             continue
-        size = _evaluate(dim, symbols)
+        size = _evaluate(dim, symbols) if not isinstance(dim, int) else None
         if size is None:
             size = 1 if axis == 0 else DEFAULT_LENGTH
-            if dim.value:
+            if not isinstance(dim, int) and dim.value:
                 symbols[dim.value] = size
         sizes.append(size)
     return sizes
@@ -190,17 +208,22 @@ def _static(shape: ir.ShapeProtocol) -> tuple[int, ...]:
     return tuple(dim for dim in shape if isinstance(dim, int))
 
 
+def _is_open(value: ir.Value) -> bool:
+    """Tell whether a shape leaves sizes open; some exporters write -1 for them."""
+    return value.shape is None or not all(isinstance(dim, int) and dim >= 0 for dim in value.shape)
+
+
 def _skeleton(model: ir.Model, bound: Mapping[str, TensorInfo]) -> ir.Model:
     """Return a copy with concrete inputs, and with large initializers turned into inputs."""
     skeleton = model.clone()
     for graph in skeleton.graphs():
         for node in graph:
             for value in node.outputs:
-                if value.shape is not None and not value.shape.is_static():
+                if _is_open(value):
                     value.shape = None
     graph = skeleton.graph
     inputs = _free_inputs(skeleton)
-    if any(value.shape is None or not value.shape.is_static() for value in inputs):
+    if any(map(_is_open, inputs)):
         # Sizes of outputs written into the file may be those of another batch.
         for value in graph.outputs:
             if value.producer() is not None:

@@ -32,6 +32,14 @@ def test_a_known_device_is_found_again() -> None:
     assert max(map(abs, (*fitted.energy_errors, *fitted.seconds_errors))) < 1e-3
 
 
+def test_one_measurement_scales_everything_alike() -> None:
+    start, one = load("ndp9120"), made_up()[0]
+    fitted = fit(start, [one])
+    assert fitted.energy_errors + fitted.seconds_errors == pytest.approx((0.0, 0.0), abs=1e-9)
+    before, after = (estimate(mlperf_tiny.keyword_spotting(), each).total for each in (start, fitted.profile))
+    assert after.seconds == pytest.approx(3 * before.seconds)
+
+
 def test_a_fitted_profile_is_written_and_read_back(tmp_path: Path) -> None:
     fitted = fit(load("gap9"), made_up("gap9"), source="my desk").profile
     save(fitted, tmp_path / "mine.yaml")

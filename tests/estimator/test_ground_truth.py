@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import alexnet
 import cachegrind
 import ground_truth as truth
+import mapper
 import numpy as np
 import pytest
 
@@ -58,6 +59,17 @@ def test_efficiency_follows_the_voltage() -> None:
 @pytest.mark.parametrize("check", [truth.gap9_voltages, truth.ndp9120_voltages])
 def test_one_network_tells_the_others_at_another_voltage(check: Callable[[], Iterator[truth.Row]]) -> None:
     assert max(map(abs, errors(check).values())) < 0.05
+
+
+def test_one_network_tells_the_others_on_ndp9120() -> None:
+    found = errors(truth.ndp9120_from_one_network)
+    assert max(abs(error) for name, error in found.items() if name.startswith("0.9 V")) < 0.05
+    assert max(map(abs, found.values())) < 0.06  # the other point is recalled
+
+
+def test_no_more_traffic_than_zigzag() -> None:
+    for layer in mapper.LAYERS:
+        assert mapper.traffic(layer.loops) <= layer.zigzag_bytes
 
 
 def test_profiles_match_the_boards_they_were_fitted_to() -> None:

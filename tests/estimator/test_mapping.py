@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-import numpy as np
+import limits
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -107,13 +107,4 @@ def test_whole_maps_repeat_inputs_and_partial_sums_that_do_not_stay() -> None:
 
 @pytest.mark.slow
 def test_ten_thousand_random_layers_keep_both_bounds() -> None:
-    generator = np.random.default_rng(0)
-    for _ in range(10_000):
-        m, c, rows = (int(size) for size in np.exp(generator.uniform(0, 8, 3)))
-        kernel = int(generator.choice([1, 1, 3, 5]))
-        capacity = float(np.exp(generator.uniform(3, 16)))
-        loops = Loops(m=m, c=c, out=(rows, int(generator.integers(1, 30))), kernel=(kernel, kernel))
-        moved = moved_bytes(loops, Words(1, 1, 1), capacity)
-        assert moved >= sum(loops.elements) * (1 - 1e-9)
-        if kernel == 1:
-            assert moved >= 2 * loops.macs / math.sqrt(capacity) - 2 * capacity
+    assert limits.beaten(10_000)[:2] == (0, 0)
