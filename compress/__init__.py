@@ -6,18 +6,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from compress.codec import open
     from compress.estimator import estimate
     from compress.model import Model
     from compress.pipeline import Pipeline, run
     from compress.source import load
 
-__all__ = ["Model", "Pipeline", "estimate", "load", "run"]
+__all__ = ["Model", "Pipeline", "estimate", "load", "open", "run"]
 
 _HOMES = {
     "Model": "model",
     "Pipeline": "pipeline",
     "estimate": "estimator",
     "load": "source",
+    "open": "codec",
     "run": "pipeline",
 }
 

@@ -158,24 +158,37 @@ def session(
     """
     import onnxruntime as ort
 
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    options.intra_op_num_threads = threads
+    options = session_options(threads)
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    # Spinning threads steal the core from whatever is measured next.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if optimized_to is not None:
         options.optimized_model_filepath = os.fspath(optimized_to)
     if not isinstance(model, Model):
-        return _open(os.fspath(model), options, providers)
+        return start(os.fspath(model), options, providers)
     if model.weight_bytes <= EXTERNAL_ABOVE_BYTES:
-        return _open(ir.to_proto(model.ir).SerializeToString(), options, providers)
+        return start(ir.to_proto(model.ir).SerializeToString(), options, providers)
     with tempfile.TemporaryDirectory() as folder:
-        return _open(os.fspath(model.save(Path(folder, "model.onnx"))), options, providers)
+        return start(os.fspath(model.save(Path(folder, "model.onnx"))), options, providers)
 
 
-def _open(model: str | bytes, options: ort.SessionOptions, providers: Sequence[str]) -> ort.InferenceSession:
+def session_options(threads: int = 0) -> ort.SessionOptions:
+    """Return the options of every session here; `threads` of one operator, 0 for the runtime's choice."""
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    # Spinning threads steal the core from whatever is measured next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def start(model: str | bytes, options: ort.SessionOptions, providers: Sequence[str]) -> ort.InferenceSession:
+    """Return a session on a path or on a serialized model.
+
+    Raises:
+        ModelError: the runtime does not take the model.
+    """
     import onnxruntime as ort
     from onnxruntime.capi import onnxruntime_pybind11_state as refusals
 

@@ -1,0 +1,159 @@
+"""A packed model as a session of ONNX Runtime, without a file in between."""
+
+from __future__ import annotations
+
+import io
+import mmap
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compress.codec.container import GRAPH, File, Reader, ahead
+from compress.codec.packing import REST, extent
+from compress.codec.wire import Tensor, hollow, tensors
+from compress.errors import ModelError
+
+if TYPE_CHECKING:
+    import onnxruntime as ort
+
+
+def open(  # noqa: A001  (compress.open: a model, as open is a file)
+    path: str | os.PathLike[str],
+    *,
+    threads: int = 0,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+) -> ort.InferenceSession:
+    """Return an ONNX Runtime session on a packed file.
+
+    The weights are decoded by several threads, in memory: nothing is written to disk.
+
+    Args:
+        path: what ``compress pack`` wrote.
+        threads: threads of one operator; 0 leaves the choice to the runtime.
+        providers: execution providers, most wanted first.
+
+    Raises:
+        ModelError: the file is no packed model, it is damaged, or the runtime does not take the model.
+    """
+    from compress.model import session_options, start
+
+    with Reader(path) as reader:
+        _check_memory(reader)
+        try:
+            loaded = _Loaded(reader)
+        except ModelError as error:
+            raise ModelError(f"{reader.path}: {error}") from error
+        reader.fill_all(loaded.waiting)
+    options = session_options(threads)
+    if loaded.buffers:
+        names, buffers = list(loaded.buffers), list(loaded.buffers.values())
+        sizes = [buffer.nbytes for buffer in buffers]
+        options.add_external_initializers_from_files_in_memory(names, buffers, sizes)
+    return start(loaded.proto, options, providers)
+
+
+def _check_memory(reader: Reader) -> None:
+    if not hasattr(os, "sysconf"):
+        return
+    installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if reader.index.bytes > installed:
+        needed = f"{reader.index.bytes:,} bytes, and this machine has {installed:,} of memory"
+        raise ModelError(f"{reader.path}: unpacks to {needed}")
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A run of a file's bytes: a whole weight, or data of the graph."""
+
+    start: int
+    end: int
+    number: int
+    data: bytes = b""
+
+
+class _Loaded:
+    """A model whose large initializers are in arrays beside it.
+
+    Attributes:
+        proto: the serialized model; values of some initializers are in "files" named as `buffers` are.
+        buffers: uint8 arrays.
+        waiting: streams by number, and the buffers that they must still be decoded into.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self.reader = reader
+        self.buffers: dict[str, np.ndarray] = {}
+        self.waiting: list[tuple[int, np.ndarray]] = []
+        graph = io.BytesIO(reader.read(GRAPH))
+        self.files = {file.location: list(self._parts(file, graph)) for file in reader.index.files}
+        model = self.files[""]
+        if not model:
+            raise ModelError("the model in it is empty")
+        # Pages that nothing is written to take no memory.
+        with mmap.mmap(-1, model[-1].end) as space:
+            for part in model:
+                if part.number == GRAPH:
+                    space[part.start : part.end] = part.data
+            found = tensors(space)
+            moved = {one.start: values for one in found if (values := self._values(one)) is not None}
+            outside = {one.raw[0] for one in found if one.raw is not None and one.start in moved}
+            inside = [part for part in model if part.number != GRAPH and part.start not in outside]
+            for part, data in zip(inside, ahead(lambda part: reader.read(part.number), inside), strict=True):
+                space[part.start : part.end] = data.tobytes()
+            self.proto = hollow(space, moved)
+
+    def _parts(self, file: File, graph: io.BytesIO) -> Iterator[_Part]:
+        at = 0
+        for number, size in file.pieces:
+            if number == GRAPH:
+                yield _Part(at, at + size, GRAPH, graph.read(size))
+            elif self.reader.index.streams[number].kind == REST:
+                yield _Part(at, at + size, GRAPH, self.reader.read(number).tobytes())
+            else:
+                yield _Part(at, at + size, number)
+            at += size
+
+    def _values(self, tensor: Tensor) -> tuple[str, int] | bytes | None:
+        """Return name and size of the buffer with an initializer's values; None if they stay in the model."""
+        if tensor.external:
+            return self._external(tensor)
+        if tensor.raw is None or not tensor.is_initializer or len(tensor.payloads) > 1:
+            return None
+        return self._buffer("", *tensor.raw)
+
+    def _external(self, tensor: Tensor) -> tuple[str, int] | bytes:
+        """Return where external data are now; what is no stream of its own, as bytes."""
+        location = tensor.external.get("location", "")
+        if not tensor.is_initializer:
+            raise ModelError(f"{tensor.name!r} of a subgraph has external data; 'compress unpack' restores it")
+        if not location or location not in self.files:
+            raise ModelError(f"{tensor.name!r}: its external data {location!r} are not in the file")
+        parts = self.files[location]
+        size = parts[-1].end if parts else 0
+        start, length = extent(tensor, size)
+        if start + length > size:
+            raise ModelError(f"{tensor.name!r}: its external data end before they should")
+        return self._buffer(location, start, length) or self._bytes(parts, start, start + length)
+
+    def _buffer(self, location: str, start: int, size: int) -> tuple[str, int] | None:
+        for part in self.files[location]:
+            if part.number != GRAPH and (part.start, part.end) == (start, start + size):
+                name = str(part.number)
+                if name not in self.buffers:
+                    self.buffers[name] = np.empty(size, np.uint8)
+                    self.waiting.append((part.number, self.buffers[name]))
+                return name, size
+        return None
+
+    def _bytes(self, parts: Iterable[_Part], start: int, end: int) -> bytes:
+        runs = []
+        for part in parts:
+            if part.end > start and part.start < end:
+                data = part.data if part.number == GRAPH else self.reader.read(part.number).tobytes()
+                runs.append(data[max(start - part.start, 0) : end - part.start])
+        return b"".join(runs)
+
+
