@@ -270,6 +270,48 @@ def _comparison_data(recipe: Path | None, data: str | None, trust: bool) -> tupl
     return named, Data(call(named, home=loaded.home, trust=trust), "comparison")
 
 
+@app.command(epilog="Example: compress pack model.onnx model.packed")
+def pack(
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="An ONNX file, or package:NAME/inner/path.", show_default=False),
+    ],
+    output: Annotated[Path, typer.Argument(metavar="OUT", help="The packed file.", show_default=False)],
+    as_json: Json = False,
+) -> None:
+    """Code the weights of an ONNX file without loss, into one packed file.
+
+    External data go in too. compress.open("OUT") in Python is a session of ONNX Runtime on it;
+    "compress unpack" restores the ONNX file bit for bit.
+    """
+    from compress import codec
+    from compress.report import units
+    from compress.source import locate
+
+    before = codec.pack(locate(model, Path()), output).bytes
+    after = output.stat().st_size
+    if as_json:
+        typer.echo(json.dumps({"path": str(output), "model_bytes": before, "packed_bytes": after}, indent=1))
+        return
+    sizes = f"{units.si(before, 'B')} of ONNX in {units.si(after, 'B')}"
+    typer.echo(f"{output}: {sizes}, {units.ratio(after, before)}")
+
+
+@app.command(epilog="Example: compress unpack model.packed model.onnx")
+def unpack(
+    packed: Annotated[
+        Path, typer.Argument(metavar="IN", help="What compress pack wrote.", show_default=False)
+    ],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT.onnx", help="The ONNX file to write.", show_default=False)
+    ],
+) -> None:
+    """Restore the ONNX file that was packed, bit for bit; external data go beside it, as they were called."""
+    from compress import codec
+
+    typer.echo(codec.unpack(packed, output))
+
+
 @app.command(name="report", epilog="Example: compress report runs/digits")
 def show_report(
     folder: Annotated[

@@ -179,12 +179,12 @@ class Reader:
         except CodingError as error:
             raise ModelError(f"{self.path}: damaged: {stream.name or 'the graph'}: {error}") from error
 
-    def chunk(self, number: int, chunk: int) -> np.ndarray:
-        """Return one chunk of a stream, uint8 [bytes]."""
+    def chunk(self, number: int, chunk: int) -> memoryview:
+        """Return one chunk of a stream."""
         left = self.index.streams[number].bytes - chunk * CHUNK_BYTES
         out = np.empty(min(left, CHUNK_BYTES), np.uint8)
         self.fill(number, chunk, out)
-        return out
+        return out.data
 
     def fill_all(self, streams: Iterable[tuple[int, np.ndarray]]) -> None:
         """Decode whole streams, each into an array of its size, by several threads."""
@@ -196,11 +196,11 @@ class Reader:
         for _ in ahead(lambda task: self.fill(*task), tasks):
             pass
 
-    def read(self, number: int) -> np.ndarray:
-        """Return a whole stream, uint8 [bytes]."""
+    def read(self, number: int) -> memoryview:
+        """Return a whole stream."""
         out = np.empty(self.index.streams[number].bytes, np.uint8)
         self.fill_all([(number, out)])
-        return out
+        return out.data
 
     @cached_property
     def _offsets(self) -> list[list[int]]:

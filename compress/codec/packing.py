@@ -19,11 +19,9 @@ import numpy as np
 
 from compress.codec.coders import CHUNK_BYTES, encode
 from compress.codec.container import GRAPH, File, Index, Reader, Writer, ahead, is_beside
-from compress.codec.wire import Tensor, tensors
+from compress.codec.wire import FEWEST_BYTES, Tensor, tensors
 from compress.errors import ModelError, StoreError
 
-FEWEST_BYTES = 1024
-"""Smaller weights stay with the graph: a stream of its own would cost more than it saves."""
 LONGEST_REST = 1 << 20
 """More bytes that are no weight, in one run, are a stream of their own."""
 
@@ -74,16 +72,15 @@ def pack(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> Index:
             _digest(source)
     except OSError as error:
         raise ModelError(f"{error.filename or model}: {error.strerror or error}") from error
-    partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with partial.open("wb") as file:
-            index = _write(sources, Writer(file, model.name))
-        partial.replace(path)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".packing-") as folder:
+            partial = Path(folder, path.name)
+            with partial.open("wb") as file:
+                index = _write(sources, Writer(file, model.name))
+            partial.replace(path)
     except OSError as error:
         raise StoreError(f"{error.filename or path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
     return index
 
 
@@ -190,7 +187,9 @@ def _write(sources: Sequence[Source], writer: Writer) -> Index:
         for piece, digest in zip(source.pieces, source.digests, strict=True):
             if piece.kind:
                 streams.setdefault((digest, piece.kind), (source.path, piece))
-    coded = ahead(lambda task: encode(np.frombuffer(task[0], np.uint8), task[1]), _tasks(rest, streams.values()))
+    coded = ahead(
+        lambda task: encode(np.frombuffer(task[0], np.uint8), task[1]), _tasks(rest, streams.values())
+    )
     writer.add("", "", len(rest), coded)
     for _, piece in streams.values():
         writer.add(piece.name, piece.kind, piece.end - piece.start, coded)
@@ -238,7 +237,7 @@ def unpack(packed: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path
                 targets = _restored(reader, Path(folder), path)
                 for partial, target in targets.items():
                     _check_free(partial, target, path)
-                for partial, target in reversed(targets.items()):  # the model comes last
+                for partial, target in reversed(list(targets.items())):  # the model comes last
                     target.parent.mkdir(parents=True, exist_ok=True)
                     partial.replace(target)
         except OSError as error:
@@ -277,7 +276,7 @@ def _restored(reader: Reader, folder: Path, model: Path) -> Mapping[Path, Path]:
     return targets
 
 
-def _contents(reader: Reader, file: File, rest: BinaryIO) -> Iterator[bytes | np.ndarray]:
+def _contents(reader: Reader, file: File, rest: BinaryIO) -> Iterator[bytes | memoryview]:
     chunks = [len(stream.chunks) for stream in reader.index.streams]
     weights = (number for number, _ in file.pieces if number != GRAPH)
     decoded = ahead(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
 
-def open(  # noqa: A001  (compress.open: a model, as open is a file)
+def open(
     path: str | os.PathLike[str],
     *,
     threads: int = 0,
@@ -102,7 +102,7 @@ class _Loaded:
             outside = {one.raw[0] for one in found if one.raw is not None and one.start in moved}
             inside = [part for part in model if part.number != GRAPH and part.start not in outside]
             for part, data in zip(inside, ahead(lambda part: reader.read(part.number), inside), strict=True):
-                space[part.start : part.end] = data.tobytes()
+                space[part.start : part.end] = data
             self.proto = hollow(space, moved)
 
     def _parts(self, file: File, graph: io.BytesIO) -> Iterator[_Part]:
@@ -117,7 +117,7 @@ class _Loaded:
             at += size
 
     def _values(self, tensor: Tensor) -> tuple[str, int] | bytes | None:
-        """Return name and size of the buffer with an initializer's values; None if they stay in the model."""
+        """Return the buffer of a tensor's values and its size, or the values; None if they stay in place."""
         if tensor.external:
             return self._external(tensor)
         if tensor.raw is None or not tensor.is_initializer or len(tensor.payloads) > 1:
@@ -125,10 +125,8 @@ class _Loaded:
         return self._buffer("", *tensor.raw)
 
     def _external(self, tensor: Tensor) -> tuple[str, int] | bytes:
-        """Return where external data are now; what is no stream of its own, as bytes."""
+        """Return where external data are now; as bytes, what is no weight of its own or in a subgraph."""
         location = tensor.external.get("location", "")
-        if not tensor.is_initializer:
-            raise ModelError(f"{tensor.name!r} of a subgraph has external data; 'compress unpack' restores it")
         if not location or location not in self.files:
             raise ModelError(f"{tensor.name!r}: its external data {location!r} are not in the file")
         parts = self.files[location]
@@ -136,7 +134,8 @@ class _Loaded:
         start, length = extent(tensor, size)
         if start + length > size:
             raise ModelError(f"{tensor.name!r}: its external data end before they should")
-        return self._buffer(location, start, length) or self._bytes(parts, start, start + length)
+        buffer = self._buffer(location, start, length) if tensor.is_initializer else None
+        return buffer or self._bytes(parts, start, start + length)
 
     def _buffer(self, location: str, start: int, size: int) -> tuple[str, int] | None:
         for part in self.files[location]:
@@ -155,5 +154,3 @@ class _Loaded:
                 data = part.data if part.number == GRAPH else self.reader.read(part.number).tobytes()
                 runs.append(data[max(start - part.start, 0) : end - part.start])
         return b"".join(runs)
-
-

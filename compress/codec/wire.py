@@ -2,19 +2,23 @@
 
 A serialized message is a row of fields: a number and a wire type, then a varint, 4 or 8 bytes, or a
 length and as many bytes, which may be a message again (https://protobuf.dev/programming-guides/encoding).
-The scan goes from tensor to tensor and reads nothing of what they hold. Field numbers are those of onnx.proto.
+The scan goes from tensor to tensor and reads nothing of what they hold. The numbers are those of onnx.proto.
 """
 
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeAlias
 
 from compress.errors import ModelError
 
 Buffer: TypeAlias = "bytes | mmap.mmap"
+Moved: TypeAlias = "Mapping[int, tuple[str, int] | bytes]"
+FEWEST_BYTES = 1024
+"""Smaller weights are not worth a look: a stream of their own would cost more than it saves."""
 DEEPEST = 64
 """Nesting of messages; protobuf's own readers stop at 100."""
 
@@ -82,7 +86,9 @@ class Tensor:
 
 
 def tensors(buffer: Buffer) -> list[Tensor]:
-    """Return every tensor of a serialized ModelProto, those of nodes, subgraphs and functions included.
+    """Return the tensors of a serialized ModelProto, those of nodes, subgraphs and functions included.
+
+    Nodes of less than `FEWEST_BYTES` are passed over, unless they refer to external data.
 
     Raises:
         ModelError: these are not the bytes of an ONNX model.
@@ -100,12 +106,19 @@ def _tensors(buffer: Buffer, message: str, start: int, end: int, depth: int) -> 
         child = _CHILDREN[message].get(each.number)
         if child is None or each.wire_type != 2:
             continue
+        if child == "node" and each.end - each.content < FEWEST_BYTES and not _refers(buffer, each):
+            continue
         if child == "tensor":
             tensor = _tensor(buffer, each.content, each.end)
             tensor.is_initializer = message == "graph" and depth == 1
             yield tensor
         else:
             yield from _tensors(buffer, child, each.content, each.end, depth + 1)
+
+
+def _refers(buffer: Buffer, message: Field) -> bool:
+    """Tell whether a message may hold a tensor whose values are in another file."""
+    return buffer.find(b"location", message.content, message.end) >= 0
 
 
 def _tensor(buffer: Buffer, start: int, end: int) -> Tensor:
@@ -128,25 +141,31 @@ def _tensor(buffer: Buffer, start: int, end: int) -> Tensor:
     return tensor
 
 
-def hollow(buffer: Buffer, moved: Mapping[int, tuple[str, int] | bytes]) -> bytes:
-    """Return the model with values of some initializers elsewhere.
+def hollow(buffer: Buffer, moved: Moved) -> bytes:
+    """Return the model with values of some tensors elsewhere.
 
     Args:
         buffer: a serialized ModelProto.
-        moved: the values, or file and size in bytes where they are, by `Tensor.start` of the initializer.
+        moved: the values, or file and size in bytes where they are, by `Tensor.start`.
     """
+    return _rewritten(buffer, "model", 0, len(buffer), moved, sorted(moved))
+
+
+def _rewritten(
+    buffer: Buffer, message: str, start: int, end: int, moved: Moved, starts: Sequence[int]
+) -> bytes:
+    """Return a message with the tensors in it, at the sorted `starts`, written anew."""
     parts = []
-    for each in fields(buffer, 0, len(buffer)):
-        if each.number != 7:
+    for each in fields(buffer, start, end):
+        first = bisect_left(starts, each.content)
+        child = _CHILDREN[message].get(each.number)
+        if child is None or first == len(starts) or starts[first] >= each.end:
             parts.append(buffer[each.start : each.end])
-            continue
-        graph = b"".join(
-            _delimited(5, _moved(buffer, one, moved[one.content]))
-            if one.number == 5 and one.content in moved
-            else buffer[one.start : one.end]
-            for one in fields(buffer, each.content, each.end)
-        )
-        parts.append(_delimited(7, graph))
+        elif child == "tensor":
+            parts.append(_delimited(each.number, _moved(buffer, each, moved[each.content])))
+        else:
+            inside = _rewritten(buffer, child, each.content, each.end, moved, starts)
+            parts.append(_delimited(each.number, inside))
     return b"".join(parts)
 
 
