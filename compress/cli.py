@@ -279,7 +279,7 @@ def pack(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The packed file.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Code the weights of an ONNX file without loss, into one packed file.
+    """Code an ONNX file without loss, into one packed file.
 
     External data go in too. compress.open("OUT") in Python is a session of ONNX Runtime on it;
     "compress unpack" restores the ONNX file bit for bit.
@@ -306,7 +306,10 @@ def unpack(
         Path, typer.Argument(metavar="OUT.onnx", help="The ONNX file to write.", show_default=False)
     ],
 ) -> None:
-    """Restore the ONNX file that was packed, bit for bit; external data go beside it, as they were called."""
+    """Restore the ONNX file that was packed, bit for bit.
+
+    External data go beside it, under the names they had.
+    """
     from compress import codec
 
     typer.echo(codec.unpack(packed, output))

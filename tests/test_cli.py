@@ -15,7 +15,7 @@ from compress.passes.base import REGISTRY
 from compress.passes.prune_channels import PruneChannels
 from compress.schema import schema
 
-COMMANDS = ["run", "check", "schema", "passes", "estimate", "hardware", "compare", "report"]
+COMMANDS = ["run", "check", "schema", "passes", "estimate", "hardware", "compare", "pack", "unpack", "report"]
 HEAVY = ["torch", "torchao", "onnx", "onnx_ir", "onnxruntime", "transformers", "scipy", "plotly"]
 """Packages that take long to import."""
 
@@ -224,6 +224,21 @@ def test_a_stopped_run_says_how_to_continue(call: Call) -> None:
     found = call("run", "recipe.yaml")
     assert found.code == 130
     assert found.err.endswith("stopped; run the same command again to continue\n")
+
+
+def test_a_model_is_packed_and_unpacked(call: Call, tmp_path: Path) -> None:
+    save_linear()
+    packed = json.loads(call("pack", "linear.onnx", "linear.packed", "--json").out)
+    assert packed["packed_bytes"] == (tmp_path / "linear.packed").stat().st_size < packed["model_bytes"]
+    assert call("unpack", "linear.packed", "again.onnx").out == "again.onnx\n"
+    assert (tmp_path / "again.onnx").read_bytes() == (tmp_path / "linear.onnx").read_bytes()
+
+
+def test_a_damaged_packed_file_is_bad_input(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "linear.packed").write_bytes(b"no packed file")
+    found = call("unpack", "linear.packed", "linear.onnx")
+    assert (found.code, found.out) == (2, "")
+    assert found.err.startswith("error: linear.packed: not a packed model")
 
 
 def test_report_needs_results(call: Call) -> None:
