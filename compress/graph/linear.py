@@ -139,34 +139,21 @@ def second_moments(model: Model, chosen: Sequence[Layer]) -> dict[str, Hessian]:
     Raises:
         DataError: there are no calibration data.
     """
-    found = moments_by_group(model, chosen)
-    return {layer.name: found[layer.weight.name or ""][0] for layer in chosen}
-
-
-def moments_by_group(model: Model, chosen: Sequence[Layer]) -> dict[str, list[Hessian]]:
-    """Return the second moments of the rows that each group of a layer multiplies, by the weight's name.
-
-    Raises:
-        DataError: there are no calibration data.
-    """
     import torch
 
     from compress.graph.capture import observe
     from compress.numerics.gptq import Hessian
 
-    found: dict[str, list[Hessian]] = {}
+    found = {layer.name: Hessian(matrix(layer, layer.array).shape[1]) for layer in chosen}
     readers: dict[str, list[Layer]] = {}
     for layer in chosen:
-        count, features, _ = matrix(layer, layer.array).shape
-        found[layer.weight.name or ""] = [Hessian(features) for _ in range(count)]
         readers.setdefault(source(layer), []).append(layer)
     random = np.random.default_rng(0)
 
     def update(name: str, values: Array) -> None:
         for layer in readers[name]:
             rows, _ = input_rows(layer, values, random)
-            for each, group in zip(found[layer.weight.name or ""], rows, strict=True):
-                each.update(torch.from_numpy(np.ascontiguousarray(group)))
+            found[layer.name].update(torch.from_numpy(np.ascontiguousarray(rows[0])))
 
     observe(model, readers, update, progress="inputs of layers")
     return found

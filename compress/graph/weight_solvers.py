@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, TypedDict
 
@@ -11,23 +11,26 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from compress.errors import DataError
 from compress.graph import emit
 from compress.graph.layers import Layer
 from compress.graph.linear import (
     in_layout,
+    input_rows,
     linear_layers,
     matrix,
-    moments_by_group,
     recurrent_layers,
     source,
     store,
 )
+from compress.graph.walk import Walk
 from compress.graph.weight_only import Plan
 from compress.numerics.affine import Method, Quantized, quantize
 from compress.numerics.awq import awq
-from compress.numerics.gptq import gptq
+from compress.numerics.gptq import Hessian, gptq
 from compress.numerics.granularity import Granularity, PerAxis, PerGroup
 from compress.numerics.hqq import hqq
+from compress.progress import track
 
 if TYPE_CHECKING:
     from compress.model import Model
@@ -41,10 +44,6 @@ class Form(TypedDict):
     symmetric: bool
     signed: bool
     method: Method
-
-
-HESSIAN_BYTES = 2 << 30
-"""Second moments that are held at once; more layers take more sweeps over the calibration data."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,64 +62,100 @@ class Rule:
     symmetric: bool | None
     clip: Method
 
-    def is_symmetric(self, plan: Plan) -> bool:
-        """Tell whether a weight's zero points are in the middle of the range."""
-        if self.symmetric is None:
-            return plan.bits >= 8 or "Conv" not in plan.layer.node.op_type
-        return self.symmetric
-
-    def round(self, plan: Plan) -> Quantized:
-        """Quantize one weight without knowing its inputs."""
+    def form(self, plan: Plan) -> Form:
+        """Return the form of a weight's integers."""
+        symmetric = self.symmetric
+        if symmetric is None:
+            symmetric = plan.bits >= 8 or "Conv" not in plan.layer.node.op_type
         # An embedding outside of blocked kernels is multiplied by its scales alone.
-        symmetric = self.is_symmetric(plan) or (plan.signed and plan.layer.in_axis is None)
+        symmetric |= plan.signed and plan.layer.in_axis is None
+        return {"symmetric": symmetric, "signed": plan.signed, "method": self.clip}
+
+    def rounded(self, plan: Plan) -> Solution:
+        """Quantize one weight without knowing its inputs.
+
+        Raises:
+            PassError: it is not finite; the message names the layer.
+        """
         weight, kind = plan.weight(), (plan.granularity, plan.bits)
-        if self.solver == "hqq" and plan.bits < 8:
-            return hqq(weight, *kind, symmetric=symmetric, signed=plan.signed)
         importance = weight.abs() if self.clip == "mse" and _is_linear(plan.layer) else None
-        return quantize(
-            weight, *kind, symmetric=symmetric, signed=plan.signed, method=self.clip, importance=importance
-        )
+        form = self.form(plan)
+        try:
+            if self.solver == "hqq" and plan.bits < 8:
+                return Solution(hqq(weight, *kind, symmetric=form["symmetric"], signed=form["signed"]), "hqq")
+            return Solution(quantize(weight, *kind, **form, importance=importance), "rounded")
+        except ValueError as error:
+            raise plan.blame(error) from error
 
 
-def solutions(model: Model, plans: Sequence[Plan], rule: Rule) -> Iterator[tuple[Plan, Quantized, str]]:
-    """Yield every plan with its integers and the solver that found them, in words.
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """The integers of one weight.
 
-    GPTQ and AWQ read the inputs of convolutions, linear and recurrent layers from the calibration data (the
-    states of these are their own outputs): layers with
-    the same input share its second moments and are solved side by side. AWQ divides the inputs of
-    linear layers in `model` and scales their weights up. Both solvers round all other weights, those
-    in 8 bits, and those whose inputs were not seen; GPTQ wants as many rows of inputs as it has features.
+    Attributes:
+        quantized: the integers, of the weight times its input scales.
+        story: how they were found, for people.
+        input_scales: what the layer's inputs are divided by, [K]; None for nothing.
+        by_row: whether the rows of the weight, not its columns, go with them.
+    """
+
+    quantized: Quantized
+    story: str
+    input_scales: Tensor | None = None
+    by_row: bool = False
+
+    def effective(self) -> Tensor:
+        """Return the float weight that the layer has now."""
+        weight = self.quantized.dequantize()
+        if self.input_scales is None:
+            return weight
+        return weight / (self.input_scales[:, None] if self.by_row else self.input_scales)
+
+
+def solutions(model: Model, plans: Sequence[Plan], rule: Rule) -> list[tuple[Plan, Solution]]:
+    """Return every plan with its integers and the solver that found them.
+
+    GPTQ and AWQ take convolutions, linear and recurrent layers in the order of the graph. Each is
+    fitted to the inputs that the layers before it, in few bits already, give it, so as to make of them
+    what it made of the original ones. Layers with one input are solved side by side. AWQ divides the
+    inputs of linear layers in `model` and scales their weights up. Both solvers round all other
+    weights, those in 8 bits, and those whose inputs were not seen; GPTQ wants as many rows of inputs
+    as it has features.
 
     Raises:
         DataError: the solver needs calibration data, and there are none or they are not finite.
         PassError: a weight or its inputs cannot be quantized; the message names the layer.
     """
-    found = {} if rule.solver in ("rtn", "hqq") else _sharing_inputs(model.graph, plans, rule)
-    solved: dict[int, tuple[Quantized, str]] = {}
-    for sweep in _sweeps(list(found.values())):
-        moments = moments_by_group(model, [sharing[0].layer for sharing in sweep])
-        for sharing in sweep:
-            hessians = moments.pop(sharing[0].layer.weight.name or "")
-            # With fewer rows than features GPTQ fits the rows it saw and does worse on others than rounding.
-            if hessians[0].rows >= (_features(sharing[0].layer) if rule.solver == "gptq" else 1):
-                results = _solve(model.graph, sharing, [each.matrix() for each in hessians], rule)
-                solved |= {id(plan): (each, rule.solver) for plan, each in zip(sharing, results, strict=True)}
-    for plan in plans:
-        if id(plan) in solved:
-            yield plan, *solved[id(plan)]
-            continue
-        try:
-            yield plan, rule.round(plan), "hqq" if rule.solver == "hqq" and plan.bits < 8 else "rounded"
-        except ValueError as error:
-            raise plan.blame(error) from error
+    found = [] if rule.solver in ("rtn", "hqq") else _sharing_inputs(model.graph, plans, rule)
+    taken = {id(plan) for sharing in found for plan in sharing}
+    solved = {id(plan): rule.rounded(plan) for plan in plans if id(plan) not in taken}
+    if found:
+        changed = model.copy()
+        for plan in plans:
+            if id(plan) in solved:
+                _put(changed, plan, solved[id(plan)].effective())
+        with Walk(model, model.batches()) as before, Walk(changed, model.batches()) as now:
+            for sharing in track(found, "layers in turn"):
+                for walk in (before, now):
+                    walk.advance(sharing[0].layer.name)
+                for plan, solution in zip(sharing, _solve(sharing, before, now, rule), strict=True):
+                    solved[id(plan)] = solution
+                    _put(changed, plan, solution.effective())
+        for sharing in found:
+            _scale_inputs(model.graph, [plan.layer for plan in sharing], solved[id(sharing[0])].input_scales)
+    return [(plan, solved[id(plan)]) for plan in plans]
+
+
+def _put(model: Model, plan: Plan, weight: Tensor) -> None:
+    store(model.graph.initializers[plan.layer.weight.name or ""], weight.numpy())
 
 
 def _is_linear(layer: Layer) -> bool:
     return layer.node.op_type in ("MatMul", "Gemm")
 
 
-def _sharing_inputs(graph: ir.Graph, plans: Sequence[Plan], rule: Rule) -> dict[Hashable, list[Plan]]:
-    """Return the plans that a solver takes, those that multiply the same rows together."""
+def _sharing_inputs(graph: ir.Graph, plans: Sequence[Plan], rule: Rule) -> list[list[Plan]]:
+    """Return the plans that a solver takes in the order of the graph, those of the same rows together."""
     plain = {layer.weight for found in (linear_layers, recurrent_layers) for layer in found(graph)}
     found: dict[Hashable, list[Plan]] = {}
     for plan in plans:
@@ -134,11 +169,7 @@ def _sharing_inputs(graph: ir.Graph, plans: Sequence[Plan], rule: Rule) -> dict[
             window = [(name, attributes.get_ints(name, [])) for name in ("pads", "strides", "dilations")]
             shape = (*matrix(layer, layer.array).shape[:2], plan.bits, plan.signed, granularity)
             found.setdefault((source(layer), str(window), shape), []).append(plan)
-    return found
-
-
-def _features(layer: Layer) -> int:
-    return int(matrix(layer, layer.array).shape[1])
+    return list(found.values())
 
 
 def _of_matrix(plan: Plan) -> Granularity | None:
@@ -151,49 +182,61 @@ def _of_matrix(plan: Plan) -> Granularity | None:
     return PerAxis(1)
 
 
-def _sweeps(groups: Sequence[list[Plan]]) -> Iterator[list[list[Plan]]]:
-    """Yield the groups in parts whose second moments fit into memory together."""
-    part: list[list[Plan]] = []
-    taken = 0
-    for group in groups:
-        size = 4 * _features(group[0].layer) ** 2
-        if part and taken + size > HESSIAN_BYTES:
-            yield part
-            part, taken = [], 0
-        part.append(group)
-        taken += size
-    if part:
-        yield part
-
-
-def _solve(graph: ir.Graph, sharing: list[Plan], hessians: list[Tensor], rule: Rule) -> list[Quantized]:
-    """Quantize the weights of layers with one input, side by side, each group with its own Hessian."""
-    matrices = [torch.from_numpy(np.array(matrix(plan.layer, plan.layer.array))) for plan in sharing]
-    weights = torch.cat(matrices, 2)
-    granularity = _of_matrix(sharing[0])
-    assert granularity is not None
-    kind = (granularity, sharing[0].bits)
-    form: Form = {
-        "symmetric": rule.is_symmetric(sharing[0]),
-        "signed": sharing[0].signed,
-        "method": rule.clip,
-    }
+def _solve(sharing: list[Plan], before: Walk, now: Walk, rule: Rule) -> list[Solution]:
+    """Quantize the weights of layers with one input, side by side, each group with its own moments."""
+    moments = _moments(sharing[0].layer, before, now)
+    # With fewer rows than features GPTQ fits the rows it saw and does worse on others than rounding.
+    if moments[0].rows < (len(moments[0]) if rule.solver == "gptq" else 1):
+        return [rule.rounded(plan) for plan in sharing]
+    weights = [torch.from_numpy(np.array(matrix(plan.layer, plan.layer.array))) for plan in sharing]
     try:
-        if rule.solver == "gptq":
-            solved = [
-                gptq(weight, hessian, *kind, **form)
-                for weight, hessian in zip(weights, hessians, strict=True)
-            ]
-        else:
-            magnitude = hessians[0].diagonal().sqrt()  # the root of the mean square stands for the mean
-            scales, result = awq(weights[0], hessians[0], magnitude, *kind, **form)
-            _scale_inputs(graph, [plan.layer for plan in sharing], scales)
-            solved = [result]
+        if rule.solver == "awq":
+            return _scaled(sharing, torch.cat([weight[0] for weight in weights], 1), moments[0], rule)
+        solved = [
+            gptq(each.compensated(weight), each.matrix(), *_kind(sharing[0]), **rule.form(sharing[0]))
+            for each, weight in zip(moments, torch.cat(weights, 2), strict=True)
+        ]
     except ValueError as error:
         raise sharing[0].blame(error) from error
-    widths = [each.shape[2] for each in matrices]
-    shares = zip(*(_split(result, widths) for result in solved), strict=True)
-    return [_restored(plan, share) for plan, share in zip(sharing, shares, strict=True)]
+    shares = zip(*(_split(result, [each.shape[2] for each in weights]) for result in solved), strict=True)
+    return [Solution(_restored(plan, share), "gptq") for plan, share in zip(sharing, shares, strict=True)]
+
+
+def _scaled(sharing: list[Plan], weight: Tensor, moments: Hessian, rule: Rule) -> list[Solution]:
+    """Quantize linear layers with one input by AWQ."""
+    hessian = moments.matrix()
+    magnitude = hessian.diagonal().sqrt()  # the root of the mean square stands for the mean
+    scales, result = awq(weight, hessian, magnitude, *_kind(sharing[0]), **rule.form(sharing[0]))
+    widths = [plan.layer.array.shape[plan.layer.out_axis] for plan in sharing]
+    return [
+        Solution(_restored(plan, [share]), "awq", scales, plan.layer.in_axis == 0)
+        for plan, share in zip(sharing, _split(result, widths), strict=True)
+    ]
+
+
+def _kind(plan: Plan) -> tuple[Granularity, int]:
+    granularity = _of_matrix(plan)
+    assert granularity is not None
+    return granularity, plan.bits
+
+
+def _moments(layer: Layer, before: Walk, now: Walk) -> list[Hessian]:
+    """Return the second moments of a layer's inputs as they are now, and how they drifted, group by group.
+
+    Raises:
+        DataError: an input is not finite.
+    """
+    count, features, _ = matrix(layer, layer.array).shape
+    found = [Hessian(features) for _ in range(count)]
+    name = source(layer)
+    for batch, inputs in enumerate(zip(before.values(name), now.values(name), strict=True)):
+        originals, rows = (input_rows(layer, each, np.random.default_rng(batch))[0] for each in inputs)
+        try:
+            for each, group, original in zip(found, rows, originals, strict=True):
+                each.update(*(torch.from_numpy(np.ascontiguousarray(part)) for part in (group, original)))
+        except ValueError as error:
+            raise DataError(f"calibration data, batch {batch}: activation {name!r}: {error}") from error
+    return found
 
 
 def _split(result: Quantized, widths: list[int]) -> list[Quantized]:
@@ -223,10 +266,10 @@ def _restored(plan: Plan, groups: Sequence[Quantized]) -> Quantized:
     )
 
 
-def _scale_inputs(graph: ir.Graph, readers: Sequence[Layer], scales: Tensor) -> None:
+def _scale_inputs(graph: ir.Graph, readers: Sequence[Layer], scales: Tensor | None) -> None:
     """Divide the common input of `readers` by `scales` [features] and multiply their weights by them."""
     value = readers[0].node.inputs[0]
-    if value is None or bool((scales == 1).all()):
+    if value is None or scales is None or bool((scales == 1).all()):
         return
     factor = emit.initializer(graph, f"{value.name}.unscale", (1 / scales).numpy())
     node = ir.node("Mul", [value, factor], name=f"{readers[0].name}.unscale")

@@ -16,6 +16,8 @@ from compress.numerics.granularity import Granularity
 
 LEAF = 16
 """Rows solved one by one; above that, halves are joined by a matrix product."""
+DRIFT_DAMPING = 0.1
+"""Share of the mean square input that holds a weight back from following its inputs' drift."""
 TILE = 256
 """Columns of the Hessian that are accumulated by one matrix product."""
 
@@ -30,9 +32,13 @@ class Hessian:
     def __init__(self, features: int) -> None:
         self.rows = 0
         self._lower = torch.zeros(features, features)
+        self._drift: Tensor | None = None
 
-    def update(self, inputs: Tensor) -> None:
-        """Add a batch of inputs [..., features].
+    def __len__(self) -> int:
+        return len(self._lower)
+
+    def update(self, inputs: Tensor, original: Tensor | None = None) -> None:
+        """Add a batch of inputs [..., features], and what they were before other layers changed.
 
         Raises:
             ValueError: the inputs hold NaN or infinite values, or have another number of features.
@@ -45,11 +51,35 @@ class Hessian:
         self.rows += x.shape[0]
         for start in range(0, features, TILE):  # only the lower half: the other is its mirror
             self._lower[start:, start : start + TILE].addmm_(x[:, start:].T, x[:, start : start + TILE])
+        if original is not None:
+            require_finite(original)
+            drift = torch.zeros(features, features) if self._drift is None else self._drift
+            self._drift = drift.addmm_(x.T, original.reshape(-1, features).float() - x)
 
     def matrix(self) -> Tensor:
         """Return the mean of ``x xᵀ``, [features, features]; zeros if nothing was seen."""
         lower = self._lower.tril()
         return (lower + lower.tril(-1).T) / max(self.rows, 1)
+
+    def compensated(self, weight: Tensor, damping: float = DRIFT_DAMPING) -> Tensor:
+        """Return the weight [features, N] that makes of the inputs what `weight` made of the originals.
+
+        It is the least-squares solution, drawn towards `weight` by `damping` times the mean square input:
+        few rows of inputs say little about how far other inputs drift. Li et al., "GPTAQ: Efficient
+        Finetuning-Free Quantization for Asymmetric Calibration" (2025), puts the same correction into the
+        loop over features.
+
+        Raises:
+            ValueError: the moments are not finite.
+        """
+        if self._drift is None or not self.rows:
+            return weight
+        hessian = self.matrix()
+        require_finite(hessian)
+        strength = damping * float(hessian.diagonal().mean())
+        hessian.diagonal().add_(strength or 1.0)
+        factor = torch.linalg.cholesky(hessian)
+        return weight + torch.cholesky_solve(self._drift / self.rows @ weight, factor)
 
 
 def gptq(

@@ -67,10 +67,9 @@ class Int4Weights(Pass, name="int4-weights"):
         )
         changes += store_halves(model.graph, found, self.selects)
         solver = self.solver or ("gptq" if model.calibration else "rtn")
-        solved = list(solutions(model, found, Rule(solver, self.symmetric, self.clip)))
-        for plan, quantized, story in solved:
-            change = store(model.graph, plan, quantized, self.operators)
-            changes.append(replace(change, action=change.action and f"{change.action}, {story}"))
+        for plan, solution in solutions(model, found, Rule(solver, self.symmetric, self.clip)):
+            change = store(model.graph, plan, solution.quantized, self.operators)
+            changes.append(replace(change, action=change.action and f"{change.action}, {solution.story}"))
         return changes
 
     def _precision(self, readers: Sequence[Layer]) -> tuple[int, int | None]:
