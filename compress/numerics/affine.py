@@ -134,10 +134,8 @@ def quantize(
     low, high = limits(bits, signed=signed, narrow=narrow)
     shape = tuple(weight.shape)
     if scale is None:
-        rows = granularity.rows(exact)
-        factors = None if importance is None else granularity.rows(importance.float().expand(shape))
-        scale, zero_point = choose_range(
-            rows, low, high, symmetric=symmetric, method=method, importance=factors
+        scale, zero_point = tensor_ranges(
+            exact, granularity, low, high, symmetric=symmetric, method=method, importance=importance
         )
     elif zero_point is None:
         zero_point = torch.full_like(scale, (low + high + 1) // 2)
@@ -150,6 +148,26 @@ def quantize(
     values = values.add_(granularity.expand(zero_point, shape)).clamp_(low, high)
     dtype = integer_type(bits, signed=signed)
     return Quantized(values.to(dtype), scale, zero_point.to(dtype), granularity, bits, signed)
+
+
+def tensor_ranges(
+    weight: Tensor,
+    granularity: Granularity,
+    low: int,
+    high: int,
+    *,
+    symmetric: bool = True,
+    method: Method = "minmax",
+    importance: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return scales and zero points, float, in the shape that `granularity` gives; see `choose_range`."""
+    shape = tuple(weight.shape)
+    factors = None if importance is None else granularity.rows(importance.float().expand(shape))
+    scale, zero_point = choose_range(
+        granularity.rows(weight), low, high, symmetric=symmetric, method=method, importance=factors
+    )
+    scale_shape = granularity.scale_shape(shape)
+    return scale.reshape(scale_shape), zero_point.reshape(scale_shape)
 
 
 def choose_range(

@@ -11,7 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.numerics.affine import Method, Quantized, limits, quantize, require_finite
+from compress.numerics.affine import (
+    Method,
+    Quantized,
+    integer_type,
+    limits,
+    require_finite,
+    tensor_ranges,
+)
 from compress.numerics.granularity import Granularity
 
 LEAF = 16
@@ -116,35 +123,47 @@ def gptq(
     shape = tuple(weight.shape)
     if len(shape) != 2 or hessian.shape != (shape[0], shape[0]):
         raise ValueError(f"Hessian of shape {list(hessian.shape)} does not fit a weight of {list(shape)}")
+    require_finite(weight)
     require_finite(hessian)
+    low, high = limits(bits, signed=signed, narrow=narrow)
     diagonal = hessian.diagonal()
-    rounded = quantize(
-        weight,
+    scale, zero_point = tensor_ranges(
+        weight.float(),
         granularity,
-        bits,
+        low,
+        high,
         symmetric=symmetric,
-        signed=signed,
-        narrow=narrow,
         method=method,
         importance=diagonal[:, None] if method == "mse" else None,
     )
+    steps = granularity.expand(scale, shape).expand(shape)
+    middle = granularity.expand(zero_point, shape).expand(shape)
     order = diagonal.argsort(descending=True, stable=True) if act_order else torch.arange(shape[0])
-    scale = granularity.expand(rounded.scale, shape).expand(shape)[order]
-    zero_point = granularity.expand(rounded.zero_point.float(), shape).expand(shape)[order]
-    low, high = limits(bits, signed=signed, narrow=narrow)
-    solver = _Solver(
-        weight.float()[order],
-        feedback(hessian[order[:, None], order], damping),
-        scale,
-        low - zero_point,
-        high - zero_point,
-    )
-    solver.solve(0, shape[0])
-    values = torch.empty(shape)
-    values[order] = solver.codes + zero_point
-    return Quantized(
-        values.to(rounded.values.dtype), rounded.scale, rounded.zero_point, granularity, bits, signed
-    )
+    values = in_turn(weight.float(), hessian, steps, low - middle, high - middle, order, damping) + middle
+    dtype = integer_type(bits, signed=signed)
+    return Quantized(values.to(dtype), scale.float(), zero_point.to(dtype), granularity, bits, signed)
+
+
+def in_turn(
+    weight: Tensor, hessian: Tensor, scale: Tensor, low: Tensor, high: Tensor, order: Tensor, damping: float
+) -> Tensor:
+    """Return the integers of a weight, counted from the zero point, features rounded in `order`.
+
+    Args:
+        weight: [K, N].
+        hessian: [K, K].
+        scale: [K, N], step of each weight.
+        low: [K, N], lowest integer of each.
+        high: [K, N], highest.
+        order: [K].
+        damping: as `gptq` takes it.
+    """
+    ordered = hessian.index_select(0, order).index_select(1, order)
+    solver = _Solver(*(each[order] for each in (weight, scale, low, high)), feedback(ordered, damping))
+    solver.solve(0, len(weight))
+    codes = torch.empty_like(weight)
+    codes[order] = solver.codes
+    return codes
 
 
 def feedback(hessian: Tensor, damping: float) -> Tensor:
@@ -173,7 +192,7 @@ class _Solver:
     Single rows are solved with numpy, whose calls cost a third of torch's where arrays are this short.
     """
 
-    def __init__(self, weight: Tensor, feedback: Tensor, scale: Tensor, low: Tensor, high: Tensor) -> None:
+    def __init__(self, weight: Tensor, scale: Tensor, low: Tensor, high: Tensor, feedback: Tensor) -> None:
         self.target, self.error, self.codes = weight.clone(), weight, torch.empty_like(weight)
         self.feedback = feedback
         self.rows = [
