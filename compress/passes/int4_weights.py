@@ -23,10 +23,12 @@ class Int4Weights(Pass, name="int4-weights"):
 
     Files shrink 6 to 8 times and a language model decodes as much faster as it reads fewer bytes.
     Large batches gain no speed. With calibration data GPTQ rounds each weight so that the rest
-    makes up for its error, which loses about half as much as rounding to the nearest; give ten rows
-    of inputs (tokens, pixels) for each feature of a layer. Left in 8 bits are embeddings and
-    classifiers tied to them, depthwise convolutions and all layers with fewer than 32 weights a
-    channel, which 4 bits would ruin. Small convolutional networks can lose accuracy all the same: compare.
+    makes up for its error and for those of the layers before it, which loses about half as much as
+    rounding to the nearest; give ten rows of inputs (tokens, pixels) for each feature of a layer.
+    It runs the calibration data twice and keeps what flows between layers in temporary files. Left in
+    8 bits are embeddings and classifiers tied to them, depthwise convolutions and all layers with
+    fewer than 32 weights a channel, which 4 bits would ruin. Scales, and tables and matrices that are
+    no weights of layers, go to float16. Small convolutional networks can lose accuracy all the same: compare.
 
     Example: ``int4-weights: {group_size: 128}``
     """
@@ -41,8 +43,8 @@ class Int4Weights(Pass, name="int4-weights"):
     solver: Literal["rtn", "hqq", "gptq", "awq"] | None = None
     """Round to the nearest; give up on outliers (HQQ, without data); feed errors forward (GPTQ); or scale up
     what large inputs meet (AWQ, at one multiplication more before linear layers). Left out, it is gptq with
-    calibration data and rtn without. Rounded in any case: recurrent layers, convolutions in groups,
-    and layers with fewer rows of inputs than features."""
+    calibration data and rtn without. Rounded in any case: layers with fewer rows of inputs than features,
+    and recurrent layers whose states the graph does not give out."""
     symmetric: bool | None = None
     """Zero point in the middle of the range; otherwise each group stores its own. Left out, convolutions of
     fewer than 8 bits store them; linear layers run faster without, and others lose nothing."""

@@ -133,3 +133,27 @@ def test_wrong_inputs_say_what_is_wrong() -> None:
         Hessian(1).update(torch.tensor([[0.0], [float("nan")]]))
     with pytest.raises(ValueError, match="not positive definite"):
         gptq(weight, torch.ones(48, 48) - 100 * (1 - torch.eye(48)), PerTensor(), 4)
+
+
+def test_a_weight_follows_the_drift_of_its_inputs_as_far_as_damping_lets_it():
+    generator = torch.Generator().manual_seed(3)
+    original, weight = torch.randn(500, 24, generator=generator), torch.randn(24, 7, generator=generator)
+    turn = torch.eye(24) + 0.1 * torch.randn(24, 24, generator=generator)
+    hessian = Hessian(24)
+    for start in (0, 250):
+        rows = original[start : start + 250]
+        hessian.update(rows @ turn, rows)
+
+    def error(found: Tensor) -> float:
+        return float((original @ turn @ found - original @ weight).norm() / (original @ weight).norm())
+
+    assert error(hessian.compensated(weight, 1e-6)) < 1e-4 < 0.1 < error(weight)
+    assert 0.01 < error(hessian.compensated(weight)) < 0.5 * error(weight)
+
+
+def test_inputs_that_stay_move_no_weight():
+    rows, (weight, _) = correlated_inputs(300, 48), layer()
+    seen, unseen = Hessian(48), Hessian(48)
+    seen.update(rows, rows)
+    assert torch.equal(seen.compensated(weight), weight)
+    assert torch.equal(unseen.compensated(weight), weight)
