@@ -20,6 +20,7 @@ from compress.graph.linear import (
     linear_layers,
     matrix,
     recurrent_layers,
+    second_moments,
     source,
     store,
 )
@@ -128,7 +129,8 @@ def solutions(model: Model, plans: Sequence[Plan], rule: Rule) -> list[tuple[Pla
     """
     found = [] if rule.solver in ("rtn", "hqq") else _sharing_inputs(model.graph, plans, rule)
     taken = {id(plan) for sharing in found for plan in sharing}
-    solved = {id(plan): rule.rounded(plan) for plan in plans if id(plan) not in taken}
+    solved = _tables(model, plans, rule) if rule.solver == "gptq" else {}
+    solved |= {id(plan): rule.rounded(plan) for plan in plans if id(plan) not in taken | solved.keys()}
     if found:
         changed = model.copy()
         for plan in plans:
@@ -144,6 +146,33 @@ def solutions(model: Model, plans: Sequence[Plan], rule: Rule) -> list[tuple[Pla
         for sharing in found:
             _scale_inputs(model.graph, [plan.layer for plan in sharing], solved[id(sharing[0])].input_scales)
     return [(plan, solved[id(plan)]) for plan in plans]
+
+
+def _tables(model: Model, plans: Sequence[Plan], rule: Rule) -> dict[int, Solution]:
+    """Return the solutions of embeddings that a MatMul, the classifier most often, reads as well.
+
+    They come before all other layers: the network starts with them. The classifier's inputs in the
+    original model tell which errors matter; it loses more by them than the embedding does.
+    """
+    multiplied = {
+        id(plan): next(reader for reader in plan.readers if reader.in_axis is not None)
+        for plan in plans
+        if plan.bits < 8 and sorted(each.node.op_type for each in plan.readers) == ["Gather", "MatMul"]
+    }
+    moments = second_moments(model, list(multiplied.values())) if multiplied else {}
+    solved = {}
+    for plan in plans:
+        layer = multiplied.get(id(plan))
+        if layer is None or moments[layer.name].rows < len(moments[layer.name]):
+            continue
+        turned = replace(plan, readers=(layer,))
+        weight = torch.from_numpy(np.array(matrix(layer, layer.array)[0]))
+        try:
+            result = gptq(weight, moments[layer.name].matrix(), *_kind(turned), **rule.form(turned))
+        except ValueError as error:
+            raise plan.blame(error) from error
+        solved[id(plan)] = Solution(_restored(turned, [result]), "gptq")
+    return solved
 
 
 def _put(model: Model, plan: Plan, weight: Tensor) -> None:

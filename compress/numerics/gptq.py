@@ -159,7 +159,7 @@ def in_turn(
         damping: as `gptq` takes it.
     """
     ordered = hessian.index_select(0, order).index_select(1, order)
-    solver = _Solver(*(each[order] for each in (weight, scale, low, high)), feedback(ordered, damping))
+    solver = _Solver(weight[order], scale[order], low[order], high[order], feedback(ordered, damping))
     solver.solve(0, len(weight))
     codes = torch.empty_like(weight)
     codes[order] = solver.codes

@@ -143,3 +143,17 @@ def test_gptq_takes_the_groups_of_a_convolution_one_by_one(build, normal):
     plain, solved = (Int4Weights(solver=solver)(model) for solver in ("rtn", "gptq"))
     assert solved.changes[-1].action.endswith("gptq")
     assert output_error(model, solved, x[1::2]) < 0.8 * output_error(model, plain, x[1::2])
+
+
+def test_a_table_that_classifies_too_is_fitted_to_what_the_classifier_reads(build, normal):
+    text = "g (int64[N] i) => (float[N,96] y) { e = Gather(w, i) h = MatMul(e, v) t = Transpose<perm=[1,0]>(w) y = MatMul(h, t) }"
+    mixing = normal(64, 64) * np.geomspace(0.02, 1, 64, dtype=np.float32)
+    batch = {"i": np.arange(96)}
+    model = compress.load(build(text, w=normal(96, 64), v=mixing), calibration=[batch])
+    plain, solved = (
+        Int4Weights(embedding_bits=4, exclude=["v"], solver=solver)(model) for solver in ("rtn", "gptq")
+    )
+    assert [change.action.split(", ")[-1] for change in solved.changes if "4-bit" in change.action] == ["gptq"]
+    expected, *found = (each.run(batch)[0] for each in (model, plain, solved))
+    losses = [np.linalg.norm(each - expected) for each in found]
+    assert losses[1] < 0.9 * losses[0]
