@@ -38,6 +38,9 @@ if TYPE_CHECKING:
 
 Name = Literal["rtn", "hqq", "gptq", "awq"]
 
+TABLE_DAMPING = 0.3
+"""Damping for a table that is embedding and classifier: the embedding wants all features right."""
+
 
 class Form(TypedDict):
     """Settings that all solvers take, see `quantize`."""
@@ -152,7 +155,7 @@ def _tables(model: Model, plans: Sequence[Plan], rule: Rule) -> dict[int, Soluti
     """Return the solutions of embeddings that a MatMul, the classifier most often, reads as well.
 
     They come before all other layers: the network starts with them. The classifier's inputs in the
-    original model tell which errors matter; it loses more by them than the embedding does.
+    original model tell which errors matter; strong damping keeps the embedding's own small.
     """
     multiplied = {
         id(plan): next(reader for reader in plan.readers if reader.in_axis is not None)
@@ -168,7 +171,13 @@ def _tables(model: Model, plans: Sequence[Plan], rule: Rule) -> dict[int, Soluti
         turned = replace(plan, readers=(layer,))
         weight = torch.from_numpy(np.array(matrix(layer, layer.array)[0]))
         try:
-            result = gptq(weight, moments[layer.name].matrix(), *_kind(turned), **rule.form(turned))
+            result = gptq(
+                weight,
+                moments[layer.name].matrix(),
+                *_kind(turned),
+                **rule.form(turned),
+                damping=TABLE_DAMPING,
+            )
         except ValueError as error:
             raise plan.blame(error) from error
         solved[id(plan)] = Solution(_restored(turned, [result]), "gptq")

@@ -126,7 +126,7 @@ def test_what_is_not_finite_names_the_layer(build, normal, solver):
 def test_gptq_reads_the_states_of_recurrent_layers(build, normal, kind, direction):
     gates, ways = {"GRU": 3, "LSTM": 4, "RNN": 1}[kind], 1 + (direction == "bidirectional")
     text = f"g (float[T,N,64] x) => (float[T,{ways},N,64] y) {{ y = {kind}<hidden_size=64,direction='{direction}'>(x, w, r) }}"
-    basis = normal(64, 64) * np.geomspace(0.05, 1, 64, dtype=np.float32)
+    basis = normal(64, 64) * np.geomspace(0.2, 1, 64, dtype=np.float32)
     x = (normal(2 * 64 * 8, 64) @ basis).reshape(64, 16, 64)
     weights = [normal(ways, gates * 64, 64) / 8 for _ in range(2)]
     text = text.replace("'", '"')
@@ -146,14 +146,14 @@ def test_gptq_takes_the_groups_of_a_convolution_one_by_one(build, normal):
 
 
 def test_a_table_that_classifies_too_is_fitted_to_what_the_classifier_reads(build, normal):
-    text = "g (int64[N] i) => (float[N,96] y) { e = Gather(w, i) h = MatMul(e, v) t = Transpose<perm=[1,0]>(w) y = MatMul(h, t) }"
-    mixing = normal(64, 64) * np.geomspace(0.02, 1, 64, dtype=np.float32)
-    batch = {"i": np.arange(96)}
-    model = compress.load(build(text, w=normal(96, 64), v=mixing), calibration=[batch])
-    plain, solved = (
-        Int4Weights(embedding_bits=4, exclude=["v"], solver=solver)(model) for solver in ("rtn", "gptq")
+    text = "g (int64[N] i, float[N,64] x) => (float[N,96] y) { e = Gather(w, i) h = Add(e, x) t = Transpose<perm=[1,0]>(w) y = MatMul(h, t) }"
+    x = 8 * normal(256, 64) @ (normal(64, 64) * np.geomspace(0.02, 1, 64, dtype=np.float32))
+    batches = [{"i": np.arange(128) % 96, "x": x[start : start + 128]} for start in (0, 128)]
+    model = compress.load(build(text, w=normal(96, 64)), calibration=batches[:1])
+    plain, solved = (Int4Weights(embedding_bits=4, solver=solver)(model) for solver in ("rtn", "gptq"))
+    assert (
+        solved.changes[-1].action == "4-bit weights, groups of 32, GatherBlockQuantized and MatMulNBits, gptq"
     )
-    assert [change.action.split(", ")[-1] for change in solved.changes if "4-bit" in change.action] == ["gptq"]
-    expected, *found = (each.run(batch)[0] for each in (model, plain, solved))
+    expected, *found = (each.run(batches[1])[0] for each in (model, plain, solved))
     losses = [np.linalg.norm(each - expected) for each in found]
-    assert losses[1] < 0.9 * losses[0]
+    assert losses[1] < 0.8 * losses[0]
