@@ -240,7 +240,7 @@ def cheapest_block(features: int, largest: int, bits: int) -> int:
     The last block is filled up with zeros, which makes large blocks dear for odd sizes.
     """
     sizes = [SMALLEST_BLOCK << step for step in range(5) if SMALLEST_BLOCK << step <= largest]
-    return min(sizes or [SMALLEST_BLOCK], key=lambda size: -(-features // size) * (size * bits // 8 + 4))
+    return min(sizes or [SMALLEST_BLOCK], key=lambda size: -(-features // size) * (size * bits // 8 + 2))
 
 
 def _emit(
