@@ -156,4 +156,4 @@ def test_a_table_that_classifies_too_is_fitted_to_what_the_classifier_reads(buil
     )
     expected, *found = (each.run(batches[1])[0] for each in (model, plain, solved))
     losses = [np.linalg.norm(each - expected) for each in found]
-    assert losses[1] < 0.8 * losses[0]
+    assert losses[1] < 0.9 * losses[0]
