@@ -26,7 +26,7 @@ from compress.source import call
 
 HERE = Path(__file__).parent
 CACHE = HERE / ".cache"
-LINES = 1024
+LINES = 384
 """Lines of text that teach legere; nobody says what stands in them."""
 
 
@@ -63,21 +63,18 @@ def accuracy(evaluation: Callable[[], Iterable[Any]]) -> Callable[[Model], float
 
 def lines() -> Iterator[dict[str, np.ndarray]]:
     """Yield lines of the news that the evaluation does not draw from."""
-    network = _zoo("legere")
-    import news
-    import text_lines
-
-    charset = network._part("charset").CHARSET
-    drawn = text_lines.lines(LINES, news.calibration_text(), charset, 1, network.HEIGHT)
+    feeds, part = _zoo("legere.py:_feeds"), _zoo("legere.py:_part")
+    height, batch = _zoo("legere.py:HEIGHT"), _zoo("legere.py:BATCH")
+    text = _zoo("news.py:calibration_text")()
+    drawn = _zoo("text_lines.py:lines")(LINES, text, part("charset").CHARSET, 1, height)
     # Lines of like length share a batch, and little of it is padding.
     pictures = sorted((picture for picture, _ in drawn), key=lambda picture: picture.shape[1])
-    for start in range(0, LINES, network.BATCH):
-        yield network._feeds(pictures[start : start + network.BATCH])
+    for start in range(0, LINES, batch):
+        yield feeds(pictures[start : start + batch])
 
 
-def _zoo(name: str) -> Any:
-    call(f"zoo/{name}.py:build", home=HERE, trust=True)
-    return __import__(name)
+def _zoo(reference: str) -> Any:
+    return call(reference, home=HERE / "zoo", trust=True)
 
 
 def cases() -> dict[str, Case]:
@@ -85,9 +82,6 @@ def cases() -> dict[str, Case]:
 
     def recipe(name: str) -> Any:
         return call(f"digits_cnn.py:{name}", home=HERE.parent / "recipes", trust=True)
-
-    def legere(name: str) -> Any:
-        return call(f"legere.py:{name}", home=HERE / "zoo", trust=True)
 
     quantized = {
         "int4, float activations": "[int4-weights]",
@@ -111,9 +105,9 @@ def cases() -> dict[str, Case]:
             {**quantized, "4/8 bits, trained": "[qat: {weight_bits: 4, distill: true}]"},
         ),
         "legere": Case(
-            legere("build"),
+            _zoo("legere.py:build"),
             lines,
-            lambda model: float(next(iter(legere("metric")(model.run).values()))),
+            lambda model: float(next(iter(_zoo("legere.py:metric")(model.run).values()))),
             {**quantized, "4/8 bits, trained": "[qat: {weight_bits: 4, distill: true}]"},
         ),
     }

@@ -17,9 +17,10 @@ from torch import Tensor
 
 from compress.errors import DataError
 from compress.graph.coupling import Group, Member
+from compress.graph.examples import Batch
 from compress.graph.layers import layers
+from compress.graph.objective import Objective, gives_probabilities
 from compress.graph.trainable import Trainable
-from compress.graph.training import Batch, Objective, gives_probabilities
 from compress.model import Model
 from compress.numerics.importance import Scores
 from compress.progress import track

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -18,9 +18,14 @@ from compress.passes.base import Change, Pass
 if TYPE_CHECKING:
     import torch
 
+    from compress.graph.examples import Batch
+    from compress.graph.objective import Distillation, Objective
     from compress.graph.trainable import Trainable
-    from compress.graph.training import Batch, Objective, Outcome, Plan, Report
+    from compress.graph.training import Outcome, Plan, Report
     from compress.model import Model
+
+AUTO_SAMPLES = 32
+"""Samples of a step, where nobody says how many."""
 
 
 class Finetune(Pass, name="finetune"):
@@ -28,20 +33,22 @@ class Finetune(Pass, name="finetune"):
 
     This is what brings accuracy back after pruning, sparsity or low rank. It needs a few hundred
     examples or more and the time to run them forwards and backwards through the graph. Labels come
-    with the calibration data as ``(inputs, labels)``; without them the original's outputs teach
-    (``distill: true``). Too high a learning rate destroys what was learnt: try 1e-3 for small
-    convolutional networks and 5e-5 for transformers. Control flow and operators that torch has no
-    function for are refused.
+    with the calibration data as ``(inputs, labels)``; the original's outputs teach as well, or alone
+    where there are no labels. Too high a learning rate destroys what was learnt: try 1e-3 for small
+    convolutional networks and 5e-5 for transformers. What is kept is what does best on held-out data,
+    before training or after any epoch. Control flow and operators that torch has no function for are
+    refused.
 
-    Example: ``finetune: {epochs: 10, distill: true, learning_rate: 0.001}``
+    Example: ``finetune: {epochs: 20, distill: kl, learning_rate: 0.001}``
     """
 
     needs_calibration: ClassVar[bool] = True
 
-    epochs: int = Field(default=5, ge=1)
+    epochs: int = Field(default=10, ge=1)
     """How often the calibration data are gone through."""
-    batch_size: int = Field(default=0, ge=0)
-    """Samples of a training step, drawn anew from all batches each epoch; 0 takes batches as they come."""
+    batch_size: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
+    """Samples of a training step, drawn anew from all batches each epoch; 0 takes batches as they come; auto
+    draws 32 where the samples have one shape and the model takes any number of them."""
     learning_rate: float = Field(default=1e-3, gt=0)
     """The highest; it rises to it during the warm-up and falls to zero as a cosine."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
@@ -50,8 +57,9 @@ class Finetune(Pass, name="finetune"):
     """On matrices and kernels only."""
     warmup: float = Field(default=0.05, ge=0, lt=1)
     """Part of all steps over which the learning rate rises."""
-    distill: bool | Literal["mse", "kl"] = False
-    """Imitate the original: mse compares all outputs and is what true means, kl the classes of the first."""
+    distill: bool | Literal["auto", "mse", "kl"] = "auto"
+    """Imitate the original: mse compares all outputs and is what true means, kl the classes of the first;
+    auto does so if there are no labels, or if earlier passes changed the model."""
     distill_share: float = Field(default=0.5, gt=0, le=1)
     """Part of the loss that distillation has where there are labels; 1 ignores the labels."""
     temperature: float = Field(default=2.0, gt=0)
@@ -105,9 +113,11 @@ class Finetune(Pass, name="finetune"):
         before = {name: weight.detach().clone() for name, weight in chosen.items()}
         outcome = self.fit(model, module, chosen)
         module.write_back(model.ir)
-        story = f"trained {outcome.epochs} epochs, loss {outcome.losses[0]:.3g} to {outcome.losses[-1]:.3g}"
+        if not outcome.kept:
+            reason = f"none of {outcome.epochs} epochs did better on held-out data; lower learning_rate"
+            return [Change(name, skipped=reason) for name in chosen]
         changes = [
-            Change(name, story, weight.nbytes, weight.nbytes, _moved(before[name], weight))
+            Change(name, outcome.story(), weight.nbytes, weight.nbytes, _moved(before[name], weight))
             for name, weight in chosen.items()
         ]
         left = module.trained_weights().keys() - chosen.keys()
@@ -120,15 +130,44 @@ class Finetune(Pass, name="finetune"):
             DataError: there are no calibration data.
             PassError: there is nothing to learn from, or the loss is not finite.
         """
-        from compress.graph.training import Examples, train
+        from compress.graph.examples import Examples, taught
+        from compress.graph.training import train
 
-        if self.hidden and not self.distill:
-            raise PassError("finetune: hidden values are compared with the original's: add distill: true")
-        examples = Examples(list(self._batches(model)), self.batch_size, self.seed)
+        batches = list(self._batches(model))
+        samples = self._samples(model, batches)
+        objective = self._objective(model, labelled=batches[0].labels is not None)
+        if objective.teacher is not None:
+            batches = taught(batches, objective.teacher, training_device())
+        examples = Examples(batches, samples, self.seed)
         examples, held_out = examples.split(self.held_out)
-        objective = self._objective(model)
         with _progress(self.epochs, len(examples)) as report:
             return train(module, chosen, objective, examples, held_out, self._plan(), report)
+
+    def _samples(self, model: Model, batches: list[Batch]) -> int:
+        """Return how many samples a step has; 0 where batches must stay as they came."""
+        from compress.graph.examples import can_shuffle
+
+        if self.batch_size == 0:
+            return 0
+        mixable = can_shuffle(batches)
+        if self.batch_size != "auto":
+            if not mixable:
+                raise PassError("finetune: batch_size needs batches of one shape; 0 takes them as they are")
+            return self.batch_size
+        first = [value.shape[0] for value in model.graph.inputs if value.shape is not None and value.shape]
+        fixed = any(isinstance(size, int) for size in first)
+        return 0 if fixed or not mixable else AUTO_SAMPLES
+
+    def _imitation(self, model: Model, *, labelled: bool) -> Distillation | None:
+        """Return how the original is imitated, if it is."""
+        if self.distill == "auto":
+            changed = self.quantizes or any(change.action for change in model.changes)
+            if not (changed or labelled):
+                raise PassError(
+                    "finetune: the data have no labels, and no pass has changed the model: nothing to learn"
+                )
+            return "mse" if changed or self.hidden or not labelled else None
+        return "mse" if self.distill is True else self.distill or None
 
     def _chosen(self, model: Model, module: Trainable) -> dict[str, torch.nn.Parameter]:
         """Return the parameters to train; the others stop asking for gradients."""
@@ -146,11 +185,11 @@ class Finetune(Pass, name="finetune"):
         import torch
 
         from compress.errors import DataError
-        from compress.graph.training import Batch
+        from compress.graph.examples import Batch
 
         if model.calibration is None:
             raise DataError("finetune needs calibration data, and the model came without")
-        ignored = bool(self.distill) and self.distill_share == 1
+        ignored = self.distill is not False and self.distill_share == 1
         for feeds, labels in model.calibration.batches(model.graph.inputs):
             tensors = {name: torch.from_numpy(np.array(array)) for name, array in feeds.items()}
             if labels is None or ignored:
@@ -163,16 +202,18 @@ class Finetune(Pass, name="finetune"):
                 )
             yield Batch(tensors, torch.from_numpy(array))
 
-    def _objective(self, model: Model) -> Objective:
+    def _objective(self, model: Model, *, labelled: bool) -> Objective:
+        from compress.graph.objective import Objective, gives_probabilities
         from compress.graph.trainable import Trainable
-        from compress.graph.training import Objective, gives_probabilities
 
         softmax = gives_probabilities(model.original)
-        if not self.distill:
+        kind = self._imitation(model, labelled=labelled)
+        if kind is None:
+            if self.hidden:
+                raise PassError("finetune: hidden values are compared with the original's: distill: true")
             return Objective(probabilities=softmax)
         names = output_names(model)
         teacher = Trainable(model.original.ir, [*names, *self.hidden]).to(training_device()).eval()
-        kind = "mse" if self.distill is True else self.distill
         return Objective(teacher, len(names), kind, self.temperature, self.distill_share, softmax)
 
     def _plan(self) -> Plan:

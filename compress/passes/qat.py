@@ -64,8 +64,7 @@ class Qat(Finetune, name="qat"):
         for name, value in model.graph.initializers.items():
             value.const_value = student.graph.initializers[name].const_value
         found = {name: scales(student.graph, quantizer) for name, quantizer in quantizers.items()}
-        story = f"trained {outcome.epochs} epochs, loss {outcome.losses[0]:.3g} to {outcome.losses[-1]:.3g}"
-        return [Change("all weights", story), *self._store(model.graph, regions, quantizers, found)]
+        return [Change("all weights", outcome.story()), *self._store(model.graph, regions, quantizers, found)]
 
     def _regions(self, graph: ir.Graph) -> Regions:
         from compress.graph.regions import Regions, find

@@ -18,11 +18,14 @@ from torch import nn
 
 from compress.data import Data
 from compress.errors import DataError, PassError
+from compress.graph.examples import Batch, Examples
+from compress.graph.objective import Objective, label_loss, soft_divergence
 from compress.graph.trainable import Trainable
-from compress.graph.training import Batch, Examples, Objective, Plan, label_loss, soft_divergence, train
+from compress.graph.training import Plan, train
 from compress.model import Model
 from compress.passes.base import REGISTRY
 from compress.passes.finetune import Finetune
+from compress.passes.prune_channels import PruneChannels
 from compress.source import load
 
 torch.set_num_threads(1)
@@ -103,9 +106,8 @@ def _accuracy(model: Model) -> float:
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd"])
 def test_training_is_that_of_a_torch_twin(net: _Net, model: Model, optimizer: str) -> None:
-    tuned = Finetune(epochs=3, optimizer=optimizer, learning_rate=0.01, weight_decay=0, warmup=0, held_out=0)(
-        model
-    )
+    settings = {"epochs": 3, "learning_rate": 0.01, "weight_decay": 0, "warmup": 0, "held_out": 0}
+    tuned = Finetune(optimizer=optimizer, batch_size=0, **settings)(model)
     twin = copy.deepcopy(net).train()
     rate = {"lr": 0.01, "weight_decay": 0.0}
     sgd = functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True)
@@ -172,6 +174,35 @@ def test_hidden_values_are_imitated_by_name() -> None:
     assert {change.layer: change.skipped for change in tuned.changes}["second"] == "excluded"
 
 
+def test_what_no_epoch_improves_stays() -> None:
+    model = _linear([_random(32, 4, seed=seed) for seed in range(8)])
+    tuned = Finetune(epochs=2, distill=True, learning_rate=0.1)(model)
+    for name, array in _weights(model).items():
+        np.testing.assert_array_equal(_weights(tuned)[name], array)
+    assert "none of 2 epochs did better on held-out data" in tuned.changes[0].skipped
+
+
+def test_the_teacher_speaks_once_where_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = [_random(32, 4, seed=seed) for seed in range(8)]
+    damaged = _linear(data, first=_random(4, 6, seed=5))
+    damaged._original = _linear(data)
+    settings = {"epochs": 3, "distill": True, "hidden": ("h",), "learning_rate": 0.01}
+    once = _weights(Finetune(**settings)(damaged))
+    monkeypatch.setattr("compress.graph.examples.ROOM_BYTES", 100)
+    for name, array in _weights(Finetune(**settings)(damaged)).items():
+        np.testing.assert_allclose(array, once[name], atol=1e-6)
+
+
+def test_changed_models_imitate_the_original_by_default(model: Model) -> None:
+    original = Model(Finetune(epochs=4, learning_rate=0.01)(model).ir)
+    original.calibration = Data([x for x, _ in _labelled(8)])
+    pruned = PruneChannels(ratio=0.4)(original)
+    tuned = Finetune()(pruned)
+    x = {"x": _labelled(4, seed=3)[0][0]}
+    error = [np.square(each.run(x)[0] - original.run(x)[0]).mean() for each in (pruned, tuned)]
+    assert error[1] < 0.7 * error[0]
+
+
 def test_scalars_are_part_of_a_checkpoint(tmp_path: Path) -> None:
     model = _linear([_random(8, 4)])
     tuned = Finetune(epochs=1, distill=True, checkpoint=str(tmp_path / "training.pt"))(model)
@@ -207,6 +238,7 @@ def test_the_best_epoch_is_kept(exported: ir.Model) -> None:
             (module(batch.feeds)[0].argmax(1) == batch.labels).float().mean() for batch in held_out.batches
         ]
     assert float(torch.stack(right).mean()) == pytest.approx(-min(outcome.scores))
+    assert outcome.scores[outcome.kept] == min(outcome.scores)
 
 
 def _silent(epoch: int, step: int, loss: float, score: float | None) -> None:
@@ -312,9 +344,11 @@ def test_labels_of_every_shape_find_their_classes() -> None:
 def test_errors_say_what_to_do(exported: ir.Model) -> None:
     unlabelled = Model(exported.clone(), calibration=Data([_random(4, 1, 8, 8)]))
     with pytest.raises(PassError, match=r"no labels.*distill: true"):
+        Finetune(distill=False)(unlabelled)
+    with pytest.raises(PassError, match="no pass has changed the model: nothing to learn"):
         Finetune()(unlabelled)
-    with pytest.raises(PassError, match="add distill: true"):
-        Finetune(hidden=("relu",))(unlabelled)
+    with pytest.raises(PassError, match=r"hidden values .* distill: true"):
+        Finetune(hidden=("relu",), distill=False)(unlabelled)
     named = Model(exported.clone(), calibration=Data([(_random(2, 1, 8, 8), ["cat", "dog"])]))
     with pytest.raises(DataError, match="labels are no numbers"):
         Finetune()(named)
