@@ -14,7 +14,7 @@ from compress.errors import PassError
 from compress.graph import emit
 from compress.graph.layers import RECURRENT, Layer, array, is_float_weight, layers
 from compress.numerics.affine import Quantized, stored_bits
-from compress.numerics.granularity import Granularity, PerAxis, PerGroup
+from compress.numerics.granularity import Granularity, PerAxis, PerGroup, PerTensor
 from compress.passes.base import Change
 
 Operators = Literal["onnxruntime", "expanded", "standard"]
@@ -145,7 +145,13 @@ def store(graph: ir.Graph, plan: Plan, quantized: Quantized, operators: Operator
         return Change(layer.name, skipped=f"scales would outweigh what {plan.bits} bits save")
     form = _emit(graph, plan.readers, stored, blocked=plan.blocked, decoded=decoded)
     granularity = plan.granularity
-    groups = f"groups of {granularity.size}" if isinstance(granularity, PerGroup) else "per channel"
+    groups = (
+        f"groups of {granularity.size}"
+        if isinstance(granularity, PerGroup)
+        else "per tensor"
+        if isinstance(granularity, PerTensor)
+        else "per channel"
+    )
     wider = f" stored in {stored.bits}" if stored.bits != plan.bits else ""
     return Change(
         layer.name,

@@ -7,7 +7,11 @@ Cholesky factor without inverting the Hessian.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TypeAlias
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -20,6 +24,8 @@ from compress.numerics.affine import (
     tensor_ranges,
 )
 from compress.numerics.granularity import Granularity
+
+Row: TypeAlias = npt.NDArray[np.float32]
 
 LEAF = 16
 """Rows solved one by one; above that, halves are joined by a matrix product."""
@@ -159,18 +165,23 @@ def in_turn(
         damping: as `gptq` takes it.
     """
     ordered = hessian.index_select(0, order).index_select(1, order)
-    solver = _Solver(weight[order], scale[order], low[order], high[order], feedback(ordered, damping))
-    solver.solve(0, len(weight))
+    steps, lowest, highest = (each[order].numpy() for each in (scale, low, high))
+
+    def nearest(row: int, wanted: Row) -> Row:
+        code: Row = np.rint(wanted / steps[row])
+        return np.clip(code, lowest[row], highest[row], out=code)
+
     codes = torch.empty_like(weight)
-    codes[order] = solver.codes
+    codes[order] = solve_rows(weight[order], feedback(ordered, damping), scale[order], nearest)
     return codes
 
 
-def feedback(hessian: Tensor, damping: float) -> Tensor:
-    """Return the unit upper triangular A of ``H = A D Aᵀ``, [K, K].
+def factors(hessian: Tensor, damping: float) -> tuple[Tensor, Tensor]:
+    """Return the unit upper triangular A [K, K] and the diagonal of D [K] of ``H = A D Aᵀ``.
 
-    A[j, k] says how much of the error made at feature j < k is taken into feature k. Features that
-    were never seen get a Hessian of one and stay on their own.
+    A[j, k] says how much of the error made at feature j < k is taken into feature k, and D[j] what is
+    left of an error's square when all later features have made up for it. Features that were never seen
+    get a Hessian of one and stay on their own.
     """
     hessian = hessian.float().clone()
     diagonal = hessian.diagonal()
@@ -181,23 +192,43 @@ def feedback(hessian: Tensor, damping: float) -> Tensor:
         lower, failed = torch.linalg.cholesky_ex(hessian.flip(0, 1))
         if not failed:
             upper: Tensor = lower.flip(0, 1)
-            return upper.div_(upper.diagonal())
+            root = upper.diagonal().clone()
+            return upper.div_(root), root.square()
         step = max(10 * step, 1e-6 * float(diagonal.mean()))
     raise ValueError("the Hessian is not positive definite; give more damping or more calibration data")
 
 
+def feedback(hessian: Tensor, damping: float) -> Tensor:
+    """Return A of `factors`."""
+    return factors(hessian, damping)[0]
+
+
+def solve_rows(weight: Tensor, feedback: Tensor, scale: Tensor, choose: Callable[[int, Row], Row]) -> Tensor:
+    """Return integers [K, N] chosen row by row, each after the errors of the rows before it are fed into it.
+
+    Args:
+        weight: [K, N].
+        feedback: from `feedback`.
+        scale: [K, N], what an integer stands for.
+        choose: ``(row, wanted)`` gives the integers of one row, for values that it should come near.
+    """
+    solver = _Solver(weight, feedback, scale, choose)
+    solver.solve(0, len(weight))
+    return solver.codes
+
+
 class _Solver:
-    """Rounds rows in order, each after the errors of those before it are fed into it.
+    """Rounds rows in order.
 
     Single rows are solved with numpy, whose calls cost a third of torch's where arrays are this short.
     """
 
-    def __init__(self, weight: Tensor, scale: Tensor, low: Tensor, high: Tensor, feedback: Tensor) -> None:
-        self.target, self.error, self.codes = weight.clone(), weight, torch.empty_like(weight)
-        self.feedback = feedback
-        self.rows = [
-            item.numpy() for item in (self.target, self.error, self.codes, feedback.T, scale, low, high)
-        ]
+    def __init__(
+        self, weight: Tensor, feedback: Tensor, scale: Tensor, choose: Callable[[int, Row], Row]
+    ) -> None:
+        self.target, self.error, self.codes = weight.clone(), weight.clone(), torch.empty_like(weight)
+        self.feedback, self.choose = feedback, choose
+        self.rows = [item.numpy() for item in (self.target, self.error, self.codes, feedback.T, scale)]
 
     def solve(self, start: int, end: int) -> None:
         """Round rows start to end; errors of rows before start are in `target` already."""
@@ -210,10 +241,9 @@ class _Solver:
         self.solve(middle, end)
 
     def _round(self, start: int, end: int) -> None:
-        target, error, codes, feedback, scale, low, high = self.rows
+        target, error, codes, feedback, scale = self.rows
         for row in range(start, end):
-            wanted, code = target[row], codes[row]
+            wanted = target[row]
             wanted += feedback[row, start:row] @ error[start:row]
-            np.rint(np.divide(wanted, scale[row], out=code), out=code)
-            np.minimum(np.maximum(code, low[row], out=code), high[row], out=code)
-            error[row] -= code * scale[row]
+            codes[row] = self.choose(row, wanted)
+            error[row] -= codes[row] * scale[row]

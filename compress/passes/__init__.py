@@ -1,5 +1,6 @@
 """The catalogue of passes: one import line a pass."""
 
+from compress.passes.coded_weights import CodedWeights
 from compress.passes.drop_blocks import DropBlocks
 from compress.passes.factorize import Factorize
 from compress.passes.finetune import Finetune
@@ -16,6 +17,7 @@ from compress.passes.smooth import Smooth
 from compress.passes.sparsify import Sparsify
 
 __all__ = [
+    "CodedWeights",
     "DropBlocks",
     "Factorize",
     "Finetune",

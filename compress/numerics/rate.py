@@ -1,0 +1,226 @@
+"""Quantization for weights that will be entropy coded: error weighed against the length of the codes.
+
+One step for all values of equal importance, rounded toward shorter codes where the error allows it,
+comes within a quarter of a bit of what any quantizer can do at that error (entropy-constrained scalar
+quantization: Gish and Pierce, "Asymptotically efficient quantizing", 1968; Sullivan, "Efficient scalar
+quantization of exponential and Laplacian random variables", 1996). A fixed number of levels between the
+extremes of every channel spends bits on precision that the other channels do not have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from compress.numerics.affine import require_finite
+from compress.numerics.gptq import factors, solve_rows
+
+LARGEST = 127
+"""Codes lie within plus and minus this, so that they fit into 8 bits."""
+SLOPE = math.log(2) / 6
+"""Squared steps of error that one bit is worth: the slope of ``step² / 12`` over the entropy, which
+falls by one bit as the step doubles."""
+SCALE_BITS = 32
+"""What a scale takes."""
+DAMPING = 0.1
+"""Added to the second moments' diagonal, as a fraction of its mean: other inputs may come."""
+LEAST_COST = 1e-20
+"""Of a squared error; what no output depends on has none."""
+ROUNDS = 2
+"""Times that codes are chosen for the lengths that the codes before have."""
+
+Floats: TypeAlias = npt.NDArray[np.float32]
+
+
+def entropy(codes: Tensor) -> float:
+    """Return the order-0 entropy of integer `codes` in bits a code; 0 for none."""
+    if not codes.numel():
+        return 0.0
+    whole = codes.flatten().to(torch.int64)
+    share = (whole - whole.min()).bincount().double() / whole.numel()
+    share = share[share > 0]
+    return max(float(-(share * share.log2()).sum()), 0.0)
+
+
+def code_lengths(codes: Floats) -> Floats:
+    """Return the bits of every code from -`LARGEST` to `LARGEST` in an ideal code for such `codes`.
+
+    Codes that do not occur are taken to occur half a time (Krichevsky and Trofimov's estimate).
+    """
+    counts = np.bincount((codes.reshape(-1) + LARGEST).astype(np.intp), minlength=2 * LARGEST + 1) + 0.5
+    lengths: Floats = -np.log2(counts / counts.sum()).astype(np.float32)
+    return lengths
+
+
+def cheapest(wanted: Floats, lengths: Floats) -> Floats:
+    """Return the codes with the least squared error and length, a bit being worth `SLOPE`.
+
+    Tried are the nearest code, its neighbour toward zero, and zero.
+
+    Args:
+        wanted: values in steps.
+        lengths: from `code_lengths`.
+    """
+    best = np.clip(np.rint(wanted), -LARGEST, LARGEST)
+    least = _cost(wanted, best, lengths)
+    for other in (best - np.sign(best), np.zeros_like(best)):
+        cost = _cost(wanted, other, lengths)
+        better = cost < least
+        best, least = np.where(better, other, best), np.where(better, cost, least)
+    return best
+
+
+def _cost(wanted: Floats, codes: Floats, lengths: Floats) -> Floats:
+    bits: Floats = lengths[(codes + LARGEST).astype(np.intp)]
+    cost: Floats = np.square(wanted - codes) + np.float32(SLOPE) * bits
+    return cost
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Coded:
+    """A weight [K, N] in integers.
+
+    Attributes:
+        codes: float32 [K, N], whole numbers from -`LARGEST` to `LARGEST`.
+        scale: float32 [N], or [1] for all columns together.
+    """
+
+    codes: Tensor
+    scale: Tensor
+
+    @property
+    def bits(self) -> float:
+        """Bits of the codes, entropy coded, and of the scales."""
+        return entropy(self.codes) * self.codes.numel() + SCALE_BITS * self.scale.numel()
+
+
+class Source:
+    """A weight to be coded, and what its errors cost.
+
+    Args:
+        weight: [K, N].
+        cost: of one squared error; what is small against other sources may be coded coarsely.
+        hessian: [K, K] second moments of the inputs, or None; with them errors are fed forward as in GPTQ.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+
+    def __init__(self, weight: Tensor, cost: float, hessian: Tensor | None = None) -> None:
+        require_finite(weight)
+        self.weight, self.cost = weight.float(), max(cost, LEAST_COST)
+        self.peaks = self.weight.abs().amax(0)
+        self.order = torch.arange(len(weight))
+        self.feedback: Tensor | None = None
+        if hessian is not None:
+            require_finite(hessian)
+            diagonal = hessian.diagonal()
+            self.order = diagonal.argsort(descending=True, stable=True)
+            self.feedback, left = factors(hessian[self.order[:, None], self.order], DAMPING)
+            self.cost *= float(left.mean() / diagonal.mean().clamp(min=1e-30))
+
+    def steps(self, quality: float) -> Tensor:
+        """Return the steps at which errors of all sources cost the same a bit, [N], or [1] for all columns.
+
+        No step is so small that codes leave their range. Columns have steps of their own where few large
+        weights would make the step too coarse for all, and the error saved is worth the scales.
+        """
+        wanted = quality * self.cost**-0.5
+        one = max(wanted, float(self.peaks.max()) / LARGEST)
+        own = (self.peaks / LARGEST).clamp(min=wanted)
+
+        def bits(steps: Tensor) -> float:
+            return float((steps.square() / (12 * SLOPE * wanted**2) - steps.log2()).mean())
+
+        shared = torch.tensor([one])
+        return own if len(self.weight) * (bits(shared) - bits(own)) > SCALE_BITS else shared
+
+    def code(self, quality: float, every: int = 1) -> Coded:
+        """Choose codes one by one.
+
+        Args:
+            quality: root of what an error as large as a step costs.
+            every: code every how manieth row alone.
+        """
+        steps = self.steps(quality)
+        wanted = (self.weight[::every] / steps).numpy()
+        codes = np.clip(np.rint(wanted), -LARGEST, LARGEST)
+        for _ in range(ROUNDS):
+            codes = cheapest(wanted, code_lengths(codes))
+        return Coded(torch.from_numpy(codes), steps)
+
+    def rate(self, quality: float) -> float:
+        """Return about how many bits `solve` will take."""
+        coded = self.code(quality, max(self.weight.numel() // SAMPLE, 1))
+        return entropy(coded.codes) * self.weight.numel() + SCALE_BITS * coded.scale.numel()
+
+    def solve(self, quality: float) -> Coded:
+        """Choose codes, each after the errors of those before it, and fit the scales to them."""
+        coded = self.code(quality)
+        if self.feedback is None:
+            return Coded(coded.codes, _fitted(self.weight, coded.codes, coded.scale))
+        weight, lengths = self.weight[self.order], code_lengths(coded.codes.numpy())
+        scale = coded.scale.expand(weight.shape).contiguous()
+        inverse = (1 / coded.scale).numpy()
+        codes = torch.empty_like(weight)
+        codes[self.order] = solve_rows(
+            weight, self.feedback, scale, lambda row, wanted: cheapest(wanted * inverse, lengths)
+        )
+        return Coded(codes, coded.scale)
+
+
+def _fitted(weight: Tensor, codes: Tensor, steps: Tensor) -> Tensor:
+    """Return the scales of least error for `codes`; `steps` where all codes are zero."""
+    axes = (0,) if steps.numel() > 1 else (0, 1)
+    product, square = (weight * codes).sum(axes).reshape(-1), codes.square().sum(axes).reshape(-1)
+    return torch.where(square > 0, product / square.clamp(min=1), steps)
+
+
+SAMPLE = 1 << 14
+"""Weights of a source that are coded while the quality is sought."""
+TOLERANCE = 0.01
+"""How far below the target the rate may end up, as a fraction."""
+GUESSES, CORRECTIONS = 12, 4
+"""Times that a sample is coded, and everything, each time at a quality nearer to the target."""
+
+
+def code_to_rate(sources: Sequence[Source], rate: float) -> list[Coded]:
+    """Code all sources at the one quality that takes `rate` bits a weight on average, or a little less.
+
+    Errors of all sources cost the same a bit, so that no bit could be moved to where it does more good.
+
+    Raises:
+        ValueError: scales alone take more than `rate`.
+    """
+    total = sum(source.weight.numel() for source in sources)
+    if not total:
+        return []
+    goal = (1 - TOLERANCE / 2) * rate
+
+    def nearer(quality: float, bits: float) -> float:
+        # Twice the step takes a bit off, or a share of the bit where there is less than one.
+        return quality * math.exp2(max(min((bits / total - goal) / min(1.0, goal), 4.0), -4.0))
+
+    energy = sum(source.cost * float(source.weight.square().sum()) for source in sources)
+    quality = math.sqrt(energy / total) or 1.0
+    for _ in range(GUESSES):
+        quality = nearer(quality, sum(source.rate(quality) for source in sources))
+    best: list[Coded] = []
+    for _ in range(CORRECTIONS):
+        found = [source.solve(quality) for source in sources]
+        bits = sum(coded.bits for coded in found)
+        if bits <= rate * total:
+            best = found
+            if bits >= (1 - TOLERANCE) * rate * total:
+                break
+        quality = nearer(quality, bits)
+    if not best:
+        raise ValueError(f"{rate:g} bits a weight are out of reach: scales and rare codes take more")
+    return best
