@@ -18,13 +18,14 @@ from compress.report.units import si
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from compress.estimator import Cost, Estimate, ParallelEstimate, PointEstimate, Profile
+    from compress.estimator import Coded, Cost, Estimate, ParallelEstimate, PointEstimate, Profile
     from compress.estimator.meter import Measured
 
 APART = {
-    "--deadline": ("--rate", "--devices", "--measure", "--layers"),
-    "--rate": ("--devices", "--measure", "--layers"),
-    "--devices": ("--measure", "--layers"),
+    "--deadline": ("--rate", "--devices", "--prompt", "--measure", "--layers", "--decode-at"),
+    "--rate": ("--devices", "--prompt", "--measure", "--layers", "--decode-at"),
+    "--devices": ("--prompt", "--measure", "--layers", "--decode-at"),
+    "--prompt": ("--measure", "--layers", "--decode-at", "--zeros", "--shape"),
 }
 """Options of `estimate` that ask for different things."""
 NAMING = ("--deadline", "--rate", "--devices")
@@ -80,6 +81,23 @@ Microbatches = Annotated[
         "--microbatches", metavar="N", min=1, help="Inferences in flight in a pipeline; 1 if left out."
     ),
 ]
+Prompt = Annotated[
+    int | None,
+    typer.Option(
+        "--prompt", metavar="N", min=1, help="A language model that reads so many tokens; needs --tokens."
+    ),
+]
+Tokens = Annotated[
+    int | None, typer.Option("--tokens", metavar="N", min=1, help="Tokens that it writes after the prompt.")
+]
+DecodeAt = Annotated[
+    str | None,
+    typer.Option(
+        "--decode-at",
+        metavar="PLACE",
+        help="Weights at their entropy, decoded behind dram, glb, rf or a memory of the profile, or at load.",
+    ),
+]
 Measure = Annotated[
     bool,
     typer.Option("--measure", help="Run it here on one core too; joules need a meter."),
@@ -113,13 +131,22 @@ def estimate(
     devices: Devices = None,
     parallel: Parallel = None,
     microbatches: Microbatches = None,
+    prompt: Prompt = None,
+    tokens: Tokens = None,
+    decode_at: DecodeAt = None,
     measure: Measure = False,
     layers: Annotated[bool, typer.Option("--layers", help="Show every layer.")] = False,
     as_json: Json = False,
 ) -> None:
     """Estimate energy, traffic and time of any ONNX file."""
-    given = {"--deadline": deadline, "--rate": rate, "--devices": devices, "--parallel": parallel}
-    given |= {"--measure": measure or None, "--layers": layers or None}
+    given: dict[str, object] = {
+        "--deadline": deadline,
+        "--rate": rate,
+        "--devices": devices,
+        "--parallel": parallel,
+    }
+    given |= {"--measure": measure or None, "--layers": layers or None, "--shape": shape, "--zeros": zeros}
+    given |= {"--prompt": prompt, "--tokens": tokens, "--decode-at": decode_at}
     _check_together({name for name, value in given.items() if value is not None}, bool(hardware))
     seconds = _seconds(deadline, rate)
     if microbatches is not None and parallel != "pipeline":
@@ -134,8 +161,10 @@ def estimate(
         _answer_points(question, names, seconds, as_json)
     elif devices is not None and parallel is not None:
         _answer_parallel(question, names, _Split(devices, parallel, microbatches or 1), as_json)
+    elif prompt is not None and tokens is not None:
+        _answer_generation(question, names, prompt, tokens, as_json)
     else:
-        _answer(question, names, measure, layers, as_json)
+        _answer(question, names, decode_at, measure, layers, as_json)
 
 
 def _check_together(given: set[str], named: bool) -> None:
@@ -144,8 +173,9 @@ def _check_together(given: set[str], named: bool) -> None:
         for other in others:
             if {one, other} <= given:
                 raise InputError(f"{one} and {other} do not go together")
-    if ("--devices" in given) != ("--parallel" in given):
-        raise InputError("--devices and --parallel go together: give both")
+    for pair in (("--devices", "--parallel"), ("--prompt", "--tokens")):
+        if len(given & set(pair)) == 1:
+            raise InputError(f"{' and '.join(pair)} go together: give both")
     for one in NAMING:
         if one in given and not named:
             raise InputError(f"{one} needs --hardware ID")
@@ -180,12 +210,21 @@ def _read_zeros(path: Path) -> dict[str, float]:
         raise InputError(f"{path}: {where}{first['msg']}; write fractions by value name") from error
 
 
-def _answer(question: _Question, names: Sequence[str], measure: bool, layers: bool, as_json: bool) -> None:
+def _answer(
+    question: _Question,
+    names: Sequence[str],
+    decode_at: str | None,
+    measure: bool,
+    layers: bool,
+    as_json: bool,
+) -> None:
     """Print estimates, and what was measured here."""
     from compress.estimator import estimate
 
+    coded = _coded(question, decode_at) if decode_at is not None else None
     estimates = [
-        estimate(question.path, name, shapes=question.shapes, zeros=question.zeros) for name in names
+        estimate(question.path, name, shapes=question.shapes, zeros=question.zeros, coded=coded)
+        for name in names
     ]
     measured = _measure(question) if measure else None
     if as_json:
@@ -201,6 +240,13 @@ def _answer(question: _Question, names: Sequence[str], measure: bool, layers: bo
         if layers:
             tables.show(f"\n{one.hardware}", _layers_table(one))
         _warn(one)
+
+
+def _coded(question: _Question, decode_at: str) -> Coded:
+    from compress.estimator.coded import by_entropy
+    from compress.estimator.loading import load
+
+    return by_entropy(load(question.path), decode_at)
 
 
 def _measure(question: _Question) -> Measured:
@@ -244,6 +290,32 @@ def _layers_table(one: Estimate) -> Table:
         cells = si(cost.dram_bytes, "B"), si(cost.macs, ""), si(cost.seconds, "s")
         table.add_row(layer.name, layer.op_type, si(cost.energy_joules, "J"), *cells, layer.bound)
     return table
+
+
+def _answer_generation(
+    question: _Question, names: Sequence[str], prompt: int, tokens: int, as_json: bool
+) -> None:
+    """Print what a language model's prompt and the tokens after it cost."""
+    from compress.estimator import estimate_generation
+
+    found = {name: estimate_generation(question.path, name, prompt=prompt, tokens=tokens) for name in names}
+    parts = {
+        name: {"prompt": one.prefill, "each token": one.token, "all": one.total}
+        for name, one in found.items()
+    }
+    if as_json:
+        records = {
+            name: {part.replace(" ", "_"): asdict(cost) for part, cost in each.items()}
+            for name, each in parts.items()
+        }
+        question.answer(prompt=prompt, tokens=tokens, hardware=records)
+        return
+    table = tables.new("hardware", "", "energy", "low to high", "DRAM traffic", "time")
+    for name, each in parts.items():
+        for part, cost in each.items():
+            cells = si(cost.dram_bytes, "B"), si(cost.seconds, "s")
+            table.add_row(name, part, si(cost.energy_joules, "J"), _range(cost), *cells)
+    tables.show(table)
 
 
 def _answer_points(question: _Question, names: Sequence[str], seconds: float, as_json: bool) -> None:

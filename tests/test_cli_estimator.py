@@ -250,3 +250,39 @@ def test_a_fit_of_too_little_says_so(call: Call) -> None:
     found = call("hardware", "fit", "gap9", "one.json", "-o", "fitted.yaml")
     assert found.code == 0
     assert "Too few to tell the factors apart" in found.out
+
+
+@pytest.fixture
+def language(call: Call, build: Callable[..., onnx.ModelProto]) -> str:
+    """A table, attention and a head."""
+    text = """g (int64[1,tokens] ids) => (float[1,tokens,512] y) {
+        x = Gather(table, ids)
+        t = Transpose <perm = [0, 2, 1]> (x)
+        scores = MatMul(x, t)
+        p = Softmax(scores)
+        h = MatMul(p, x)
+        y = MatMul(h, head)
+    }"""
+    ones = np.ones((512, 64), np.float32)
+    onnx.save(build(text, table=ones, head=ones.T.copy()), "language.onnx")
+    return "language.onnx"
+
+
+def test_a_prompt_and_the_tokens_after_it(language: str, call: Call) -> None:
+    command = "estimate", language, "--hardware", "tpu-v4i", "--prompt", "64", "--tokens", "10"
+    found = answer(call(*command, "--json"))["hardware"]["tpu-v4i"]
+    assert found["all"]["macs"] == found["prompt"]["macs"] + 10 * found["each_token"]["macs"]
+    assert re.search(r"each token +[\d.]+ µJ", call(*command).out)
+    assert "--prompt and --tokens go together" in call(*command[:-2]).err
+    assert "no input has an open dimension" in call("estimate", "m.onnx", *command[2:]).err
+
+
+def test_coded_weights_and_their_decoder(language: str, call: Call) -> None:
+    command = "estimate", language, "--hardware", "tpu-v4i", "--json"
+    plain, load, dram = (
+        answer(call(*command, *more))["hardware"]["tpu-v4i"]["dram_bytes"]
+        for more in ((), ("--decode-at", "load"), ("--decode-at", "dram"))
+    )
+    assert load == plain
+    assert dram == pytest.approx(plain - 4 * 64 * 512, abs=2)  # all ones: nothing is left of the head
+    assert "no memory 'l7'" in call(*command, "--decode-at", "l7").err

@@ -85,14 +85,15 @@ def cost(
         memory.name: _traffic(layer, profile, level, homes)
         for level, memory in enumerate(profile.memories[:-1])
     }
-    times = _times(layer, profile, moved)
+    ops = layer.steps * layer.ops + _decoded(layer, profile, homes)
+    times = _times(layer, profile, moved, ops)
     seconds = max(times.values()) if profile.overlap else sum(times.values())
     if measured_seconds is not None:
         seconds = measured_seconds
     bound = max(times, key=lambda name: times[name])
     energy: dict[str, float] = {}
     low = high = 0.0
-    for component, joules, quantity in _energies(layer, profile, moved, seconds):
+    for component, joules, quantity in _energies(layer, profile, moved, ops, seconds):
         energy[component] = energy.get(component, 0.0) + joules
         low += joules * quantity.low_factor
         high += joules * quantity.high_factor
@@ -102,41 +103,54 @@ def cost(
 
 def _traffic(layer: Layer, profile: Profile, level: int, homes: Mapping[str, int]) -> float:
     """Return bytes that the layer moves between a memory and the next one inward."""
-    memory = profile.memories[level]
 
     def sent(operand: Operand) -> float:
-        return stored_bytes(operand, memory, level) if homes.get(operand.name, 0) <= level else 0.0
+        return _sent(operand, profile, level, homes)
 
     total = layer.steps * math.fsum(sent(operand) for operand in layer.streamed)
     if layer.loops is None or not layer.macs:
         return total
-    operands = (layer.input, layer.weight, layer.output)
-    counts = layer.loops.elements
-    passes = _passes(
-        layer,
-        layer.loops,
-        profile,
-        level,
-        Words(*(sent(operand) / count for operand, count in zip(operands, counts, strict=True))),
-        Words(*(operand.bytes / count for operand, count in zip(operands, counts, strict=True))),
-    )
-    once = [sent(operand) for operand in operands]
+    passes = _passes(layer, layer.loops, profile, level, homes)
+    once = [sent(operand) for operand in (layer.input, layer.weight, layer.output)]
     weights = once[1] * passes.weight * layer.steps
     if layer.steps > 1 and layer.weight.bytes <= _capacity(profile, level + 1):
         weights = once[1]
     return total + weights + layer.steps * (once[0] * passes.input + once[2] * passes.output)
 
 
-def _passes(layer: Layer, loops: Loops, profile: Profile, level: int, moved: Words, held: Words) -> Passes:
+def _sent(operand: Operand, profile: Profile, level: int, homes: Mapping[str, int]) -> float:
+    """Return the bytes of an operand on the way out of a memory; 0 if it lives further in."""
+    return (
+        stored_bytes(operand, profile.memories[level], level) if homes.get(operand.name, 0) <= level else 0.0
+    )
+
+
+def _passes(layer: Layer, loops: Loops, profile: Profile, level: int, homes: Mapping[str, int]) -> Passes:
     """Return how often the operands cross from a memory into the next one."""
     room = _capacity(profile, level + 1)
+    operands = list(zip((layer.input, layer.weight, layer.output), loops.elements, strict=True))
+    held = Words(*(_held(operand, level + 1) / count for operand, count in operands))
     direct = profile.direct_convolution
     if direct is not None and layer.op_type in ("Conv", "FusedConv") and level < len(profile.memories) - 2:
         return whole_maps(loops, held, room, int(direct.outputs.value), int(direct.inputs.value))
+    moved = Words(*(_sent(operand, profile, level, homes) / count for operand, count in operands))
     streams = profile.streams_weights and level == 0
     return search(
         loops, moved, held, room, profile.dataflows, streams, profile.moves_padding, profile.whole_rows
     )
+
+
+def _held(operand: Operand, level: int) -> float:
+    """Return the bytes that an operand takes in the memory of that level."""
+    return operand.coded_bytes if operand.coded_bytes and level < operand.decoded_at else operand.bytes
+
+
+def _decoded(layer: Layer, profile: Profile, homes: Mapping[str, int]) -> float:
+    """Return how many coded weights are decoded: all of them each time they leave the last coded memory."""
+    if not layer.weight.coded_bytes or layer.loops is None:
+        return 0.0
+    level = min(layer.weight.decoded_at, len(profile.memories) - 1) - 1
+    return layer.weight.elements * layer.steps * _passes(layer, layer.loops, profile, level, homes).weight
 
 
 def _capacity(profile: Profile, level: int) -> float:
@@ -170,7 +184,7 @@ def format_ratio(chosen: Format, zeros: float, bits: float) -> float:
     return 1.0
 
 
-def _times(layer: Layer, profile: Profile, moved: Mapping[str, float]) -> dict[str, float]:
+def _times(layer: Layer, profile: Profile, moved: Mapping[str, float], ops: float) -> dict[str, float]:
     """Return seconds by what they are spent on."""
     units, passes = profile.unit_for(layer.number)
     rate = units.macs_per_second.value
@@ -179,7 +193,7 @@ def _times(layer: Layer, profile: Profile, moved: Mapping[str, float]) -> dict[s
     if profile.efficiency is not None:
         rate *= profile.efficiency.value
     macs = _macs(layer, profile, passes) * (_activity(layer, profile) if profile.zeros == "skip" else 1.0)
-    times = {"compute": macs / rate, "vector": layer.steps * layer.ops / profile.vector.ops_per_second.value}
+    times = {"compute": macs / rate, "vector": ops / profile.vector.ops_per_second.value}
     for memory in profile.memories[:-1]:
         if memory.bytes_per_second is not None:
             times[memory.name] = moved[memory.name] / memory.bytes_per_second.value
@@ -235,7 +249,7 @@ def _filling(extent: int, size: int) -> float:
 
 
 def _energies(
-    layer: Layer, profile: Profile, moved: Mapping[str, float], seconds: float
+    layer: Layer, profile: Profile, moved: Mapping[str, float], ops: float, seconds: float
 ) -> Iterator[tuple[str, float, Quantity]]:
     """Yield component, joules and the number of the profile they rest on."""
     units, passes = profile.unit_for(layer.number)
@@ -248,11 +262,7 @@ def _energies(
     )
     if profile.zeros == "gate" and units.pj_per_gated_mac is not None:
         yield "compute", macs * (1 - active) * units.pj_per_gated_mac.value * 1e-12, units.pj_per_gated_mac
-    yield (
-        "compute",
-        layer.steps * layer.ops * profile.vector.pj_per_op.value * 1e-12,
-        profile.vector.pj_per_op,
-    )
+    yield "compute", ops * profile.vector.pj_per_op.value * 1e-12, profile.vector.pj_per_op
     filled = 0.0
     for memory in profile.memories[:-1]:
         if memory.pj_per_bit is not None:

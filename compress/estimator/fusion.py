@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 
 from compress.estimator.hardware import Family
@@ -39,7 +39,28 @@ def fuse(layers: Iterable[Layer], families: frozenset[Family], outputs: frozense
             done[where] = _join(done[where], layer)
         if done[where].produces:
             position[done[where].produces] = where
+    if "attention" in families:
+        softmaxes = {layer.produces for layer in layers if FAMILY.get(layer.op_type) == "softmax"}
+        _keep_scores(done, {name for name in softmaxes - outputs if readers[name] == 1})
     return done
+
+
+def _keep_scores(layers: list[Layer], scores: Set[str]) -> None:
+    """Leave out the write and read of scores that one product of activations makes for another one.
+
+    Keys and values then cross as often as tiles of queries ask (FlashAttention, Dao et al. 2022).
+    """
+    makers = {layer.produces: index for index, layer in enumerate(layers) if layer.produces in scores}
+    for index, layer in enumerate(layers):
+        maker = makers.get(layer.input.name)
+        if maker is None or not all(map(_multiplies_activations, (layer, layers[maker]))):
+            continue
+        layers[maker] = replace(layers[maker], output=NOTHING, produces="")
+        layers[index] = replace(layer, input=NOTHING)
+
+
+def _multiplies_activations(layer: Layer) -> bool:
+    return layer.loops is not None and not layer.weight.is_weight and bool(layer.weight.bytes)
 
 
 def _fusable(

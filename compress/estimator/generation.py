@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from compress.estimator.cost import Cost
-from compress.estimator.hardware import Profile
-from compress.estimator.scoring import Source, estimate
+import onnx_ir as ir
+
+from compress.errors import ModelError
+from compress.estimator import hardware as profiles
+from compress.estimator.cost import Cost, cost
+from compress.estimator.residency import homes
+from compress.estimator.scoring import Source, estimate, opened, read
+from compress.estimator.workload import Layer, Operand
 
 
 @dataclass(frozen=True)
@@ -25,29 +31,112 @@ class Generation:
         return sum([self.token] * self.tokens, self.prefill)
 
 
+@dataclass(frozen=True)
+class _Dimensions:
+    """Names of the symbolic dimensions of new, of cached and of all tokens."""
+
+    sequence: str
+    past: str | None
+    whole: str | None
+
+    def bound(self, new: int, cached: int) -> dict[str, int]:
+        sizes = {self.sequence: new, self.past: cached, self.whole: new + cached}
+        return {name: size for name, size in sizes.items() if name is not None}
+
+
 def estimate_generation(
     model: Source,
-    hardware: str | Profile,
+    hardware: str | profiles.Profile,
     *,
     prompt: int,
     tokens: int,
-    sequence: str = "sequence",
-    past: str = "past",
+    sequence: str | None = None,
+    past: str | None = None,
 ) -> Generation:
     """Return the cost of a prompt and of the tokens written after it.
 
+    A graph with inputs for past keys and values is read as it is. One without them is read at the whole
+    context, of which a token is one row: products with weights shrink to it, products of activations
+    keep one row against all keys and values, which come from the outermost memory as a cache would.
+
     Args:
-        model: a graph with inputs for past keys and values, and a symbolic dimension for their length.
+        model: a graph with a symbolic dimension for the length of its input.
         hardware: as for `estimate`.
         prompt: tokens read at once.
         tokens: tokens written one by one; each reads all weights and the whole cache.
-        sequence: name of the symbolic dimension of new tokens.
-        past: name of the symbolic dimension of cached ones.
+        sequence: name of the symbolic dimension of new tokens; found among the inputs if None.
+        past: name of the symbolic dimension of cached ones; found likewise.
 
     Raises:
         ModelError: the model has no such dimensions.
     """
+    profile = hardware if isinstance(hardware, profiles.Profile) else profiles.load(hardware)
+    dimensions = _dimensions(opened(model), sequence, past)
     middle = prompt + tokens // 2
-    prefill = estimate(model, hardware, shapes={sequence: prompt, past: 0}).total
-    token = estimate(model, hardware, shapes={sequence: 1, past: middle}).total
+    prefill = estimate(model, profile, shapes=dimensions.bound(prompt, 0)).total
+    if dimensions.past is None:
+        return Generation(prefill, _one_row(model, profile, dimensions.sequence, middle), tokens)
+    token = estimate(model, profile, shapes=dimensions.bound(1, middle)).total
     return Generation(prefill, token, tokens)
+
+
+def _dimensions(model: ir.Model, sequence: str | None, past: str | None) -> _Dimensions:
+    """Find the symbolic dimensions by the inputs they belong to."""
+    inputs = [value for value in model.graph.inputs if value.shape is not None]
+    caches = [value for value in inputs if _named(value, "past", "cache") and len(value.shape or ()) > 2]
+    caches = [value for value in inputs if past in _symbols(value)] if past else caches
+    masks = [value for value in inputs if "mask" in (value.name or "").lower()]
+    others = [value for value in inputs if value not in caches and value not in masks]
+    past = past or _symbol(caches)
+    sequence = sequence or _symbol([value for value in others if len(value.shape or ()) > 1])
+    if sequence is None:
+        raise ModelError("no input has an open dimension for the number of tokens; name it with sequence=")
+    whole = _symbol(masks)
+    return _Dimensions(
+        sequence, past, whole if whole not in (None, sequence, past) and "+" not in whole else None
+    )
+
+
+def _named(value: ir.Value, *words: str) -> bool:
+    names = [value.name or "", *_symbols(value)] if value.shape is not None else [value.name or ""]
+    return any(word in name.lower() for word in words for name in names)
+
+
+def _symbols(value: ir.Value) -> list[str]:
+    """Return the symbolic dimensions behind the batch."""
+    dims = list(value.shape or ())[1:]
+    return [dim.value for dim in dims if isinstance(dim, ir.SymbolicDim) and dim.value]
+
+
+def _symbol(values: Sequence[ir.Value]) -> str | None:
+    return next((name for value in values for name in _symbols(value)), None)
+
+
+def _one_row(model: Source, profile: profiles.Profile, sequence: str, context: int) -> Cost:
+    work = read(model, profile, shapes={sequence: context})
+    layers = [_row(layer, context) for layer in work.layers]
+    cached = {layer.weight.name for layer in layers if layer.loops is not None and not layer.weight.is_weight}
+    places = {
+        name: level for name, level in homes(layers, profile, frozenset()).items() if name not in cached
+    }
+    return sum((cost(layer, profile, places)[0] for layer in layers), Cost())
+
+
+def _row(layer: Layer, context: int) -> Layer:
+    """Return what one of `context` tokens takes of a layer."""
+    decoding = layer.weight.elements if layer.weight.encoded else 0
+    shared = replace(
+        layer,
+        input=_part(layer.input, context),
+        output=_part(layer.output, context),
+        streamed=tuple(_part(operand, context) for operand in layer.streamed),
+        ops=decoding + (layer.ops - decoding) / context,
+    )
+    if layer.loops is None:
+        return shared
+    rows, columns = layer.loops.out
+    return replace(shared, loops=replace(layer.loops, out=(max(rows // context, 1), columns)))
+
+
+def _part(operand: Operand, parts: int) -> Operand:
+    return replace(operand, elements=-(-operand.elements // parts), bytes=operand.bytes / parts)

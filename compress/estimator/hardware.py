@@ -30,7 +30,7 @@ UNCERTAINTY: dict[Tag, tuple[float, float]] = {
 }
 """Low and high as factors of the value, where a profile states none of its own. This is the
 project's policy and not a measurement: it keeps guesses from being printed like readings."""
-Family: TypeAlias = Literal["elementwise", "normalization", "pool", "softmax", "layout"]
+Family: TypeAlias = Literal["elementwise", "normalization", "pool", "softmax", "layout", "attention"]
 Format: TypeAlias = Literal["dense", "run-length", "bitmap", "two-of-four"]
 
 
@@ -187,7 +187,8 @@ class Profile(_Frozen):
     halves_two_of_four: bool = False
     """Weights with two zeros in every four along the reduction take half the MACs."""
     fuses: frozenset[Family] = frozenset()
-    """Operators that run on their producer's result before it is written."""
+    """Operators that run on their producer's result before it is written; ``attention`` keeps scores and
+    what becomes of them on the chip, between two products of activations."""
     host: frozenset[Family] = frozenset()
     """Operators that its host runs: they are no part of its cost, and what they make comes from outside."""
     dataflows: tuple[Dataflow, ...] = DATAFLOWS

@@ -74,6 +74,12 @@ FAMILY: Mapping[str, Family] = {
 }
 COSTED = frozenset(FAMILY) | frozenset(_REDUCTION.split()) | FREE | TOUCHES_OUTPUT_ONLY
 """Operators without a loop nest whose cost is bytes in, bytes out and operations per element."""
+CACHED: Mapping[str, tuple[int, int]] = {
+    "Attention": (4, 5),
+    "GroupQueryAttention": (3, 4),
+    "MultiHeadAttention": (6, 7),
+}
+"""Inputs with past keys and values, whose grown versions are the outputs behind the first."""
 _OPS = {"softmax": 5.0, "normalization": 6.0, "layout": 0.0}
 """Scalar operations an element: softmax takes max, subtract, exp, sum, divide; a normalization takes
 mean, subtract, square, sum, scale, shift; moving takes none."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
@@ -14,8 +14,10 @@ import onnx_ir as ir
 
 from compress.errors import ModelError, did_you_mean
 from compress.estimator import hardware as profiles
+from compress.estimator.coded import Coded
 from compress.estimator.cost import Cost, cost
 from compress.estimator.fusion import fuse
+from compress.estimator.loading import load
 from compress.estimator.operators import FAMILY
 from compress.estimator.residency import homes
 from compress.estimator.workload import Layer, Reader
@@ -30,29 +32,6 @@ if TYPE_CHECKING:
 
 Source: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | ir.Model | Model"
 """A path, an ``onnx.ModelProto``, an ``onnx_ir.Model`` or a `compress.model.Model`."""
-
-
-@dataclass(frozen=True)
-class Coded:
-    """Entropy-coded weights that hardware decodes on their way inward."""
-
-    bytes: Mapping[str, float]
-    """Coded size by initializer name."""
-    decoded_at: str
-    """Name of the memory that holds them decoded; those outside it hold and send them coded. The last
-    memory of a profile stands for the units' registers."""
-
-    def applied(self, layer: Layer, profile: profiles.Profile) -> Layer:
-        """Return the layer with its weight coded: one scalar operation a weight decodes it."""
-        size = self.bytes.get(layer.weight.name)
-        if size is None:
-            return layer
-        weight = replace(
-            layer.weight,
-            coded_bytes=min(size, layer.weight.bytes),
-            decoded_at=profile.level(self.decoded_at),
-        )
-        return replace(layer, weight=weight, ops=layer.ops + weight.elements)
 
 
 @dataclass(frozen=True)
@@ -134,8 +113,7 @@ def estimate(
             they stand for.
         seconds: measured time by layer name; it replaces the modelled time, and with it the energy
             that is drawn as long as the layer runs.
-        coded: weights that are stored entropy-coded, and where they are decoded. A runtime that
-            decodes them when it loads the model saves no traffic: leave it out.
+        coded: weights that are stored entropy-coded, and where they are decoded.
 
     Raises:
         HardwareError: there is no such profile, or it is not valid.
@@ -177,7 +155,7 @@ def read(
     zeros: Mapping[str, float] | None = None,
 ) -> Workload:
     """Return a model's layers after fusion, and where their tensors live; arguments as for `estimate`."""
-    graph = _open(model)
+    graph = opened(model)
     given = spread(graph, zeros or {})
     if profile.executes == "onnxruntime":
         graph = _as_run(model, graph)
@@ -203,16 +181,17 @@ def read(
 def _shares(layers: Sequence[Layer], op_types: Iterable[str]) -> dict[str, float]:
     """Return the share of all bytes that layers of these types read and write."""
     every = sum(layer.bytes for layer in layers) or 1.0
+    found = {layer.op_type for layer in layers}
     return {
         op_type: sum(layer.bytes for layer in layers if layer.op_type == op_type) / every
-        for op_type in sorted(op_types)
+        for op_type in sorted(found.intersection(op_types))
     }
 
 
-def _open(model: Source) -> ir.Model:
+def opened(model: Source) -> ir.Model:
     """Return the graph with constants lifted and local functions inlined; the argument stays as it was."""
     if isinstance(model, str | os.PathLike):
-        graph = _load(Path(model))
+        graph = load(model)
     elif isinstance(model, ir.Model):
         graph = model
     elif isinstance(inner := getattr(model, "ir", None), ir.Model):
@@ -228,20 +207,6 @@ def _open(model: Source) -> ir.Model:
     ir.passes.PassManager(
         [common.InlinePass(), common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)]
     )(graph)
-    return graph
-
-
-def _load(path: Path) -> ir.Model:
-    from google.protobuf.message import DecodeError
-
-    try:
-        graph = ir.load(path)
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror or error}") from error
-    except (DecodeError, ValueError) as error:
-        raise ModelError(f"{path}: not an ONNX file: {error}") from error
-    if not graph.graph.outputs:
-        raise ModelError(f"{path}: not an ONNX file: the graph has no outputs")
     return graph
 
 

@@ -13,6 +13,7 @@ import onnx_ir as ir
 from compress.estimator.hardware import Number
 from compress.estimator.mapping import Loops
 from compress.estimator.operators import (
+    CACHED,
     COSTED,
     FREE,
     TOUCHES_OUTPUT_ONLY,
@@ -46,7 +47,7 @@ class Operand:
     two_of_four: bool = False
     """Whether at least two of every four weights along the reduction are zero."""
     coded_bytes: float = 0.0
-    """Bytes after entropy coding, seen by memories outside level `decoded_at`."""
+    """Bytes after entropy coding, held and sent by memories outside level `decoded_at`; 0 if not coded."""
     decoded_at: int = 0
 
 
@@ -179,6 +180,9 @@ class Reader:
         )
         outputs = [self._output(node, i) for i in range(len(node.outputs))] if part is last else []
         output = outputs.pop(0) if part.writes and outputs else NOTHING
+        if self.logical and node.op_type in CACHED:
+            past = [self._input(node, i) for i in CACHED[node.op_type] if i < len(node.inputs)]
+            outputs = [_added(*pair) for pair in zip(outputs, past, strict=False)] + outputs[len(past) :]
         if "Conv" in node.op_type:
             a = _touched(a, part.loops.elements[0])
         name = node.name or node.outputs[0].name or node.op_type
@@ -218,6 +222,8 @@ class Reader:
         outputs = [self._output(node, i) for i in range(len(node.outputs))]
         if node.op_type in TOUCHES_OUTPUT_ONLY and inputs and inputs[0].elements:
             inputs[0] = _touched(inputs[0], sum(o.elements for o in outputs))
+        if self.logical and inputs and _appends(node):
+            inputs, outputs[0] = inputs[1:], _added(outputs[0], inputs[0])
         operands = tuple(o for o in (*inputs, *outputs) if o.bytes)
         elements = max((o.elements for o in operands), default=0)
         return Layer(
@@ -356,6 +362,27 @@ def _zeros(tensor: ir.TensorProtocol) -> tuple[float, bool]:
         return fraction, False
     along = (np.moveaxis(full, axis, -1) for axis in (0, 1) if array.shape[axis] % 4 == 0)
     return fraction, any(bool((each.reshape(-1, 4).sum(-1) <= 2).all()) for each in along)
+
+
+def _appends(node: ir.Node) -> bool:
+    """Tell whether a node adds to a cache: it reads the old one from outside, and the new one goes outside.
+
+    Hardware adds in place; what was there is neither read nor written again.
+    """
+    old = node.inputs[0]
+    return (
+        node.op_type in ("Concat", "ScatterND", "ScatterElements", "TensorScatter")
+        and old is not None
+        and old.is_graph_input()
+        and node.outputs[0].is_graph_output()
+    )
+
+
+def _added(new: Operand, old: Operand) -> Operand:
+    """Return what a cache has more than before."""
+    if not old.bytes:
+        return new
+    return replace(new, elements=max(new.elements - old.elements, 0), bytes=max(new.bytes - old.bytes, 0.0))
 
 
 def _touched(operand: Operand, elements: int) -> Operand:

@@ -43,22 +43,36 @@ def propagate(model: ir.Model, known: dict[str, TensorInfo]) -> None:
 
     Each node is given to ONNX's own inference for its operator, with the values of small constants;
     arithmetic on sizes (Shape, Gather, Concat and so on) is computed by ONNX's reference
-    implementation. Nodes with bodies and operators without a schema are left, and what depends on
-    them.
+    implementation. Bodies of If, Loop and Scan are gone through with what comes into them. Operators
+    without a schema are left, and what depends on them.
     """
     constants = {
         name: np.asarray(value.const_value.numpy())
-        for name, value in model.graph.initializers.items()
+        for graph in model.graphs()
+        for name, value in graph.initializers.items()
         if value.const_value is not None and value.const_value.size <= SMALL
     }
-    done: dict[Hashable, _Found] = {}
-    for node in model.graph:
-        if any(value is not None and value.name not in known for value in node.inputs):
+    _propagate(model.graph, model, known, constants, {})
+
+
+def _propagate(
+    graph: ir.Graph,
+    model: ir.Model,
+    known: dict[str, TensorInfo],
+    constants: dict[str, np.ndarray],
+    done: dict[Hashable, _Found],
+) -> None:
+    """Go through one graph; `done` holds the results of nodes that may come again."""
+    for node in graph:
+        bodies = [attr.as_graph() for attr in node.attributes.values() if attr.type == ir.AttributeType.GRAPH]
+        for body in bodies:
+            _enter(node, body, known)
+            _propagate(body, model, known, constants, done)
+        if bodies:
+            if node.op_type == "If":
+                _leave(node, bodies, known)
             continue
-        if any(
-            attr.type in (ir.AttributeType.GRAPH, ir.AttributeType.GRAPHS)
-            for attr in node.attributes.values()
-        ):
+        if any(value is not None and value.name not in known for value in node.inputs):
             continue
         key = _signature(node, known, constants)
         found = done.get(key) if key is not None else None
@@ -69,16 +83,50 @@ def propagate(model: ir.Model, known: dict[str, TensorInfo]) -> None:
         for value, info in zip(node.outputs, found.infos, strict=False):
             if info is not None and value.name:
                 known.setdefault(value.name, info)
-        constants.update(
-            (value.name or "", array) for value, array in zip(node.outputs, found.values, strict=False)
-        )
+        names = [value.name or "" for value in node.outputs]
+        constants.update(zip(names, found.values, strict=False))
+
+
+def _enter(node: ir.Node, body: ir.Graph, known: dict[str, TensorInfo]) -> None:
+    """Give the inputs of a loop's body the shapes of what comes into it."""
+    infos = [known.get(value.name or "") if value is not None else None for value in node.inputs]
+    if node.op_type == "Loop":
+        infos[:2] = [TensorInfo((), ir.DataType.INT64), TensorInfo((), ir.DataType.BOOL)]
+    elif node.op_type == "Scan":
+        first = len(infos) - node.attributes["num_scan_inputs"].as_int()
+        infos[first:] = [info and TensorInfo(info.shape[1:], info.dtype) for info in infos[first:]]
+    for value, info in zip(body.inputs, infos, strict=False):
+        if info is not None and value.name:
+            known.setdefault(value.name, info)
+
+
+def _leave(node: ir.Node, branches: Sequence[ir.Graph], known: dict[str, TensorInfo]) -> None:
+    """Give the outputs of an If the shapes that its branches agree on."""
+    for value, *results in zip(node.outputs, *(branch.outputs for branch in branches), strict=False):
+        infos = {known.get(result.name or "") for result in results}
+        info = infos.pop()
+        if not infos and info is not None and value.name:
+            known.setdefault(value.name, info)
+
+
+_PLAIN = frozenset(
+    (
+        ir.AttributeType.INT,
+        ir.AttributeType.INTS,
+        ir.AttributeType.FLOAT,
+        ir.AttributeType.FLOATS,
+        ir.AttributeType.STRING,
+        ir.AttributeType.STRINGS,
+    )
+)
+"""Types of attributes whose values can be compared."""
 
 
 def _signature(
     node: ir.Node, known: Mapping[str, TensorInfo], constants: Mapping[str, np.ndarray]
 ) -> Hashable:
-    """Return what decides a node's result; None where an attribute is a tensor."""
-    if any(attr.type == ir.AttributeType.TENSOR for attr in node.attributes.values()):
+    """Return what decides a node's result; None where an attribute is more than numbers and words."""
+    if any(attr.type not in _PLAIN for attr in node.attributes.values()):
         return None
     names = [value.name or "" if value is not None else "" for value in node.inputs]
     values = tuple(constants[name].tobytes() if name in constants else None for name in names)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,8 +12,8 @@ from onnx import TensorProto, helper
 
 from compress.errors import HardwareError
 from compress.estimator import Profile, estimate, ids, load
+from compress.estimator.coded import Coded, by_entropy, entropy_bytes
 from compress.estimator.cost import distinguishable, format_ratio
-from compress.estimator.scoring import Coded
 
 
 def product(weight: np.ndarray, rows: int = 8) -> onnx.ModelProto:
@@ -74,18 +75,37 @@ def test_events_grow_with_activity_and_steps() -> None:
     assert busy == pytest.approx(5 * quiet)
 
 
-def test_coded_weights_save_only_outside_the_decoder() -> None:
+def test_coded_weights_save_outside_their_decoder() -> None:
     model = product(np.ones((1024, 1024), np.float32))
-    plain = estimate(model, "tpu-v4i").total.bytes_moved
-    outer, inner = (
-        estimate(model, "tpu-v4i", coded=Coded({"w": 1_000_000}, place)).total.bytes_moved
-        for place in ("cmem", "array")
+    plain = estimate(model, "tpu-v4i").total
+    load, dram, glb, rf, local = (
+        estimate(model, "tpu-v4i", coded=Coded({"w": 1_000_000}, place)).total
+        for place in ("load", "dram", "glb", "rf", "local")
     )
+    assert load == plain
     saved = 4 * 1024 * 1024 - 1_000_000
-    assert plain["dram"] - outer["dram"] == plain["dram"] - inner["dram"] == saved
-    assert plain["local"] == outer["local"] == inner["local"] + saved
+    order = ("dram", "cmem", "local")
+    for one, coded in ((dram, ["dram"]), (glb, ["dram", "cmem"]), (rf, list(order)), (local, list(order))):
+        less = {name: plain.bytes_moved[name] - one.bytes_moved[name] for name in order}
+        assert less == {name: saved if name in coded else 0 for name in order}
+        assert one.energy["compute"] > plain.energy["compute"]  # the decoder's
     with pytest.raises(HardwareError, match="no memory"):
         estimate(model, "tpu-v4i", coded=Coded({"w": 1}, "l9"))
+
+
+def test_weights_decoded_further_in_are_decoded_more_often() -> None:
+    model = product(np.ones((4096, 4096), np.float32), rows=512)
+    coded = [estimate(model, "cpu-arm", coded=Coded({"w": 4e6}, place)).total for place in ("dram", "rf")]
+    assert coded[0].energy["compute"] < coded[1].energy["compute"]
+    assert coded[0].bytes_moved["l1"] > coded[1].bytes_moved["l1"]
+
+
+def test_entropy_of_codes() -> None:
+    codes = np.repeat(np.arange(4, dtype=np.int8), 1024)
+    assert entropy_bytes(ir.tensor(codes)) == pytest.approx(4096 * 2 / 8)
+    assert entropy_bytes(ir.tensor(codes.astype(np.float32))) < 4096 * 4
+    found = by_entropy(ir.from_proto(product(np.ones((64, 64), np.float32))), "dram")
+    assert found.bytes == {"w": 0.0}
 
 
 @settings(max_examples=40, deadline=None)
