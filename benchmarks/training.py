@@ -85,7 +85,7 @@ def cases() -> dict[str, Case]:
 
     quantized = {
         "int4, float activations": "[int4-weights]",
-        "4/8 bits, rounded": "[qat: {weight_bits: 4, learning_rate: 1.0e-12, epochs: 1, distill: true}]",
+        "4/8 bits, rounded": "[qat: {weight_bits: 4, learning_rate: 1.0e-12, epochs: 1}]",
     }
     return {
         "resnet20": Case(
@@ -95,20 +95,20 @@ def cases() -> dict[str, Case]:
             {
                 f"{name}{trained}": f"[prune-channels: {{ratio: {ratio}, of: macs}}{more}]"
                 for name, ratio in (("2.5 times fewer", 0.6), ("8 times fewer", 0.875))
-                for trained, more in (("", ""), (", trained", ", finetune: {distill: true}"))
+                for trained, more in (("", ""), (", trained", ", finetune: {}"))
             },
         ),
         "digits": Case(
             recipe("build"),
             recipe("calibration"),
             accuracy(recipe("evaluation")),
-            {**quantized, "4/8 bits, trained": "[qat: {weight_bits: 4, distill: true}]"},
+            {**quantized, "4/8 bits, trained": "[qat: {weight_bits: 4}]"},
         ),
         "legere": Case(
             _zoo("legere.py:build"),
             lines,
             lambda model: float(next(iter(_zoo("legere.py:metric")(model.run).values()))),
-            {**quantized, "4/8 bits, trained": "[qat: {weight_bits: 4, distill: true}]"},
+            {**quantized, "4/8 bits, trained": "[qat: {weight_bits: 4}]"},
         ),
     }
 

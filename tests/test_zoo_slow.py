@@ -1,9 +1,10 @@
-"""The benchmark's networks: what they reach in float, and that they are calibrated on other data."""
+"""The benchmark's networks: what they reach in float, in torch, and on which data."""
 
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import compress
 from compress.source import call
@@ -38,3 +39,15 @@ def test_no_calibration_row_is_evaluated(entry):
     name = next(iter(next(entry.calibration())))
     rows = {row.tobytes() for feeds in entry.evaluation() for row in np.asarray(feeds[name])}
     assert not any(row.tobytes() in rows for feeds in entry.calibration() for row in np.asarray(feeds[name]))
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
+def test_the_trainable_graph_computes_what_the_runtime_does(entry):
+    model = compress.load(entry.model, calibration=entry.calibration, home=BENCHMARKS / "zoo", trust=True)
+    feeds = next(model.batches())
+    module = model.to_torch().eval()
+    with torch.no_grad():
+        results = module({name: torch.from_numpy(array) for name, array in feeds.items()})
+    for result, expected in zip(results, model.run(feeds), strict=True):
+        assert np.abs(result.numpy() - expected).max() < 1e-4 * np.abs(expected).max()

@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     import torch
 
     from compress.graph.fake_quantizers import FakeQuantizer
-    from compress.graph.layers import Layer
     from compress.graph.regions import Regions
+    from compress.graph.weight_only import Operators
     from compress.model import Model
     from compress.numerics.affine import Quantized
-    from compress.numerics.granularity import Granularity
 
 
 class Qat(Finetune, name="qat"):
@@ -118,30 +117,32 @@ class Qat(Finetune, name="qat"):
         self, graph: ir.Graph, regions: Regions, scale_of: Callable[[str], torch.Tensor | None]
     ) -> dict[str, tuple[Change, Quantized]]:
         """Store the weights that no integer kernel takes; return what was stored by the weight's name."""
-        from compress.graph.weight_only import store_weights
+        from compress.graph.weight_only import plans, store
         from compress.numerics.affine import quantize
 
         kernels = {layer.name for layer in regions.kernels}
-        stored: dict[str, tuple[str, Quantized]] = {}
-
-        def solve(
-            layer: Layer, weight: torch.Tensor, granularity: Granularity, bits: int, signed: bool
-        ) -> Quantized:
-            name = layer.weight.name or ""
-            quantized = quantize(weight, granularity, bits, signed=signed, method="mse", scale=scale_of(name))
-            stored[layer.name] = name, quantized
-            return quantized
-
-        changes = store_weights(
+        operators: Operators = "standard" if self.activations else "onnxruntime"
+        planned, _ = plans(
             graph,
             lambda layer: layer.name not in kernels and self.selects(*layer.names),
-            solve,
-            bits=self.weight_bits,
-            group_size=self.group_size,
-            operators="standard" if self.activations else "onnxruntime",
+            lambda readers: (self.weight_bits, self.group_size),
+            operators,
         )
-        done = [change for change in changes if change.action]
-        return {stored[change.layer][0]: (change, stored[change.layer][1]) for change in done}
+        stored: dict[str, tuple[Change, Quantized]] = {}
+        for plan in planned:
+            name = plan.layer.weight.name or ""
+            quantized = quantize(
+                plan.weight(),
+                plan.granularity,
+                plan.bits,
+                signed=plan.signed,
+                method="mse",
+                scale=scale_of(name),
+            )
+            change = store(graph, plan, quantized, operators)
+            if change.action:
+                stored[name] = change, quantized
+        return stored
 
     def _student(self, model: ir.Model, quantizers: dict[str, FakeQuantizer]) -> ir.Model:
         """Return a copy of the graph with a fake quantizer behind every value that is rounded."""

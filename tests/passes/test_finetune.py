@@ -331,6 +331,19 @@ def test_probabilities_teach_like_the_scores_they_come_from(exported: ir.Model) 
     np.testing.assert_allclose(first, second, atol=2e-5)
 
 
+def test_steps_of_time_are_no_samples_to_shuffle() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[T, N, 4] x) => (float[T, N, 4] y) { y = CumSum (x, axis) }"""
+    proto = onnx.parser.parse_model(text)
+    batches = [Batch({"x": torch.from_numpy(_random(5, 3, 4, seed=seed))}) for seed in range(3)]
+    samples = {}
+    for axis in (0, 2):
+        proto.graph.ClearField("initializer")
+        proto.graph.initializer.append(numpy_helper.from_array(np.array(axis), "axis"))
+        samples[axis] = Finetune()._samples(Model(ir.from_proto(proto)), batches)
+    assert samples == {0: 0, 2: 32}
+
+
 def test_labels_of_every_shape_find_their_classes() -> None:
     scores = torch.randn(2, 5, 3, 4)
     labels = torch.randint(0, 5, (2, 3, 4))

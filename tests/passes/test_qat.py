@@ -156,6 +156,40 @@ def test_pruned_trained_and_quantized_models_do_not_collapse(model: Model) -> No
         assert _loss(quantize(tuned)) < 1.2 * _loss(tuned) + 0.05
 
 
+def _recurrent(calibration: list[np.ndarray]) -> Model:
+    """Return a GRU over [time, batch, 8] with a linear layer behind."""
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[T, N, 8] x) => (float[T, N, 5] y) {
+            states, last = GRU <hidden_size = 16, linear_before_reset = 1> (x, inner, outer, bias)
+            flat = Squeeze (states, one) y = MatMul (flat, head)
+        }"""
+    proto = onnx.parser.parse_model(text)
+    rng = np.random.default_rng(0)
+    shapes = {"inner": (1, 48, 8), "outer": (1, 48, 16), "bias": (1, 96), "head": (16, 5)}
+    arrays = {name: 0.5 * rng.normal(size=shape).astype(np.float32) for name, shape in shapes.items()}
+    for name, array in {**arrays, "one": np.array([1])}.items():
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    return Model(ir.from_proto(proto), calibration=Data(calibration))
+
+
+def test_recurrent_weights_are_trained_through_their_rounding() -> None:
+    data = [np.random.default_rng(seed).normal(size=(6, 16, 8)).astype(np.float32) for seed in range(8)]
+    model = _recurrent(data)
+    MODULES.clear()
+    rounded, trained = (
+        _Watched(epochs=epochs, learning_rate=rate, weight_bits=2)(model)
+        for epochs, rate in ((1, 1e-12), (8, 1e-2))
+    )
+    x = np.random.default_rng(99).normal(size=(6, 16, 8)).astype(np.float32)
+    wanted = model.run({"x": x})[0]
+    error = [np.square(each.run({"x": x})[0] - wanted).mean() for each in (rounded, trained)]
+    assert error[1] < 0.8 * error[0]
+    expected = MODULES[1](x=torch.from_numpy(x))[0].detach().numpy()
+    assert np.abs(_exact(trained, x=x) - expected).mean() < 1e-2 * np.abs(expected).mean()
+    # Codes and their scales are all that is stored of the three matrices.
+    assert not [name for name in ("inner", "outer", "head") if name in trained.graph.initializers]
+
+
 def test_fake_quantizer_is_torchaos() -> None:
     from torchao.quantization.quant_primitives import _fake_quantize_affine
 
