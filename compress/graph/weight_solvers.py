@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 Name = Literal["rtn", "hqq", "gptq", "awq"]
 
+MOST_MOMENTS = 1 << 28
+"""Second moments of a layer, squares of features; one with more is rounded, for want of memory and rows."""
 TABLE_DAMPING = 0.3
 """Damping for a table that is embedding and classifier: the embedding wants all features right."""
 
@@ -203,9 +205,10 @@ def _sharing_inputs(graph: ir.Graph, plans: Sequence[Plan], rule: Rule) -> list[
         if rule.solver == "awq" and not _is_linear(layer):
             continue
         granularity = _of_matrix(plan)
-        if granularity is not None:
+        count, features, _ = matrix(layer, layer.array).shape
+        if granularity is not None and count * features**2 <= MOST_MOMENTS:
             window = [(name, attributes.get_ints(name, [])) for name in ("pads", "strides", "dilations")]
-            shape = (*matrix(layer, layer.array).shape[:2], plan.bits, plan.signed, granularity)
+            shape = (count, features, plan.bits, plan.signed, granularity)
             found.setdefault((source(layer), str(window), shape), []).append(plan)
     return list(found.values())
 

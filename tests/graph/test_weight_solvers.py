@@ -99,6 +99,12 @@ def test_a_layer_that_saw_too_few_inputs_is_rounded_and_says_so(build, normal, r
     assert small.changes[-1].action.endswith(solver)
 
 
+def test_a_layer_of_too_many_features_for_memory_is_rounded(build, normal, monkeypatch):
+    model, _ = loaded(build, normal, "matmul")
+    monkeypatch.setattr(weight_solvers, "MOST_MOMENTS", 64 * 64 - 1)
+    assert Int4Weights()(model).changes[-1].action.endswith("rounded")
+
+
 def test_a_solver_that_needs_data_says_so(build, normal):
     model = compress.load(build(FORMS["matmul"], w=normal(64, 48)))
     assert Int4Weights()(model).changes[-1].action.endswith("rounded")
