@@ -10,6 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from compress.data import Feeds
+from compress.errors import PassError
 from compress.model import Model, session
 
 
@@ -22,6 +23,9 @@ class Walk:
     Args:
         model: the model. Weights of nodes that lie ahead may change between parts, its nodes may not.
         batches: feeds by input name.
+
+    Raises:
+        PassError: a value that is carried is no tensor.
     """
 
     def __init__(self, model: Model, batches: Iterable[Feeds]) -> None:
@@ -96,6 +100,8 @@ class Walk:
         return Model(ir.Model(part, ir_version=self._model.ir_version))
 
     def _write(self, batch: int, values: Sequence[np.ndarray]) -> None:
+        if not all(isinstance(value, np.ndarray) for value in values):
+            raise PassError("sequences flow between its layers, which only solvers without data can handle")
         np.savez(Path(self._folder.name, f"{batch}.npz"), *values)
 
     def _read(self, batch: int, places: Iterable[int]) -> list[np.ndarray]:

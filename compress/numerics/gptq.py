@@ -83,11 +83,12 @@ class Hessian:
         loop over features.
 
         Raises:
-            ValueError: the moments are not finite.
+            ValueError: weight or moments are not finite.
         """
         if self._drift is None or not self.rows:
             return weight
         hessian = self.matrix()
+        require_finite(weight)
         require_finite(hessian)
         strength = damping * float(hessian.diagonal().mean())
         hessian.diagonal().add_(strength or 1.0)

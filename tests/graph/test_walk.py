@@ -5,6 +5,7 @@ import onnx_ir as ir
 import pytest
 
 import compress
+from compress.errors import PassError
 from compress.graph.capture import activations
 from compress.graph.walk import Walk
 
@@ -35,6 +36,13 @@ def test_every_value_is_that_of_the_whole_graph(model):
             walk.advance(stop)
             for batch, value in zip(expected, walk.values(made[stop]), strict=True):
                 np.testing.assert_allclose(value, batch[made[stop]], rtol=1e-5, atol=1e-6)
+
+
+def test_sequences_are_refused(build, normal):
+    text = "g (float[N,8] x) => (float[M,8] y) { h = MatMul(x, w) s = SequenceConstruct(h, x) q = SequenceErase(s) [b] y = ConcatFromSequence<axis=0>(q) }"
+    model = compress.load(build(text, w=normal(8, 8)), calibration=[normal(4, 8)])
+    with Walk(model, model.batches()) as walk, pytest.raises(PassError, match="sequences"):
+        walk.advance("b")
 
 
 def test_a_weight_that_changes_counts_from_there_on(build, normal):
