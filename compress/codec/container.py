@@ -32,7 +32,7 @@ GRAPH = 0
 """Number of the stream of everything that is not a weight."""
 LARGEST_MODEL = 1 << 31
 """Bytes of a protobuf message."""
-LARGEST_INDEX = 1 << 28
+LARGEST_INDEX = 1 << 26
 LARGEST_HEADER = 1 << 16
 WORKERS = min(4, cpu_count() or 1)
 """Chunks coded at the same time: each may take five times its size."""
@@ -93,7 +93,7 @@ class Index(_Frozen):
     def _check(self) -> Index:
         if not self.files or not self.streams or self.files[0].location:
             raise ValueError("there is no model in it")
-        if self.files[0].bytes > LARGEST_MODEL:
+        if max(self.files[0].bytes, self.streams[GRAPH].bytes) > LARGEST_MODEL:
             raise ValueError("the model is larger than an ONNX file can be")
         if len({file.location for file in self.files}) != len(self.files):
             raise ValueError("two files have one name")
