@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from compress.model import Model
 
 MODEL_FILE = "model.onnx"
+PACKED_FILE = "model.packed"
 CHANGES_FILE = "changes.json"
 SCORE_FILE = "score.json"
 CONCERNS_ALL = (DataError, HardwareError, StoreError, TrustError)
@@ -194,6 +195,17 @@ class _Runner:
 
         return self.store.put(self._key(passes), write)
 
+    def _packed(self, passes: Sequence[Pass]) -> Path | None:
+        """Return the packed file of the model after `passes`, if the recipe asks for one."""
+        if not self.recipe.pack:
+            return None
+        packed_key = key("packed", self._key(passes))
+        model = self._artifact(passes) / MODEL_FILE
+        stored = self.store.get(packed_key)
+        if stored is None:
+            stored = self.store.put(packed_key, lambda folder: _pack(model, folder / PACKED_FILE))
+        return stored / PACKED_FILE
+
     def _source(self) -> Model:
         from compress.source import load
 
@@ -244,7 +256,7 @@ class _Runner:
         if stored is None:
             artifact = self._artifact(variant.passes)
             with step(f"scoring {variant.name}"):
-                result = self._measure(artifact)
+                result = self._measure(artifact, self._packed(variant.passes))
             stored = self.store.put(
                 score_key,
                 lambda folder: _write(folder / SCORE_FILE, result.model_dump_json()),
@@ -266,10 +278,10 @@ class _Runner:
             metric
             and [metric.name, metric.better, self._digest(metric.name if ".py:" in metric.name else None)],
             [(each, file_digest(file)) for each, file in zip(recipe.hardware, files, strict=True)],
-            [recipe.threads, recipe.providers, recipe.latency, recipe.shapes],
+            [recipe.threads, recipe.providers, recipe.latency, recipe.shapes, recipe.pack],
         ]
 
-    def _measure(self, artifact: Path) -> VariantResult:
+    def _measure(self, artifact: Path, packed: Path | None) -> VariantResult:
         from compress import evaluate
 
         model_file = artifact / MODEL_FILE
@@ -292,11 +304,12 @@ class _Runner:
             passes=[],
             status="done",
             file_bytes=sum(file.stat().st_size for file in artifact.glob(f"{MODEL_FILE}*")),
+            packed_bytes=packed.stat().st_size if packed else 0,
             weight_bytes=_weight_bytes(model_file),
             metric=self._metric(run, original),
             agreement=close,
             latency_seconds=latency,
-            hardware=self._estimates(model_file, shapes),
+            hardware=self._estimates(packed or model_file, shapes),
             changes=[ChangeRecord(**change) for change in changes],
         )
 
@@ -338,13 +351,23 @@ class _Runner:
         """Put the variant's files into the output folder; return the path of the ONNX file in it."""
         target = self.folder / variant.name
         target.mkdir(parents=True, exist_ok=True)
-        for file in self._artifact(variant.passes).glob(f"{MODEL_FILE}*"):
+        packed = self._packed(variant.passes)
+        if packed is None:
+            (target / PACKED_FILE).unlink(missing_ok=True)  # of an earlier run
+        for file in (*self._artifact(variant.passes).glob(f"{MODEL_FILE}*"), *([packed] if packed else [])):
             copy = target / file.name
             if not (copy.exists() and copy.stat().st_mtime_ns == file.stat().st_mtime_ns):
                 partial = target / f".{file.name}.partial"
                 shutil.copy2(file, partial)
                 partial.replace(copy)
         return f"{variant.name}/{MODEL_FILE}"
+
+
+def _pack(model: Path, path: Path) -> None:
+    from compress.codec import pack
+
+    with step("packing"):
+        pack(model, path)
 
 
 def _write(path: Path, text: str) -> None:

@@ -130,6 +130,8 @@ class Settings(_Frozen):
     """Execution providers of ONNX Runtime, most wanted first."""
     latency: int = Field(default=20, ge=0)
     """Timed runs of each variant, in turn with the original; 0 measures no latency."""
+    pack: bool = False
+    """Also write every variant as one packed file, model.packed, and tell its size: see ``compress pack``."""
     shapes: dict[str, tuple[PositiveInt, ...]] = {}
     """Sizes by input name, for estimates: {x: [1, 3, 224, 224]}; left out where the model states them."""
 

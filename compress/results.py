@@ -114,6 +114,8 @@ class VariantResult(_Frozen):
     """Of the ONNX file, relative to ``results.json``."""
     file_bytes: int = 0
     """Of the ONNX file and its external data."""
+    packed_bytes: int = 0
+    """Of the packed file, model.packed beside the ONNX file; 0 where the recipe asks for none."""
     weight_bytes: int = 0
     metric: Metric | None = None
     agreement: Agreement | None = None

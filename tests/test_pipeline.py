@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import compress
-from compress import pipeline
+from compress import codec, pipeline
 from compress.errors import CompressError, DataError, ModelError, PassError, StoreError
 from compress.passes import Fold, Int4Weights, Int8Static
 from compress.results import Results
@@ -115,6 +115,19 @@ def timeless(results: Results | Path) -> Any:
 @pytest.fixture
 def done(recipe: Path) -> tuple[Path, Results]:
     return recipe.parent / "out", compress.run(recipe, recipe.parent / "out")
+
+
+def test_a_recipe_may_ask_for_packed_files(recipe: Path) -> None:
+    folder = recipe.parent / "out"
+    recipe.write_text(recipe.read_text() + "pack: true\n")
+    for variant in compress.run(recipe, folder, variants=["int8"]).variants:
+        packed = folder / variant.name / "model.packed"
+        assert 0 < variant.packed_bytes == packed.stat().st_size
+        restored = codec.unpack(packed, folder / "restored.onnx")
+        assert restored.read_bytes() == (folder / variant.path).read_bytes()
+    recipe.write_text(recipe.read_text().replace("pack: true\n", ""))
+    assert [one.packed_bytes for one in compress.run(recipe, folder, variants=["int8"]).variants] == [0, 0]
+    assert not list(folder.glob("*/model.packed"))
 
 
 def test_every_variant_is_exported_and_scored(done: tuple[Path, Results]) -> None:

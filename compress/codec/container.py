@@ -133,6 +133,26 @@ def is_beside(location: str) -> bool:
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and not odd
 
 
+def is_packed(path: str | PathLike[str]) -> bool:
+    """Tell whether a file begins like a packed one: a safetensors header with our entry in its metadata."""
+    try:
+        with Path(path).open("rb") as file:
+            head = file.read(64)
+    except OSError:
+        return False
+    return head[8:].startswith(b'{"__metadata__":{"compress":')
+
+
+def coded_bytes(path: str | PathLike[str]) -> dict[str, float]:
+    """Return the coded size of every weight of a packed file, by the name of its initializer.
+
+    Raises:
+        ModelError: this is no packed file, or it is damaged.
+    """
+    with Reader(path) as reader:
+        return {stream.name: float(stream.coded_bytes) for stream in reader.index.streams if stream.name}
+
+
 class Reader:
     """A packed file, open for reading; chunks may be asked for by several threads.
 

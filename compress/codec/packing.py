@@ -10,6 +10,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -243,6 +244,17 @@ def unpack(packed: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path
         except OSError as error:
             raise StoreError(f"{error.filename or path}: {error.strerror or error}") from error
     return path
+
+
+@contextmanager
+def unpacked(packed: str | os.PathLike[str]) -> Iterator[Path]:
+    """Unpack into a temporary folder; yields the path of the ONNX file.
+
+    Raises:
+        ModelError, StoreError: as `unpack`.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        yield unpack(packed, Path(folder, "model.onnx"))
 
 
 def _check_room(reader: Reader, folder: Path) -> None:

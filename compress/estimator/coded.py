@@ -23,7 +23,7 @@ class Coded:
     """Weights that are stored entropy-coded."""
 
     bytes: Mapping[str, float]
-    """Coded size by initializer name."""
+    """Coded size by initializer name; scales and zero points that belong to it are not in it."""
     decode_at: str
     """The innermost place that sees coded bytes, decoded on the way out of it: ``load`` (the runtime
     decodes them before it starts: no traffic is saved), ``dram``, ``glb`` (the first memory behind the
@@ -39,8 +39,10 @@ class Coded:
         size = self.bytes.get(layer.weight.name)
         if size is None or not level:
             return layer
-        weight = replace(layer.weight, coded_bytes=min(max(size, 1.0), layer.weight.bytes), decoded_at=level)
-        return replace(layer, weight=weight)
+        codes = layer.weight.elements * layer.weight.bits / 8
+        scales = max(layer.weight.bytes - codes, 0.0)
+        seen = min(max(size + scales, 1.0), layer.weight.bytes)
+        return replace(layer, weight=replace(layer.weight, coded_bytes=seen, decoded_at=level))
 
     def _level(self, profile: Profile) -> int:
         """Return the index of the outermost memory that holds weights decoded; past the last for none."""

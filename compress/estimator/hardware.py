@@ -194,6 +194,9 @@ class Profile(_Frozen):
     dataflows: tuple[Dataflow, ...] = DATAFLOWS
     streams_weights: bool = False
     """Weights bypass the first buffer."""
+    decode_at: str | None = None
+    """The innermost place that sees the weights of a packed file coded: dram, glb, rf or a memory, as for
+    `compress.estimator.coded.Coded`. None where software decodes them as it loads the model."""
     moves_padding: bool = False
     """Padding is fetched like data."""
     whole_rows: bool = False
@@ -229,6 +232,9 @@ class Profile(_Frozen):
         for memory in self.memories[1:]:
             if memory.capacity_bytes is None:
                 raise ValueError(f"memory {memory.name!r}: capacity_bytes is missing")
+        places = ("dram", "glb", "rf", *(memory.name for memory in self.memories))
+        if self.decode_at not in (None, *places):
+            raise ValueError(f"decode_at: there is no place {self.decode_at!r}")
         return self
 
     @property

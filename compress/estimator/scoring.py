@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 
 import onnx_ir as ir
 
+from compress import codec
 from compress.errors import ModelError, did_you_mean
 from compress.estimator import hardware as profiles
 from compress.estimator.coded import Coded
@@ -105,6 +106,8 @@ def estimate(
 
     Args:
         model: a path, an ``onnx.ModelProto``, an ``onnx_ir.Model`` or a `compress.Model`; not changed.
+            The path of a packed file stands for the model in it, with its weights coded wherever the
+            profile decodes them (`decode_at`), and as they are where it does not.
         hardware: identifier of a profile, path of a YAML file, or a profile.
         shapes: shape by input name, or size by the name of a symbolic dimension, where the model leaves
             dimensions open; otherwise the first dimension is 1 and others are 128.
@@ -121,6 +124,11 @@ def estimate(
             fit it.
     """
     profile = hardware if isinstance(hardware, profiles.Profile) else profiles.load(os.fspath(hardware))
+    if isinstance(model, str | os.PathLike) and codec.is_packed(model):
+        if coded is None and profile.decode_at is not None:
+            coded = Coded(codec.coded_bytes(model), profile.decode_at)
+        with codec.unpacked(model) as path:
+            return estimate(path, profile, shapes=shapes, zeros=zeros, seconds=seconds, coded=coded)
     work = read(model, profile, shapes=shapes, zeros=zeros)
     layers = work.layers
     if coded is not None:

@@ -69,6 +69,7 @@ def render(results: Results) -> str:
         failed=[variant for variant in results.variants if variant.status == "failed"],
         profiles=profiles(results),
         reference=original(results),
+        packed=any(variant.packed_bytes for variant in finished),
         metric=next((variant.metric for variant in finished if variant.metric), None),
         indistinct={profile: indistinct(results, profile) for profile in profiles(results)},
         by_pass=by_pass,

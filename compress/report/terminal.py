@@ -116,7 +116,18 @@ def _files(done: Sequence[VariantResult], reference: VariantResult | None) -> li
         (units.si(latency.median, "s"), units.ratio(latency.ratio, 1.0)) if latency else ("", "")
         for latency in (variant.latency_seconds for variant in done)
     ]
-    return [_Column("file\nsize", _pairs(sizes)), _Column("latency\nmedian", _pairs(times))]
+    return [
+        _Column("file\nsize", _pairs(sizes)),
+        *_packed(done, base),
+        _Column("latency\nmedian", _pairs(times)),
+    ]
+
+
+def _packed(done: Sequence[VariantResult], base: int) -> Iterator[_Column]:
+    """Yield the sizes of the packed files, against the original's ONNX file, if there are any."""
+    if any(variant.packed_bytes for variant in done):
+        sizes = [(units.si(one.packed_bytes, "B"), units.ratio(one.packed_bytes, base)) for one in done]
+        yield _Column("packed\nsize", _pairs(sizes))
 
 
 def _hardware(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import onnx
 import onnx_ir as ir
@@ -9,7 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
+from pydantic import ValidationError
 
+from compress import codec
 from compress.errors import HardwareError
 from compress.estimator import Profile, estimate, ids, load
 from compress.estimator.coded import Coded, by_entropy, entropy_bytes
@@ -106,6 +110,24 @@ def test_entropy_of_codes() -> None:
     assert entropy_bytes(ir.tensor(codes.astype(np.float32))) < 4096 * 4
     found = by_entropy(ir.from_proto(product(np.ones((64, 64), np.float32))), "dram")
     assert found.bytes == {"w": 0.0}
+
+
+def test_a_packed_file_saves_traffic_only_where_the_hardware_decodes(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    weight = (rng.standard_normal((1024, 1024)) * (rng.random((1024, 1024)) < 0.1)).astype(np.float32)
+    onnx.save(product(weight), tmp_path / "model.onnx")
+    codec.pack(tmp_path / "model.onnx", tmp_path / "model.packed")
+    size = codec.coded_bytes(tmp_path / "model.packed")["w"]
+    software = load("tpu-v4i")
+    hardware = Profile.model_validate({**dict(software), "decode_at": "dram"})
+    plain = estimate(tmp_path / "model.onnx", hardware).total
+    assert estimate(tmp_path / "model.packed", software).total == plain
+    coded = estimate(tmp_path / "model.packed", hardware).total
+    assert plain.dram_bytes - coded.dram_bytes == pytest.approx(weight.nbytes - size)
+    assert coded.energy["dram"] < plain.energy["dram"]
+    assert coded.energy["compute"] > plain.energy["compute"]  # the decoder's operations
+    with pytest.raises(ValidationError, match="no place 'l9'"):
+        Profile.model_validate({**dict(software), "decode_at": "l9"})
 
 
 @settings(max_examples=40, deadline=None)
