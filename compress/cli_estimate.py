@@ -243,9 +243,12 @@ def _answer(
 
 
 def _coded(question: _Question, decode_at: str) -> Coded:
-    from compress.estimator.coded import by_entropy
+    from compress import codec
+    from compress.estimator.coded import Coded, by_entropy
     from compress.estimator.loading import load
 
+    if codec.is_packed(question.path):
+        return Coded(codec.coded_bytes(question.path), decode_at)
     return by_entropy(load(question.path), decode_at)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from compress.codec.container import GRAPH, File, Reader, ahead
 from compress.codec.packing import REST, extent
-from compress.codec.wire import Tensor, hollow, tensors
+from compress.codec.wire import Elsewhere, Tensor, hollow, tensors
 from compress.errors import ModelError
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class _Loaded:
                 yield _Part(at, at + size, number)
             at += size
 
-    def _values(self, tensor: Tensor) -> tuple[str, int] | bytes | None:
+    def _values(self, tensor: Tensor) -> Elsewhere | bytes | None:
         """Return the buffer of a tensor's values and its size, or the values; None if they stay in place."""
         if tensor.external:
             return self._external(tensor)
@@ -124,7 +124,7 @@ class _Loaded:
             return None
         return self._buffer("", *tensor.raw)
 
-    def _external(self, tensor: Tensor) -> tuple[str, int] | bytes:
+    def _external(self, tensor: Tensor) -> Elsewhere | bytes:
         """Return where external data are now; as bytes, what is no weight of its own or in a subgraph."""
         location = tensor.external.get("location", "")
         if not location or location not in self.files:
@@ -137,14 +137,14 @@ class _Loaded:
         buffer = self._buffer(location, start, length) if tensor.is_initializer else None
         return buffer or self._bytes(parts, start, start + length)
 
-    def _buffer(self, location: str, start: int, size: int) -> tuple[str, int] | None:
+    def _buffer(self, location: str, start: int, size: int) -> Elsewhere | None:
         for part in self.files[location]:
             if part.number != GRAPH and (part.start, part.end) == (start, start + size):
                 name = str(part.number)
                 if name not in self.buffers:
                     self.buffers[name] = np.empty(size, np.uint8)
                     self.waiting.append((part.number, self.buffers[name]))
-                return name, size
+                return name, 0, size
         return None
 
     def _bytes(self, parts: Iterable[_Part], start: int, end: int) -> bytes:

@@ -16,7 +16,9 @@ from typing import NamedTuple, TypeAlias
 from compress.errors import ModelError
 
 Buffer: TypeAlias = "bytes | mmap.mmap"
-Moved: TypeAlias = "Mapping[int, tuple[str, int] | bytes]"
+Elsewhere: TypeAlias = tuple[str, int, int]
+"""File, offset and length of a tensor's values."""
+Moved: TypeAlias = "Mapping[int, Elsewhere | bytes]"
 FEWEST_BYTES = 1024
 """Smaller weights are not worth a look: a stream of their own would cost more than it saves."""
 DEEPEST = 64
@@ -146,7 +148,7 @@ def hollow(buffer: Buffer, moved: Moved) -> bytes:
 
     Args:
         buffer: a serialized ModelProto.
-        moved: the values, or file and size in bytes where they are, by `Tensor.start`.
+        moved: the values, or where they are, by `Tensor.start`.
     """
     return _rewritten(buffer, "model", 0, len(buffer), moved, sorted(moved))
 
@@ -169,7 +171,7 @@ def _rewritten(
     return b"".join(parts)
 
 
-def _moved(buffer: Buffer, tensor: Field, values: tuple[str, int] | bytes) -> bytes:
+def _moved(buffer: Buffer, tensor: Field, values: Elsewhere | bytes) -> bytes:
     parts = [
         buffer[each.start : each.end]
         for each in fields(buffer, tensor.content, tensor.end)
@@ -177,8 +179,7 @@ def _moved(buffer: Buffer, tensor: Field, values: tuple[str, int] | bytes) -> by
     ]
     if isinstance(values, bytes):
         return b"".join(parts) + _delimited(_RAW, values)
-    entries = {"location": values[0], "offset": "0", "length": str(values[1])}
-    for key, value in entries.items():
+    for key, value in zip(("location", "offset", "length"), map(str, values), strict=True):
         parts.append(_delimited(_EXTERNAL, _delimited(1, key.encode()) + _delimited(2, value.encode())))
     return b"".join(parts) + bytes((_LOCATION << 3, 1))
 
