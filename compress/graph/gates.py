@@ -7,8 +7,9 @@ trainable graph serves every channel of every group, and a residual stream count
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Iterator, Sequence
-from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
@@ -25,11 +26,8 @@ from compress.model import Model
 from compress.numerics.importance import Scores
 from compress.progress import track
 
-PROBES = 8
-"""Random directions of the outputs that are followed back from every batch."""
-
-Derivatives: TypeAlias = list[Scores]
-"""For each group the derivative of every channel's gate."""
+PROBES = 32
+"""Random directions of the outputs that are followed back, shared out among the batches."""
 
 
 def taylor(model: Model, groups: Sequence[Group]) -> list[Scores]:
@@ -60,7 +58,7 @@ def fisher(model: Model, groups: Sequence[Group]) -> list[Scores]:
     samples (the Gauss-Newton diagonal: Theis et al., Faster gaze prediction with dense networks and Fisher
     pruning, 2018). For classes' probabilities it is the derivative of their roots, which gives the Fisher
     information of the predicted class. The sum is estimated by random directions, independent for every
-    output and sample. No labels are read.
+    output and sample, on the first 32 batches. No labels are read.
 
     Raises:
         DataError: there are no calibration data.
@@ -68,17 +66,18 @@ def fisher(model: Model, groups: Sequence[Group]) -> list[Scores]:
     gates = _Gates(model, groups)
     rooted = gives_probabilities(model)
     random = torch.Generator().manual_seed(0)
-    for feeds in track(model.batches(), "importance"):
+    batches = list(itertools.islice(model.batches(), PROBES))
+    for feeds in track(batches, "importance"):
         outputs = [output for output in gates.module(_tensors(feeds)) if output.is_floating_point()]
         if rooted:
             outputs[0] = outputs[0].clamp(min=1e-12).sqrt()
-        gates.follow(_probes(outputs, random))
+        gates.follow(_probes(outputs, random, math.ceil(PROBES / len(batches))))
     return gates.scores()
 
 
-def _probes(outputs: Sequence[Tensor], random: torch.Generator) -> Iterator[Tensor]:
+def _probes(outputs: Sequence[Tensor], random: torch.Generator, count: int) -> Iterator[Tensor]:
     scales = [output.detach().square().mean().clamp(min=1e-12).rsqrt() for output in outputs]
-    for _ in range(PROBES):
+    for _ in range(count):
         terms = [
             (output * torch.randn(output.shape, generator=random)).sum() * scale
             for output, scale in zip(outputs, scales, strict=True)

@@ -136,7 +136,7 @@ def _classes_second(result: Tensor, labels: Tensor) -> Tensor:
 
 def gives_probabilities(model: Model) -> bool:
     """Tell from the first batch whether the first output has been through a softmax, in one node or many."""
-    scores = model.run(next(model.batches()))[0]
+    scores = model.copy().run(next(model.batches()))[0]  # a session of its own: the graph may yet change
     if scores.ndim < 2 or scores.dtype.kind != "f":
         return False
     sums = scores.sum(axis=1 if scores.ndim > 3 else -1, dtype=np.float64)

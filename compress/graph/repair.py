@@ -24,8 +24,11 @@ from compress.graph.linear import (
     store,
 )
 from compress.model import Model
-from compress.numerics.regression import LeastSquares
+from compress.numerics.regression import LeastSquares, cross_validated
 from compress.progress import track
+
+ONE_BATCH = 0.1
+"""Damping where there is but one batch, so that nothing is left to validate on."""
 
 
 def repair(
@@ -33,7 +36,7 @@ def repair(
     reference: Model,
     coupling: Coupling,
     removed: Mapping[Group, Mask],
-    damping: float,
+    damping: float | None = None,
 ) -> None:
     """Refit every linear layer behind the first ones that lost inputs, in place.
 
@@ -47,7 +50,8 @@ def repair(
         reference: the model before pruning.
         coupling: the groups as they were before pruning.
         removed: what was kept of each group that lost channels.
-        damping: see `LeastSquares.solve`.
+        damping: see `LeastSquares.solve`; None lets each layer's be chosen by cross-validation, and leaves
+            a layer that no fit makes better on batches it has not seen.
 
     Raises:
         DataError: there are no calibration data.
@@ -99,26 +103,40 @@ class _Fit:
         self.target = layer.node.outputs[0].name or ""
         self._kept = kept
         self._prior = matrix(layer, layer.array)
-        self._moments = LeastSquares(*self._prior.shape)
+        self._halves = [LeastSquares(*self._prior.shape) for _ in range(2)]
         self._random = np.random.default_rng(0)
 
     def update(self, inputs: Array, targets: Array) -> None:
-        """Take in one batch of the layer's inputs and of the reference's outputs."""
+        """Take in one batch of inputs and of the reference's outputs, every other batch by itself."""
         features, chosen = input_rows(self.layer, inputs, self._random)
         rows = output_rows(self.layer, targets, chosen)[:, self._kept]
-        self._moments.update(features, np.moveaxis(rows.reshape(len(rows), len(features), -1), 1, 0))
+        self._halves[0].update(features, np.moveaxis(rows.reshape(len(rows), len(features), -1), 1, 0))
+        self._halves.reverse()
 
-    def solve(self, damping: float) -> None:
+    def solve(self, damping: float | None) -> None:
         """Write the fitted weights, and the bias where the layer can have one."""
         place = _bias_place(self.layer)
-        weights, offset = self._moments.solve(self._prior, damping, intercept=place is not None)
+        bias = self._bias(place)
+        within = bias if place and place[0] is self.layer.node else np.zeros_like(bias)  # what the target has
+        whole = self._halves[0] + self._halves[1]
+        intercept = place is not None
+        if damping is not None or not all(half.samples for half in self._halves):
+            weights, offset = whole.solve(self._prior, damping or ONE_BATCH, intercept=intercept)
+        else:
+            fitted = cross_validated(self._halves, self._prior, within, intercept=intercept)
+            if fitted is None:
+                return
+            weights, offset = fitted
         store(self.layer.weight, from_matrix(self.layer, weights))
         if place is not None:
-            adder, index = place
-            former = adder.inputs[index] if adder is not self.layer.node else None  # not in the target
-            _store_bias(
-                adder, index, offset.reshape(-1) + (0 if former is None else array(former).reshape(-1))
-            )
+            _store_bias(*place, (offset + bias - within).reshape(-1))
+
+    def _bias(self, place: tuple[ir.Node, int] | None) -> Array:
+        """Return the bias there is, shape [groups, outputs]; zeros for none."""
+        groups, _, outputs = self._prior.shape
+        inputs = place[0].inputs if place else ()
+        value = inputs[place[1]] if place and place[1] < len(inputs) else None
+        return np.zeros((groups, outputs)) if value is None else array(value).reshape(groups, outputs)
 
 
 def _bias_place(layer: Layer) -> tuple[ir.Node, int] | None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.floating]
 Moments = npt.NDArray[np.float64]
 
+DAMPINGS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
+"""Strengths of the prior among which cross-validation chooses."""
+
 
 class LeastSquares:
     """Fit ``y = x @ weight + bias`` to samples that are seen once; memory does not grow with them.
+
+    Two fits of the same sizes add up to the fit of all their samples.
 
     Args:
         groups: number of independent problems of the same shape, such as the groups of a convolution.
@@ -24,6 +31,16 @@ class LeastSquares:
         self._targets: Moments = np.zeros((groups, outputs))
         self._square: Moments = np.zeros((groups, features, features))
         self._cross: Moments = np.zeros((groups, features, outputs))
+
+    def __add__(self, other: LeastSquares) -> LeastSquares:
+        groups, features, outputs = self._cross.shape
+        both = LeastSquares(groups, features, outputs)
+        both.samples = self.samples + other.samples
+        both._inputs = self._inputs + other._inputs
+        both._targets = self._targets + other._targets
+        both._square = self._square + other._square
+        both._cross = self._cross + other._cross
+        return both
 
     def update(self, inputs: Array, targets: Array) -> None:
         """Take in samples.
@@ -62,3 +79,36 @@ class LeastSquares:
         diagonal += strength[:, None]
         weight = np.linalg.solve(square, cross + strength[:, None, None] * prior)
         return weight, mean_out - np.einsum("gi,gio->go", mean_in, weight)
+
+    def error(self, weight: Array, bias: Array) -> float:
+        """Return the mean squared error on the samples, less the targets' mean square."""
+        count = max(self.samples, 1)
+        residual = self._square @ weight - 2 * self._cross
+        offset = np.einsum("gi,gio->go", self._inputs, weight) - self._targets
+        total = np.vdot(weight, residual) + np.vdot(bias, 2 * offset + self.samples * bias)
+        return float(total) / count
+
+
+def cross_validated(
+    halves: Sequence[LeastSquares], prior: Array, bias: Array, *, intercept: bool
+) -> tuple[Moments, Moments] | None:
+    """Return the weight and bias of `LeastSquares.solve` at the damping that does best on unseen samples.
+
+    Each half of the samples is fitted and judged by the other, at every one of `DAMPINGS`; the best is
+    then used on both together. None if what there was is better than every fit.
+
+    Args:
+        halves: two fits of different samples.
+        prior: weights before the fit, shape [groups, features, outputs].
+        bias: bias before the fit, shape [groups, outputs].
+        intercept: whether a bias is fitted; without, it is zero.
+    """
+    pairs = (halves, halves[::-1])
+    errors = {
+        damping: sum(other.error(*one.solve(prior, damping, intercept=intercept)) for one, other in pairs)
+        for damping in DAMPINGS
+    }
+    best = min(DAMPINGS, key=errors.__getitem__)
+    if errors[best] >= sum(half.error(prior, bias) for half in halves):
+        return None
+    return (halves[0] + halves[1]).solve(prior, best, intercept=intercept)

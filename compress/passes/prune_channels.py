@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Literal, TypeAlias
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 from pydantic import Field
 
-from compress.errors import LimitError, PassError
+from compress.errors import LimitError, ModelError, PassError
 from compress.passes.base import Change, Pass
 
 if TYPE_CHECKING:
@@ -25,6 +26,10 @@ Sizes: TypeAlias = dict[str, tuple[tuple[int, ...], int]]
 
 STEPS = 10
 """Halvings of the interval in which the ratio of channels is sought: to a thousandth."""
+CLOSE = 0.005
+"""How far below its goal a cost may end, as a fraction, before the search does."""
+MOST = 0.9
+"""Largest fraction of a group's channels that goes when channels of all groups compete."""
 
 
 class PruneChannels(Pass, name="prune-channels"):
@@ -39,17 +44,21 @@ class PruneChannels(Pass, name="prune-channels"):
     """
 
     ratio: float = Field(default=0.3, gt=0, lt=1)
-    """Fraction of each group's channels that is removed, rounded down; or of what `of` names."""
+    """Fraction of the channels that is removed, rounded down; or of what `of` names."""
     of: Literal["channels", "macs", "weight-bytes", "energy"] = "channels"
     """What the ratio is a fraction of; for all but channels, the ratio of channels is found by bisection."""
     hardware: str = "cpu"
     """Profile that tells the energy."""
-    importance: Literal["magnitude", "activation", "batch-norm", "taylor", "fisher", "random"] = "magnitude"
+    importance: Literal["auto", "magnitude", "activation", "batch-norm", "taylor", "fisher", "random"] = (
+        "auto"
+    )
     """What tells important channels: the weights' size; the size of weights times what they read, from
-    calibration data; the scale of BatchNormalization; the change of the loss on labels, or of the outputs
-    (needs no labels), by gradients; nothing."""
-    scope: Literal["local", "global"] = "local"
-    """Whether every group loses the same fraction, or the least important channels of all groups go."""
+    calibration data; the scale of BatchNormalization; the change of the loss on labels (taylor) or of the
+    outputs (fisher, needs no labels), by gradients; nothing. auto is fisher where there are calibration data
+    and torch can run the graph, else magnitude."""
+    scope: Literal["auto", "local", "global"] = "auto"
+    """Whether every group loses the same fraction, or the least important channels of all groups go, for
+    what they save. auto is global with taylor and fisher, whose numbers mean the same in every group."""
     kinds: tuple[Literal["channels", "heads", "head-width", "embedding"], ...] = ("channels", "heads")
     """What is removed: convolution channels, neurons and recurrent units; attention heads, key/value groups
     and convolution groups; the width of heads; widths that a normalization averages over."""
@@ -59,8 +68,9 @@ class PruneChannels(Pass, name="prune-channels"):
     """Channels that every layer keeps."""
     repair: bool = False
     """Whether the layers behind are refitted to their former outputs by least squares on calibration data."""
-    damping: float = Field(default=0.1, gt=0)
-    """How strongly repair holds on to the old weights; raise it when calibration data are few."""
+    damping: float | None = Field(default=None, gt=0)
+    """How strongly repair holds on to the old weights; without a number, every layer's is chosen by
+    cross-validation between batches, and layers that no fit makes better stay."""
     seed: int = 0
     """Of random importance."""
 
@@ -68,19 +78,21 @@ class PruneChannels(Pass, name="prune-channels"):
         """Remove channels in place."""
         from compress.graph.coupling import Coupling
         from compress.graph.repair import repair
-        from compress.graph.saliency import importance
 
         shapes = _shapes(model)
         groups = Coupling(model.ir, shapes).groups
         chosen, changes = self._choose(groups)
-        found = importance(self.importance, model, [groups[i] for i in chosen], self.seed)
+        kind, found = self._importance(model, [groups[i] for i in chosen])
         scores = dict(zip(chosen, found, strict=True))
         kinds = {index: groups[index].kind for index in chosen}
+        everywhere = self.scope == "global" or (self.scope == "auto" and kind in ("taylor", "fisher"))
+        worth = self._worth(model, shapes, {groups[i]: scores[i] for i in chosen}) if everywhere else []
 
         def masks(ratio: float) -> dict[int, Mask]:
+            shares = _shares(worth, ratio) if everywhere else [ratio] * len(chosen)
             return {
-                index: _best(scores[index], self._count(kinds[index], scores[index], wanted))
-                for index, wanted in self._shares(scores, ratio).items()
+                index: _best(scores[index], self._count(kinds[index], scores[index], share))
+                for index, share in zip(chosen, shares, strict=True)
             }
 
         keep = masks(self.ratio if self.of == "channels" else self._ratio_of_channels(model, shapes, masks))
@@ -124,12 +136,27 @@ class PruneChannels(Pass, name="prune-channels"):
             return f"kinds does not name {group.kind!r}"
         return group.obstacle
 
-    def _shares(self, scores: Mapping[int, Scores], ratio: float) -> dict[int, float]:
-        """Return which fraction of its channels each group loses."""
-        if self.scope == "local" or not scores:
-            return dict.fromkeys(scores, ratio)
-        threshold = np.quantile(np.concatenate(list(scores.values())), ratio)
-        return {index: float((values < threshold).mean()) for index, values in scores.items()}
+    def _importance(self, model: Model, groups: Sequence[Group]) -> tuple[str, list[Scores]]:
+        """Return the importance of every channel, and what kind it is."""
+        from compress.graph.saliency import importance
+
+        if self.importance != "auto":
+            return self.importance, importance(self.importance, model, groups, self.seed)
+        if model.calibration is not None:
+            with contextlib.suppress(ModelError):  # torch cannot run the graph
+                return "fisher", importance("fisher", model, groups, self.seed)
+        return "magnitude", importance("magnitude", model, groups, self.seed)
+
+    def _worth(self, model: Model, shapes: Shapes, scores: Mapping[Group, Scores]) -> list[Scores]:
+        """Return what each channel of each group is good for, for what its removal saves."""
+        from compress.graph.price import prices
+        from compress.graph.saliency import shares_of_weights
+
+        if self.of == "channels":
+            return list(scores.values())
+        costs = prices(model, self.of, self.hardware, shapes)
+        saved = shares_of_weights(model.graph, scores, costs)
+        return [values**2 / cost for values, cost in zip(scores.values(), saved, strict=True)]
 
     def _count(self, kind: str, scores: Scores, share: float) -> int:
         """Return how many channels a group keeps when it may lose a share of them."""
@@ -143,20 +170,23 @@ class PruneChannels(Pass, name="prune-channels"):
         """Return the smallest ratio of channels that takes `ratio` off the cost."""
         goal = (1 - self.ratio) * self._cost(model, shapes)
 
-        def meets(ratio: float) -> bool:
+        def cost(ratio: float) -> float:
             smaller = model.copy()
             _remove(smaller, shapes, masks(ratio))
-            return self._cost(smaller, shapes) <= goal
+            return self._cost(smaller, shapes)
 
         low, high = 0.0, 1.0
-        if not meets(high):
+        if cost(high) > goal:
             raise LimitError(
                 f"prune-channels: {self.ratio:.0%} fewer {self.of} cannot be reached by what may be pruned; "
                 "lower the ratio, name more kinds, or take minimum and round_to down"
             )
         for _ in range(STEPS):
             middle = (low + high) / 2
-            low, high = (low, middle) if meets(middle) else (middle, high)
+            left = cost(middle)
+            low, high = (low, middle) if left <= goal else (middle, high)
+            if (1 - CLOSE) * goal <= left <= goal:
+                break
         return high
 
     def _cost(self, model: Model, shapes: Shapes) -> float:
@@ -164,6 +194,16 @@ class PruneChannels(Pass, name="prune-channels"):
 
         assert self.of != "channels"  # a ratio of channels is no cost
         return price(model, self.of, self.hardware, shapes)
+
+
+def _shares(worth: Sequence[Scores], ratio: float) -> list[float]:
+    """Return which fraction of each group belongs to the least worthy `ratio` of all channels."""
+    removable = [np.sort(values)[: math.floor(MOST * values.size)] for values in worth]
+    group = np.repeat(np.arange(len(worth)), [part.size for part in removable])
+    count = math.floor(ratio * sum(values.size for values in worth) + 1e-9)
+    least = np.argsort(np.concatenate([*removable, np.empty(0)]), kind="stable")[:count]
+    lost = np.bincount(group[least], minlength=len(worth))
+    return [float(number) / values.size for number, values in zip(lost, worth, strict=True)]
 
 
 def _best(scores: Scores, count: int) -> Mask:

@@ -181,6 +181,40 @@ def test_activation_importance_sees_what_weights_do_not(model):
     assert kept == [True, False]
 
 
+def test_without_settings_gradients_choose_among_all_channels(model):
+    """Of the third layer, channels 3 to 8 do next to nothing, though their weights are as large as any."""
+    value = model.graph.initializers["w4"]
+    array = np.array(value.const_value.numpy())
+    array[3:9] *= 1e-2
+    value.const_value = ir.tensor(array, name="w4")
+    value = model.graph.initializers["w3"]
+    array = np.array(value.const_value.numpy())
+    array[3:9] *= 100
+    value.const_value = ir.tensor(array / 100, name="w3")
+    rng = np.random.default_rng(0)
+    model.calibration = Data([rng.normal(size=(8, 3, 8, 8)).astype(np.float32) for _ in range(4)])
+    gone = PruneChannels(ratio=6 / 28)(model)
+    assert shape(gone, "w1")[0] + shape(gone, "w3")[0] == 22
+    assert shape(gone, "w3")[0] < 9
+    by_size = PruneChannels(ratio=6 / 28, importance="magnitude")(model)
+    assert (shape(by_size, "w1")[0], shape(by_size, "w3")[0]) == (13, 10)
+
+
+def test_no_group_loses_more_than_nine_tenths_to_the_others(model):
+    rng = np.random.default_rng(0)
+    model.calibration = Data([rng.normal(size=(8, 3, 8, 8)).astype(np.float32)])
+    tiny = PruneChannels(ratio=0.99)(model)
+    assert (shape(tiny, "w1")[0], shape(tiny, "w3")[0]) == (2, 2)
+
+
+def test_a_graph_that_torch_cannot_run_is_pruned_by_magnitude(model):
+    relu = next(node for node in model.graph if node.op_type == "Relu")
+    relu.op_type = "StringNormalizer"  # no counterpart in torch; nothing but tracing runs it here
+    pass_ = PruneChannels()
+    model.calibration = Data([np.ones((8, 3, 8, 8), np.float32)])
+    assert pass_._importance(model, [])[0] == "magnitude"
+
+
 def test_random_importance_depends_on_the_seed_alone(model):
     first, again, other = (PruneChannels(importance="random", seed=seed)(model) for seed in (1, 1, 2))
     weights = [m.graph.initializers["w1"].const_value.numpy() for m in (first, again, other)]
