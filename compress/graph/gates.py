@@ -68,16 +68,16 @@ def fisher(model: Model, groups: Sequence[Group]) -> list[Scores]:
     random = torch.Generator().manual_seed(0)
     batches = list(itertools.islice(model.batches(), PROBES))
     for feeds in track(batches, "importance"):
-        outputs = [output for output in gates.module(_tensors(feeds)) if output.is_floating_point()]
-        if rooted:
-            outputs[0] = outputs[0].clamp(min=1e-12).sqrt()
+        first, *others = gates.module(_tensors(feeds))
+        outputs = [first.clamp(min=1e-12).sqrt() if rooted else first, *others]
+        outputs = [output for output in outputs if output.requires_grad]
         gates.follow(_probes(outputs, random, math.ceil(PROBES / len(batches))))
     return gates.scores()
 
 
 def _probes(outputs: Sequence[Tensor], random: torch.Generator, count: int) -> Iterator[Tensor]:
     scales = [output.detach().square().mean().clamp(min=1e-12).rsqrt() for output in outputs]
-    for _ in range(count):
+    for _ in range(count if outputs else 0):
         terms = [
             (output * torch.randn(output.shape, generator=random)).sum() * scale
             for output, scale in zip(outputs, scales, strict=True)

@@ -39,6 +39,8 @@ def importance(kind: Importance, model: Model, groups: Sequence[Group], seed: in
         DataError: there are no calibration data where they are read, or no labels for ``taylor``.
         ModelError: ``taylor`` or ``fisher``, and a node cannot run in torch.
     """
+    if not groups:
+        return []
     if kind == "random":
         random = np.random.default_rng(seed)
         return [random.random(group.size) for group in groups]
