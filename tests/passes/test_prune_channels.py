@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from compress.data import Data
 from compress.errors import LimitError, PassError
-from compress.graph.coupling import Kind
+from compress.graph.coupling import Coupling, Kind
 from compress.model import Model
 from compress.passes.prune_channels import PruneChannels
 
@@ -103,8 +103,6 @@ def test_nothing_to_remove_says_so(model):
 
 
 def test_a_graph_that_no_longer_runs_is_an_error(model, monkeypatch):
-    from compress.graph.coupling import Coupling
-
     def half_done(self, keep):
         value = self.model.graph.initializers["w1"]
         value.const_value = ir.tensor(value.const_value.numpy()[:4], name="w1")
@@ -208,11 +206,12 @@ def test_no_group_loses_more_than_nine_tenths_to_the_others(model):
 
 
 def test_a_graph_that_torch_cannot_run_is_pruned_by_magnitude(model):
-    relu = next(node for node in model.graph if node.op_type == "Relu")
-    relu.op_type = "StringNormalizer"  # no counterpart in torch; nothing but tracing runs it here
-    pass_ = PruneChannels()
+    groups = Coupling(model.ir).groups[:2]
     model.calibration = Data([np.ones((8, 3, 8, 8), np.float32)])
-    assert pass_._importance(model, [])[0] == "magnitude"
+    assert PruneChannels()._importance(model, groups)[0] == "fisher"
+    relu = next(node for node in model.graph if node.op_type == "Relu")
+    relu.op_type = "StringNormalizer"  # which has no counterpart in torch
+    assert PruneChannels()._importance(model, groups)[0] == "magnitude"
 
 
 def test_random_importance_depends_on_the_seed_alone(model):

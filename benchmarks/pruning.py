@@ -1,0 +1,220 @@
+"""Prune, repair and train real networks, and print what is reached beside what pruning should reach.
+
+``python benchmarks/pruning.py [groups] [running] [efficientnet] [magika] [legere] [latency]``
+
+groups        coupling groups of convolutional networks, ours and Torch-Pruning's
+running       networks on which Torch-Pruning hangs or breaks: pruned, run, and compared with zeroed channels
+efficientnet  30 % of EfficientNet-Lite0's channels without training: plain magnitude, and repaired
+magika        an ONNX file at half its multiply-accumulates, distilled on unlabelled files
+legere        a text reader at half its multiply-accumulates, distilled on rendered lines
+latency       time in ONNX Runtime over multiply-accumulates, both over the unpruned network's
+
+Nothing but the printed numbers reads evaluation data. The networks come with ``benchmarks/models.txt``,
+Torch-Pruning with the extra ``dev``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pruning_networks import CONVOLUTIONAL, NETWORKS
+from pruning_peers import groups as peer_groups
+from rich.console import Console
+from rich.table import Table
+from zoo import HERE as ZOO
+from zoo import entry
+
+import compress
+from compress.graph.coupling import Coupling
+from compress.graph.price import price
+from compress.model import Model, session
+from compress.passes import Finetune, PruneChannels
+
+TIME_LIMIT_SECONDS = 120
+"""After which Torch-Pruning counts as hanging."""
+RUNS = 15
+Rows = list[tuple[str, str, str, bool]]
+"""What was measured, the number, the goal, and whether it is reached."""
+
+
+def groups() -> Rows:
+    """Compare coupling groups with Torch-Pruning's."""
+    rows = []
+    for name in CONVOLUTIONAL:
+        module, example = NETWORKS[name]()
+        theirs = peer_groups(module.eval(), tuple(example.values()))
+        ours = {
+            frozenset(
+                (member.value.name or "", member.axis)
+                for member in group.members
+                if (member.value.name or "").endswith("weight") and len(member.value.shape or ()) > 1
+            )
+            for group in Coupling(compress.load(module, example_inputs=example).ir).groups
+        }
+        rows.append((name, f"{len(ours & theirs)} of {len(theirs)} the same", "all", ours == theirs))
+    return rows
+
+
+def running() -> Rows:
+    """Prune networks of every kind."""
+    rows = []
+    for name in NETWORKS:
+        peer = _peer(name)
+        model, feeds = _loaded(name)
+        start = time.perf_counter()
+        pruned = PruneChannels(ratio=0.3)(model)
+        seconds = time.perf_counter() - start
+        shapes = [array.shape for array in pruned.run(feeds)]
+        fits = shapes == [array.shape for array in model.run(feeds)]
+        left = pruned.weight_bytes / model.weight_bytes
+        text = f"{seconds:.1f} s, {left:.0%} of the weights; Torch-Pruning: {peer}"
+        rows.append((name, text, "runs, in seconds", fits))
+    return rows
+
+
+def _peer(name: str) -> str:
+    """Return how Torch-Pruning fares, in a process of its own."""
+    command = [sys.executable, str(Path(__file__).with_name("pruning_peers.py")), name]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=TIME_LIMIT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return f"hangs (over {TIME_LIMIT_SECONDS} s)"
+    lines = (done.stderr if done.returncode else done.stdout).strip().splitlines()
+    return lines[-1][:80] if lines else "?"
+
+
+def _loaded(name: str) -> tuple[Model, dict[str, np.ndarray]]:
+    """Return a network of the table as a model, and inputs; legere's export is the zoo's own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if name.startswith("legere"):
+            model = compress.load("legere.py:build", home=ZOO, trust=True)
+            return model, {"images": np.zeros((2, 1, 32, 160), np.float32)}
+        module, example = NETWORKS[name]()
+        feeds = {key: tensor.numpy() for key, tensor in example.items()}
+        return compress.load(module.eval(), example_inputs=example), feeds
+
+
+def efficientnet() -> Rows:
+    """Remove 30 % of the channels, with nothing but unlabelled crops to repair them."""
+    model, metric = _zoo_model("efficientnet_lite0")
+    plain = metric(PruneChannels(ratio=0.3, importance="magnitude")(model).run)
+    rows = [("EfficientNet-Lite0, 30 % of channels by magnitude", f"top-1 {plain:.3f}", "", True)]
+    for settings in ({}, {"repair": True}):
+        reached = metric(PruneChannels(ratio=0.3, **settings)(model).run)
+        goal = f"{plain + 0.2:.3f}" if settings else ""
+        name = "the same, repaired" if settings else "by Fisher importance"
+        rows.append((name, f"top-1 {reached:.3f}", goal, not settings or reached >= plain + 0.2))
+    return rows
+
+
+def magika() -> Rows:
+    """Halve Magika's multiply-accumulates, and let the original teach what is left on unlabelled files."""
+    pruning = PruneChannels(ratio=0.5, of="macs", repair=True)
+    training = Finetune(distill="kl", epochs=3, learning_rate=3e-4, batch_size=32)
+    return _distilled("magika", pruning, training)
+
+
+def legere() -> Rows:
+    """Halve legere's multiply-accumulates, and let the original teach what is left on rendered lines."""
+    pruning = PruneChannels(ratio=0.5, of="macs", repair=True)
+    training = Finetune(distill="kl", epochs=8, learning_rate=1e-3)
+    return _distilled("legere", pruning, training)
+
+
+def _distilled(name: str, pruning: PruneChannels, training: Finetune) -> Rows:
+    model, metric = _zoo_model(name)
+    feeds = next(model.batches())
+    shapes = {key: array.shape for key, array in feeds.items()}
+    original = metric(model.run)
+    pruned = pruning(model)
+    left = price(pruned, "macs", "cpu", shapes) / price(model, "macs", "cpu", shapes)
+    start = time.perf_counter()
+    trained = training(pruned)
+    minutes = (time.perf_counter() - start) / 60
+    repaired, reached = metric(pruned.run), metric(trained.run)
+    return [
+        (f"{name}, original", f"{original:.4f}", "", True),
+        (f"{name} with {left:.0%} of the MACs, repaired", f"{repaired:.4f}", "", True),
+        (
+            f"{name}, distilled for {minutes:.1f} min",
+            f"{reached:.4f}",
+            f"{original - 0.01:.4f}",
+            reached >= original - 0.01,
+        ),
+    ]
+
+
+def latency() -> Rows:
+    """Time convolutional networks at half their multiply-accumulates, taking turns with the original."""
+    rows = []
+    for name in ("ResNet-20", "EfficientNet-Lite0", "legere (CRNN, GRU)"):
+        model, feeds = _loaded(name)
+        shapes = {key: array.shape for key, array in feeds.items()}
+        pruned = PruneChannels(ratio=0.5, of="macs", round_to=8)(model)
+        macs = price(model, "macs", "cpu", shapes) / price(pruned, "macs", "cpu", shapes)
+        faster = _speedup(model, pruned, feeds)
+        rows.append(
+            (
+                name,
+                f"{macs:.2f}x fewer MACs, {faster:.2f}x faster: {faster / macs:.2f}",
+                "0.70",
+                faster / macs >= 0.7,
+            )
+        )
+    return rows
+
+
+def _speedup(model: Model, pruned: Model, feeds: dict[str, np.ndarray]) -> float:
+    """Return the median processor time of `model` over that of `pruned`, on one thread."""
+    sessions = [session(each, threads=1) for each in (model, pruned)]
+    seconds: list[list[float]] = [[], []]
+    for _ in range(RUNS):
+        for runner, times in zip(sessions, seconds, strict=True):
+            start = time.process_time()
+            runner.run(None, feeds)
+            times.append(time.process_time() - start)
+    before, after = (statistics.median(times[1:]) for times in seconds)
+    return before / after
+
+
+def _zoo_model(name: str) -> tuple[Model, Callable[[Any], float]]:
+    """Return a network of the zoo with its calibration data, and its metric."""
+    network = entry(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = compress.load(network.model, calibration=network.calibration, home=ZOO, trust=True)
+    return model, lambda run: next(iter(network.metric(run).values()))
+
+
+GOALS: dict[str, Callable[[], Rows]] = {
+    each.__name__: each for each in (groups, running, efficientnet, magika, legere, latency)
+}
+
+
+def main(names: Sequence[str]) -> None:
+    """Measure what `names` say, everything without."""
+    for name in names or GOALS:
+        table = Table(title=name, title_justify="left")
+        for column in ("", "measured", "goal"):
+            table.add_column(column)
+        for what, number, goal, reached in GOALS[name]():
+            table.add_row(what, f"[{'green' if reached else 'red'}]{number}", goal)
+        Console(width=140).print(table)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("goals", nargs="*", choices=[[], *GOALS], metavar="goal")
+    main(parser.parse_args().goals)
