@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from filelock import FileLock
 from onnx import numpy_helper, parser
@@ -60,6 +61,25 @@ def kept(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Callable[[]
         return path
 
     return keep
+
+
+@pytest.fixture(scope="session")
+def zeroed() -> Callable[..., Model]:
+    """A function from a model and what is kept of its coupling groups to the model with the rest zero."""
+
+    def zero(model: Model, keep: Any) -> Model:
+        model = model.copy()
+        for group, mask in keep.items():
+            for member in group.members:
+                value = model.graph.initializers[member.value.name]
+                array = np.array(value.const_value.numpy())
+                if array.dtype == np.float32:
+                    dead = (member.channels >= 0) & ~mask[member.channels]
+                    array[(slice(None),) * member.axis + (dead,)] = 0
+                    value.const_value = ir.tensor(array, name=value.name)
+        return model
+
+    return zero
 
 
 def import_recipe(name: str) -> Any:

@@ -506,5 +506,5 @@ def test_the_schema_describes_every_setting() -> None:
     described = schema()
     ratio = described["$defs"]["PruneChannels"]["properties"]["ratio"]
     assert ratio["default"] == PruneChannels().ratio
-    assert ratio["description"].startswith("Fraction of each group's channels")
+    assert ratio["description"].startswith("Fraction of the channels")
     assert described["properties"].keys() >= {"extends", "vars", "matrix", "variants", "model", "budget"}
