@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import platform
@@ -39,6 +40,8 @@ MODEL_FILE = "model.onnx"
 PACKED_FILE = "model.packed"
 CHANGES_FILE = "changes.json"
 SCORE_FILE = "score.json"
+ZERO_BATCHES = 4
+"""Batches on which zeros of activations are counted, for hardware that makes use of them."""
 CONCERNS_ALL = (DataError, HardwareError, StoreError, TrustError)
 """Errors that every variant would meet, so that the run ends."""
 
@@ -309,7 +312,9 @@ class _Runner:
             metric=self._metric(run, original),
             agreement=close,
             latency_seconds=latency,
-            hardware=self._estimates(packed or model_file, shapes),
+            hardware=self._estimates(
+                model_file, packed, shapes, compared.batches(inputs) if compared else None
+            ),
             changes=[ChangeRecord(**change) for change in changes],
         )
 
@@ -338,13 +343,26 @@ class _Runner:
         value = measure(chosen.name, run, original, batches)
         return Metric(name=chosen.name, value=value, delta=0.0, better=chosen.better)
 
-    def _estimates(self, model_file: Path, shapes: dict[str, Any]) -> dict[str, HardwareScore]:
-        from compress.estimator import estimate
+    def _estimates(
+        self, model_file: Path, packed: Path | None, shapes: dict[str, Any], batches: Iterable[Any] | None
+    ) -> dict[str, HardwareScore]:
+        """Estimate on every profile, with zeros counted on the data where a profile makes use of them."""
+        import onnx_ir as ir
+
+        from compress import evaluate
+        from compress.estimator import estimate, load
+        from compress.estimator.zeros import counted
+        from compress.model import Model
         from compress.references import profile_id
 
+        profiles = [load(each) for each in self.recipe.hardware]
+        zeros: dict[str, float] = {}
+        if batches is not None and any(profile.reads_activation_zeros for profile in profiles):
+            feeds = itertools.islice(evaluate.feeds_only(batches), ZERO_BATCHES)
+            zeros = counted(Model(ir.load(model_file)), feeds)
         return {
-            profile_id(each): estimate(model_file, each, shapes=shapes).score()
-            for each in self.recipe.hardware
+            profile_id(each): estimate(packed or model_file, profile, shapes=shapes, zeros=zeros).score()
+            for each, profile in zip(self.recipe.hardware, profiles, strict=True)
         }
 
     def _export(self, variant: Variant) -> str:

@@ -67,6 +67,8 @@ class LayerScore(_Frozen):
     seconds: float
     bound: str
     """What limits it: compute or the name of a memory level."""
+    dram_weight_bytes: float = 0.0
+    """Those of `dram_bytes` that are weights."""
 
 
 class HardwareScore(_Frozen):

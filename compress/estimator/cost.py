@@ -31,6 +31,8 @@ class Cost:
     """Bytes to and from memory outside the chip; 0 where the hardware has none."""
     macs: int = 0
     seconds: float = 0.0
+    dram_weight_bytes: float = 0.0
+    """Those of `dram_bytes` that are weights; the others are activations."""
 
     @property
     def energy_joules(self) -> float:
@@ -46,6 +48,7 @@ class Cost:
             self.dram_bytes + other.dram_bytes,
             self.macs + other.macs,
             self.seconds + other.seconds,
+            self.dram_weight_bytes + other.dram_weight_bytes,
         )
 
 
@@ -81,10 +84,11 @@ def cost(
         homes: index in ``profile.memories`` of the level where an operand lives; 0 if not named.
         measured_seconds: time the layer really took; modelled if None.
     """
-    moved = {
+    crossing = {
         memory.name: _traffic(layer, profile, level, homes)
         for level, memory in enumerate(profile.memories[:-1])
     }
+    moved = {name: weights + others for name, (weights, others) in crossing.items()}
     ops = layer.steps * layer.ops + _decoded(layer, profile, homes)
     times = _times(layer, profile, moved, ops)
     seconds = max(times.values()) if profile.overlap else sum(times.values())
@@ -97,25 +101,28 @@ def cost(
         energy[component] = energy.get(component, 0.0) + joules
         low += joules * quantity.low_factor
         high += joules * quantity.high_factor
-    dram = math.fsum(moved[memory.name] for memory in profile.memories[:-1] if memory.off_chip)
-    return Cost(energy, low, high, moved, dram, layer.macs, seconds), bound
+    outside = [memory.name for memory in profile.memories[:-1] if memory.off_chip]
+    dram = math.fsum(moved[name] for name in outside)
+    of_weights = math.fsum(crossing[name][0] for name in outside)
+    return Cost(energy, low, high, moved, dram, layer.macs, seconds, of_weights), bound
 
 
-def _traffic(layer: Layer, profile: Profile, level: int, homes: Mapping[str, int]) -> float:
-    """Return bytes that the layer moves between a memory and the next one inward."""
-
-    def sent(operand: Operand) -> float:
-        return _sent(operand, profile, level, homes)
-
-    total = layer.steps * math.fsum(sent(operand) for operand in layer.streamed)
-    if layer.loops is None or not layer.macs:
-        return total
-    passes = _passes(layer, layer.loops, profile, level, homes)
-    once = [sent(operand) for operand in (layer.input, layer.weight, layer.output)]
-    weights = once[1] * passes.weight * layer.steps
-    if layer.steps > 1 and layer.weight.bytes <= _capacity(profile, level + 1):
-        weights = once[1]
-    return total + weights + layer.steps * (once[0] * passes.input + once[2] * passes.output)
+def _traffic(layer: Layer, profile: Profile, level: int, homes: Mapping[str, int]) -> tuple[float, float]:
+    """Return bytes that the layer moves between a memory and the next one inward: weights, and others."""
+    streams = [(operand, layer.steps * _sent(operand, profile, level, homes)) for operand in layer.streamed]
+    if layer.loops is not None and layer.macs:
+        passes = _passes(layer, layer.loops, profile, level, homes)
+        weights = passes.weight * layer.steps
+        if layer.steps > 1 and layer.weight.bytes <= _capacity(profile, level + 1):
+            weights = 1.0
+        times = (layer.steps * passes.input, weights, layer.steps * passes.output)
+        operands = (layer.input, layer.weight, layer.output)
+        streams += [
+            (operand, crossed * _sent(operand, profile, level, homes))
+            for operand, crossed in zip(operands, times, strict=True)
+        ]
+    of_weights = math.fsum(size for operand, size in streams if operand.is_weight)
+    return of_weights, math.fsum(size for operand, size in streams if not operand.is_weight)
 
 
 def _sent(operand: Operand, profile: Profile, level: int, homes: Mapping[str, int]) -> float:

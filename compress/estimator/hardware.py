@@ -244,6 +244,12 @@ class Profile(_Frozen):
         formats = any(memory.weight_format != "dense" for memory in self.memories)
         return counted or formats or self.halves_two_of_four
 
+    @property
+    def reads_activation_zeros(self) -> bool:
+        """Whether zeros in activations change anything, so that they are worth counting on data."""
+        counted = self.zeros != "ignore" and "activations" in self.zero_operands
+        return counted or any(memory.activation_format != "dense" for memory in self.memories)
+
     def level(self, name: str) -> int:
         """Return the index of the memory called `name`.
 

@@ -343,3 +343,5 @@ _READERS: Mapping[str, Reader] = {
     "QAttention": _projected_attention,
 }
 """Readers of every operator that multiplies and accumulates."""
+CONTRACTING = frozenset(_READERS)
+"""Operators that multiply and accumulate."""

@@ -87,6 +87,7 @@ class Estimate:
                     macs=layer.cost.macs,
                     seconds=layer.cost.seconds,
                     bound=layer.bound,
+                    dram_weight_bytes=layer.cost.dram_weight_bytes,
                 )
                 for layer in self.layers
             ],

@@ -1,13 +1,19 @@
-"""Fractions of zeros, carried over operators that keep them."""
+"""Fractions of zeros: counted on data, and carried over operators that keep them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
+import numpy as np
 import onnx_ir as ir
 
 from compress.errors import ModelError, did_you_mean
-from compress.estimator.operators import VIEWS
+from compress.estimator.operators import CONTRACTING, VIEWS
+
+if TYPE_CHECKING:
+    from compress.data import Feeds
+    from compress.model import Model
 
 _KEEPS = """
     Abs Cast Erf Gelu LRN LeakyRelu MaxPool Neg Sign Sqrt Tanh Transpose QuantizeLinear DequantizeLinear
@@ -44,6 +50,31 @@ def spread(model: ir.Model, zeros: Mapping[str, float]) -> dict[str, float]:
             if known in found:
                 found.setdefault(wanted, found[known])
     return found
+
+
+def counted(model: Model, batches: Iterable[Feeds]) -> dict[str, float]:
+    """Return the fraction of zeros of every float activation that is multiplied, over some batches.
+
+    Args:
+        model: a model that runs.
+        batches: feeds by input name.
+    """
+    from compress.graph.capture import activations
+
+    names = {
+        value.name or ""
+        for node in model.graph
+        if node.op_type in CONTRACTING
+        for value in node.inputs[:2]
+        if value is not None and not value.is_initializer()
+    }
+    zeros: dict[str, list[int]] = {name: [0, 0] for name in sorted(names)}
+    for values in activations(model, zeros, batches):
+        for name, array in values.items():
+            if array.dtype.kind == "f":
+                zeros[name][0] += array.size - int(np.count_nonzero(array))
+                zeros[name][1] += array.size
+    return {name: zero / size for name, (zero, size) in zeros.items() if size}
 
 
 def _check(model: ir.Model, zeros: Mapping[str, float]) -> None:

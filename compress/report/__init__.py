@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from compress.report.html import write
     from compress.report.plots import (
         accuracy_vs_energy,
+        bytes_by_layer,
         dram_by_layer,
         energy_by_component,
         energy_by_layer,
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "accuracy_vs_energy",
+    "bytes_by_layer",
     "dram_by_layer",
     "energy_by_component",
     "energy_by_layer",

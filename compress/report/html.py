@@ -164,6 +164,10 @@ def _by_layer(name: str, score: HardwareScore, base: HardwareScore | None) -> di
             plots.dram_by_layer(score, base),
             f"{units.si(score.dram_bytes, 'B')} in {total}, most of it in {busiest.name}.",
         ),
+        "bytes": _figure(
+            plots.bytes_by_layer(score, base),
+            f"{units.si(score.dram_bytes, 'B')} in {total}, as tiles of weights and of activations.",
+        ),
         "roofline": _figure(plots.roofline(score, base), f"{total}: rate of work against work per byte."),
     }
 

@@ -8,7 +8,8 @@ import pytest
 
 from compress.errors import ModelError
 from compress.estimator import estimate, load
-from compress.estimator.zeros import spread
+from compress.estimator.zeros import counted, spread
+from compress.model import Model
 
 MODEL = """<ir_version: 10, opset_import: ["": 21]>
 g (float[batch, 3, 8, 8] x) => (float[batch, 16] y) <float[4, 3, 3, 3] w = {0}, float[36, 16] v = {0}> {
@@ -48,6 +49,13 @@ def test_zeros_of_a_weight_can_be_given() -> None:
     assert saved == pytest.approx(
         0.5 * 6 * 6 * 4 * 27 * 4 * skipping.arithmetic["fp16"].pj_per_mac.value * 1e-12
     )
+
+
+def test_zeros_are_counted_on_data() -> None:
+    model = graph()
+    found = counted(Model(model), [{"x": np.full((1, 3, 8, 8), value, np.float32)} for value in (1, -1)])
+    assert found == {"x": 0.0, "f": 0.5}
+    assert spread(model, found)["r"] == 0.5
 
 
 def test_unknown_names_are_answered() -> None:

@@ -67,6 +67,7 @@ def score(profile: str, work: float, stored: float, layers: int) -> HardwareScor
                 macs=macs,
                 seconds=seconds,
                 bound="compute" if macs / 2e10 > dram / 8e8 else "dram",
+                dram_weight_bytes=dram * (0.3 + 0.1 * (index % 5)),
             )
         )
     total = {name: sum(layer.energy[name] for layer in scores) for name in COMPONENTS[profile]}

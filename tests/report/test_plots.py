@@ -8,7 +8,14 @@ from typing import Any
 
 import pytest
 
-from compress.report import accuracy_vs_energy, dram_by_layer, energy_by_component, energy_by_layer, roofline
+from compress.report import (
+    accuracy_vs_energy,
+    bytes_by_layer,
+    dram_by_layer,
+    energy_by_component,
+    energy_by_layer,
+    roofline,
+)
 from compress.report.plots.theme import component_colours
 from compress.results import Results
 
@@ -30,6 +37,19 @@ def test_points_stand_at_metric_and_energy(results: Results) -> None:
         assert variant.metric is not None
         joules = variant.hardware["eyeriss-v1"].energy_joules
         assert drawn[variant.name] == pytest.approx((joules * 1e6, variant.metric.value))
+
+
+def test_tiles_are_as_large_as_their_bytes(results: Results) -> None:
+    before, after = (results.variants[index].hardware["cpu"] for index in (0, 1))
+    figure = bytes_by_layer(after, before, most=5)
+    areas = {
+        trace.name: sum(w * h for w, h in zip(trace.width, trace.y, strict=True)) * before.dram_bytes
+        for trace in figure.data
+    }
+    total = before.dram_bytes + after.dram_bytes
+    weights = sum(layer.dram_weight_bytes for each in (before, after) for layer in each.layers)
+    assert areas == pytest.approx({"weights": weights, "activations": total - weights})
+    assert sum(name == "other layers" for trace in figure.data for name in trace.text) == 4
 
 
 def test_error_bars_span_the_estimate(results: Results) -> None:

@@ -55,7 +55,7 @@
   function drawLayers() {
     const figures = store.profiles[hardware()].variants[variant.value];
     document.getElementById("layers").classList.toggle("empty", !figures);
-    ["energy", "dram", "roofline"].forEach((id) => draw(id, figures && figures[id]));
+    ["energy", "dram", "bytes", "roofline"].forEach((id) => draw(id, figures && figures[id]));
     if (!figures) return;
     fill(figures.energy);
     document.getElementById("pair").hidden = !figures.energy.data.some((trace) => trace.opacity < 1);
