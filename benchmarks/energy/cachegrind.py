@@ -1,11 +1,13 @@
 """Memory fills of ONNX Runtime on one core, as cachegrind counts them, beside the CPU profile's.
 
 ``python benchmarks/energy/cachegrind.py`` prints the recorded counts; with ``--run`` it counts them again
-(needs valgrind, takes minutes). A model's fills are those of four inferences less those of one, over three.
+(needs valgrind, takes minutes). A model's fills are those of `RUNS` inferences more, over `RUNS`: what the
+interpreter fills before varies by megabytes.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from onnx import TensorProto, helper
 
 from compress.estimator import Profile, estimate, load
 
+RUNS = 12
 LAST_LEVEL, FIRST_LEVEL, LINE = 1 << 20, 1 << 15, 64
 RECORDED = {"64x1024x1024": 4.62e6, "256x512x2048": 10.60e6, "1x2048x2048": 15.33e6, "cnn": 37.61e6}
 """Bytes filled from memory by one inference; ORT 1.32, valgrind 3.19 (which offers it AVX2)."""
@@ -89,15 +92,16 @@ def count(name: str) -> float:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "model.onnx")
         onnx.save(MODELS[name](), path)
-        misses = [_misses(path, runs) for runs in (1, 4)]
-    return (misses[1] - misses[0]) / 3 * LINE
+        misses = [_misses(path, runs) for runs in (1, 1 + RUNS)]
+    return (misses[1] - misses[0]) / RUNS * LINE
 
 
 def _misses(path: Path, runs: int) -> int:
     command = ["valgrind", "--tool=cachegrind", "--cache-sim=yes", "--cachegrind-out-file=/dev/null"]
     command += [f"--D1={FIRST_LEVEL},8,{LINE}", f"--LL={LAST_LEVEL},16,{LINE}"]
     done = subprocess.run(
-        [*command, sys.executable, "-c", _RUN, str(path), str(runs)],
+        ["setarch", "--addr-no-randomize", *command, sys.executable, "-c", _RUN, str(path), str(runs)],
+        env=os.environ | {"PYTHONHASHSEED": "0"},
         capture_output=True,
         text=True,
         check=True,

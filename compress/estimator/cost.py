@@ -172,7 +172,9 @@ def stored_bytes(operand: Operand, memory: Memory, level: int) -> float:
     chosen = memory.weight_format if operand.is_weight else memory.activation_format
     if chosen == "two-of-four" and not operand.two_of_four:
         return operand.bytes
-    return operand.bytes * format_ratio(chosen, operand.zeros, operand.bytes * 8 / max(operand.elements, 1))
+    return operand.bytes * format_ratio(
+        chosen, operand.zeros or 0.0, operand.bytes * 8 / max(operand.elements, 1)
+    )
 
 
 def format_ratio(chosen: Format, zeros: float, bits: float) -> float:
@@ -219,12 +221,12 @@ def _activity(layer: Layer, profile: Profile) -> float:
         return 1.0
     active = 1.0
     if "activations" in profile.zero_operands:
-        active *= 1.0 - layer.input.zeros
+        active *= 1.0 - (layer.input.zeros or 0.0)
     if "weights" in profile.zero_operands:
-        active *= 1.0 - layer.weight.zeros
+        active *= 1.0 - (layer.weight.zeros or 0.0)
     if profile.events is None:
         return active
-    fires = active if layer.input.zeros else active * profile.events.activity.value
+    fires = active if layer.input.zeros is not None else active * profile.events.activity.value
     return fires * profile.events.time_steps.value
 
 

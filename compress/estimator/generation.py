@@ -124,7 +124,7 @@ def _one_row(model: Source, profile: profiles.Profile, sequence: str, context: i
 
 def _row(layer: Layer, context: int) -> Layer:
     """Return what one of `context` tokens takes of a layer."""
-    decoding = layer.weight.elements if layer.weight.encoded else 0
+    decoding = layer.weight.elements if layer.weight.encoded and layer.number.kind == "float" else 0
     shared = replace(
         layer,
         input=_part(layer.input, context),

@@ -37,8 +37,8 @@ class Operand:
     bytes: float
     """Scales, zero points and codebooks included."""
     is_weight: bool = False
-    zeros: float = 0.0
-    """Fraction of the elements that are zero."""
+    zeros: float | None = None
+    """Fraction of the elements that are zero; None if that is not known."""
     bits: int = 32
     """Width of one element's code."""
     is_integer: bool = False
@@ -186,17 +186,18 @@ class Reader:
         if "Conv" in node.op_type:
             a = _touched(a, part.loops.elements[0])
         name = node.name or node.outputs[0].name or node.op_type
+        number = self._number(node, a, b)
         return Layer(
             name=f"{name}/{part.label}" if part.label else name,
             op_type=node.op_type,
-            number=self._number(node, a, b),
+            number=number,
             loops=part.loops,
             input=a,
             weight=b,
             output=output,
             streamed=tuple(o for o in (*rest, *outputs) if o.bytes),
             produces=next((o.name for o in (output, *outputs) if o.bytes), ""),
-            ops=float(b.elements if b.encoded else 0) + part.ops,
+            ops=part.ops + (b.elements if b.encoded and number.kind == "float" else 0),
             steps=part.steps,
         )
 
@@ -267,7 +268,7 @@ class Reader:
         if info is None:
             return NOTHING
         bits = _bits(info.dtype)
-        zeros = self.zeros.get(value.name or "", self.zeros.get(name, 0.0))
+        zeros = self.zeros.get(value.name or "", self.zeros.get(name))
         size = info.elements * bits / 8
         return Operand(name, info.elements, size, False, zeros, bits, info.dtype.is_integer())
 
@@ -280,7 +281,7 @@ class Reader:
             return NOTHING
         main = max(tensors, key=lambda leaf: tensors[leaf].size)
         codes = tensors[main]
-        zeros, structured = _zeros(codes) if self.weight_zeros else (0.0, False)
+        zeros, structured = _zeros(codes) if self.weight_zeros else (None, False)
         zeros = self.zeros.get(main.name or "", zeros)
         return Operand(
             name=main.name or "",
