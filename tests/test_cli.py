@@ -124,7 +124,7 @@ def test_a_pass_is_explained_by_its_definition(call: Call) -> None:
     shown = call("passes", "prune-channels").out
     assert " ".join((PruneChannels.__doc__ or "").split()[:20]) in " ".join(shown.split())
     assert "ratio" in shown and "0.3" in shown and "number, above 0, below 1" in shown
-    assert "Fraction of each group's channels" in shown
+    assert "Fraction of the channels that is removed" in shown
     names = [setting.name for setting in describe.settings(PruneChannels)]
     assert sorted(names) == sorted(PruneChannels.model_fields)
     assert names[-2:] == ["include", "exclude"]

@@ -196,7 +196,7 @@ def test_the_teacher_speaks_once_where_there_is_room(monkeypatch: pytest.MonkeyP
 def test_changed_models_imitate_the_original_by_default(model: Model) -> None:
     original = Model(Finetune(epochs=4, learning_rate=0.01)(model).ir)
     original.calibration = Data([x for x, _ in _labelled(8)])
-    pruned = PruneChannels(ratio=0.4)(original)
+    pruned = PruneChannels(ratio=0.4, importance="magnitude", scope="local")(original)
     tuned = Finetune()(pruned)
     x = {"x": _labelled(4, seed=3)[0][0]}
     error = [np.square(each.run(x)[0] - original.run(x)[0]).mean() for each in (pruned, tuned)]
