@@ -14,6 +14,7 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import cached_property
 from itertools import accumulate, chain, islice
 from os import PathLike, cpu_count
@@ -156,6 +157,8 @@ def coded_bytes(path: str | PathLike[str]) -> dict[str, float]:
 class Reader:
     """A packed file, open for reading; chunks may be asked for by several threads.
 
+    What is wrong with a chunk is told without the file's name: see `named`.
+
     Raises:
         ModelError: this is no packed file, or it is damaged.
     """
@@ -183,6 +186,14 @@ class Reader:
     ) -> None:
         self._file.close()
 
+    @contextmanager
+    def named(self) -> Iterator[None]:
+        """Put the path before what is wrong with the model."""
+        try:
+            yield
+        except ModelError as error:
+            raise ModelError(f"{self.path}: {error}") from error
+
     def fill(self, number: int, chunk: int, out: np.ndarray) -> None:
         """Decode one chunk of a stream into `out`, uint8 [bytes].
 
@@ -197,7 +208,7 @@ class Reader:
                 raise CodingError("its checksum is wrong")
             decode(coder, coded, stream.kind, out)
         except CodingError as error:
-            raise ModelError(f"{self.path}: damaged: {stream.name or 'the graph'}: {error}") from error
+            raise ModelError(f"damaged: {stream.name or 'the graph'}: {error}") from error
 
     def chunk(self, number: int, chunk: int) -> memoryview:
         """Return one chunk of a stream."""

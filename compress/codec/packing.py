@@ -73,6 +73,8 @@ def pack(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> Index:
             _digest(source)
     except OSError as error:
         raise ModelError(f"{error.filename or model}: {error.strerror or error}") from error
+    if path.resolve() in {source.path.resolve() for source in sources}:
+        raise StoreError(f"{path}: holds the model that is to be packed; choose another name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".packing-") as folder:
@@ -230,7 +232,7 @@ def unpack(packed: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path
         StoreError: the files cannot be written, or others of their names are there.
     """
     path = Path(path)
-    with Reader(packed) as reader:
+    with Reader(packed) as reader, reader.named():
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             _check_room(reader, path.parent)
@@ -283,8 +285,10 @@ def _restored(reader: Reader, folder: Path, model: Path) -> Mapping[Path, Path]:
                 out.write(data)
                 digest.update(data)
         if digest.hexdigest() != file.sha256:
-            raise ModelError(f"{reader.path}: damaged: {file.location or 'the model'} comes out changed")
+            raise ModelError(f"damaged: {file.location or 'the model'} comes out changed")
         targets[partial] = model.parent / file.location if file.location else model
+    if len(set(targets.values())) < len(targets):
+        raise StoreError(f"{model}: the model's external data have that name; choose another")
     return targets
 
 

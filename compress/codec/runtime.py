@@ -40,12 +40,9 @@ def open(
     """
     from compress.model import session_options, start
 
-    with Reader(path) as reader:
+    with Reader(path) as reader, reader.named():
         _check_memory(reader)
-        try:
-            loaded = _Loaded(reader)
-        except ModelError as error:
-            raise ModelError(f"{reader.path}: {error}") from error
+        loaded = _Loaded(reader)
         reader.fill_all(loaded.waiting)
     options = session_options(threads)
     if loaded.buffers:
@@ -60,8 +57,8 @@ def _check_memory(reader: Reader) -> None:
         return
     installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if reader.index.bytes > installed:
-        needed = f"{reader.index.bytes:,} bytes, and this machine has {installed:,} of memory"
-        raise ModelError(f"{reader.path}: unpacks to {needed}")
+        needed = f"{reader.index.bytes:,} bytes"
+        raise ModelError(f"it unpacks to {needed}, and this machine has {installed:,} of memory")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +86,12 @@ class _Loaded:
         self.waiting: list[tuple[int, np.ndarray]] = []
         graph = io.BytesIO(reader.read(GRAPH))
         self.files = {file.location: list(self._parts(file, graph)) for file in reader.index.files}
+        self.weights = {
+            (location, part.start, part.end): part.number
+            for location, parts in self.files.items()
+            for part in parts
+            if part.number != GRAPH
+        }
         model = self.files[""]
         if not model:
             raise ModelError("the model in it is empty")
@@ -138,14 +141,14 @@ class _Loaded:
         return buffer or self._bytes(parts, start, start + length)
 
     def _buffer(self, location: str, start: int, size: int) -> Elsewhere | None:
-        for part in self.files[location]:
-            if part.number != GRAPH and (part.start, part.end) == (start, start + size):
-                name = str(part.number)
-                if name not in self.buffers:
-                    self.buffers[name] = np.empty(size, np.uint8)
-                    self.waiting.append((part.number, self.buffers[name]))
-                return name, 0, size
-        return None
+        number = self.weights.get((location, start, start + size))
+        if number is None:
+            return None
+        name = str(number)
+        if name not in self.buffers:
+            self.buffers[name] = np.empty(size, np.uint8)
+            self.waiting.append((number, self.buffers[name]))
+        return name, 0, size
 
     def _bytes(self, parts: Iterable[_Part], start: int, end: int) -> bytes:
         runs = []

@@ -176,6 +176,17 @@ def test_data_of_another_model_are_not_lost(many: onnx.ModelProto, tmp_path: Pat
     assert data.read_bytes() == b"of another model"
 
 
+def test_no_file_takes_the_place_of_another(many: onnx.ModelProto, tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(many, path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
+    for taken in (path, tmp_path / "model.onnx.data"):
+        with pytest.raises(StoreError, match="holds the model"):
+            codec.pack(path, taken)
+    codec.pack(path, tmp_path / "packed")
+    with pytest.raises(StoreError, match="have that name"):
+        codec.unpack(tmp_path / "packed", tmp_path / "restored" / "model.onnx.data")
+
+
 def test_what_cannot_be_written_leaves_nothing(mlp: Model, tmp_path: Path) -> None:
     path = mlp.save(tmp_path / "model.onnx")
     (tmp_path / "file").write_bytes(b"")
