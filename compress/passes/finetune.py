@@ -16,6 +16,7 @@ from compress.errors import PassError
 from compress.passes.base import Change, Pass
 
 if TYPE_CHECKING:
+    import onnx_ir as ir
     import torch
 
     from compress.graph.examples import Batch
@@ -34,23 +35,25 @@ class Finetune(Pass, name="finetune"):
     This is what brings accuracy back after pruning, sparsity or low rank. It needs a few hundred
     examples or more and the time to run them forwards and backwards through the graph. Labels come
     with the calibration data as ``(inputs, labels)``; the original's outputs teach as well, or alone
-    where there are no labels. Too high a learning rate destroys what was learnt: try 1e-3 for small
-    convolutional networks and 5e-5 for transformers. What is kept is what does best on held-out data,
-    before training or after any epoch. Control flow and operators that torch has no function for are
-    refused.
+    where there are no labels. Too high a learning rate destroys what was learnt; what is kept is what
+    does best on held-out data, before training or after any epoch. Control flow and operators that
+    torch has no function for are refused.
 
     Example: ``finetune: {epochs: 20, distill: kl, learning_rate: 0.001}``
     """
 
     needs_calibration: ClassVar[bool] = True
+    auto_rate: ClassVar[float] = 1e-3
+    """The learning rate where nobody says one, for networks without attention; with it, a tenth."""
 
     epochs: int = Field(default=10, ge=1)
     """How often the calibration data are gone through."""
     batch_size: Annotated[int, Field(ge=0)] | Literal["auto"] = "auto"
     """Samples of a training step, drawn anew from all batches each epoch; 0 takes batches as they come; auto
     draws 32 where the model takes any number of rows, and no row knows of the others."""
-    learning_rate: float = Field(default=1e-3, gt=0)
-    """The highest; it rises to it during the warm-up and falls to zero as a cosine."""
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    """The highest; it rises to it during the warm-up and falls to zero as a cosine; auto is 0.001, and 0.0001
+    for networks with attention."""
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """sgd has a Nesterov momentum of 0.9."""
     weight_decay: float = Field(default=0.01, ge=0)
@@ -81,7 +84,8 @@ class Finetune(Pass, name="finetune"):
     checkpoint: str = ""
     """A file written after each epoch; a training that was killed goes on from it."""
     processes: int = Field(default=1, ge=1)
-    """Processes that share each epoch, on a GPU each where there are some; a step sees the batches of all."""
+    """Processes that share each epoch, on a GPU each where there are some; a step sees the batches of all.
+    For several machines, start a script by torchrun that makes the process group and applies the pass."""
 
     def __call__(self, model: Model) -> Model:
         """Return a trained copy of `model`, with the help of further processes if `processes` asks for them.
@@ -141,7 +145,7 @@ class Finetune(Pass, name="finetune"):
         examples = Examples(batches, samples, self.seed)
         examples, held_out = examples.split(self.held_out)
         with _progress(self.epochs, len(examples)) as report:
-            return train(module, chosen, objective, examples, held_out, self._plan(), report)
+            return train(module, chosen, objective, examples, held_out, self._plan(model), report)
 
     def _samples(self, model: Model, batches: list[Batch]) -> int:
         """Return how many samples a step has; 0 where batches must stay as they came."""
@@ -216,18 +220,21 @@ class Finetune(Pass, name="finetune"):
         teacher = Trainable(model.original.ir, [*names, *self.hidden]).to(training_device()).eval()
         return Objective(teacher, len(names), kind, self.temperature, self.distill_share, softmax)
 
-    def _plan(self) -> Plan:
+    def _plan(self, model: Model) -> Plan:
         import torch
 
         from compress.graph.training import Plan
 
+        rate = self.learning_rate
+        if rate == "auto":
+            rate = self.auto_rate / 10 if _attends(model.graph) else self.auto_rate
         make: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
         if self.optimizer == "adamw":
-            make = functools.partial(torch.optim.AdamW, lr=self.learning_rate, weight_decay=self.weight_decay)
+            make = functools.partial(torch.optim.AdamW, lr=rate, weight_decay=self.weight_decay)
         else:
             make = functools.partial(
                 torch.optim.SGD,
-                lr=self.learning_rate,
+                lr=rate,
                 weight_decay=self.weight_decay,
                 momentum=0.9,
                 nesterov=True,
@@ -244,6 +251,20 @@ class Finetune(Pass, name="finetune"):
             Path(self.checkpoint) if self.checkpoint else None,
             repr(self),
         )
+
+
+def _attends(graph: ir.Graph) -> bool:
+    """Tell whether a network has attention: a softmax, and a product of two values that were computed."""
+    from compress.graph.layers import layers_of
+
+    operators = {node.op_type for node in graph}
+    if operators & {"Attention", "MultiHeadAttention", "GroupQueryAttention"}:
+        return True
+    products = (node for node in graph if node.op_type in ("MatMul", "FusedMatMul"))
+    return "Softmax" in operators and any(
+        all(value is not None and value.producer() for value in node.inputs) and not list(layers_of(node))
+        for node in products
+    )
 
 
 def _rows_are_samples(model: Model, batches: list[Batch]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -34,6 +34,7 @@ class Qat(Finetune, name="qat"):
     """
 
     quantizes: ClassVar[bool] = True
+    auto_rate: ClassVar[float] = 3e-4
 
     weight_bits: Literal[2, 3, 4, 5, 6, 7, 8] = 8
     """Bits of a weight; a file spends 4 or 8 on it."""
@@ -43,8 +44,9 @@ class Qat(Finetune, name="qat"):
     """Weights that share a scale where activations stay float; convolutions have one a channel."""
     learn_scales: bool = True
     """Whether scales are trained, or stay as they were observed."""
-    learning_rate: float = Field(default=3e-4, gt=0)
-    """The highest; it rises to it during the warm-up and falls to zero as a cosine."""
+    learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    """The highest; it rises to it during the warm-up and falls to zero as a cosine; auto is 0.0003, and
+    0.00003 for networks with attention."""
 
     def apply(self, model: Model) -> list[Change]:
         """Fold, put fake quantizers in, train, and store integers in their place."""
