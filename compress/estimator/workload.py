@@ -279,7 +279,7 @@ class Reader:
         info = self.known.get(value.name or "")
         if not tensors or info is None:
             return NOTHING
-        main = max(tensors, key=lambda leaf: tensors[leaf].size)
+        main = max(tensors, key=lambda leaf: (_bits(tensors[leaf].dtype) <= 8, tensors[leaf].size))
         codes = tensors[main]
         zeros, structured = _zeros(codes) if self.weight_zeros else (None, False)
         zeros = self.zeros.get(main.name or "", zeros)
@@ -290,8 +290,10 @@ class Reader:
             is_weight=True,
             zeros=zeros,
             two_of_four=structured,
-            bits=_bits(codes.dtype),
-            is_integer=codes.dtype.is_integer(),
+            # Several weights may be in one code, and several codes in one byte.
+            bits=max(round(8 * codes.nbytes / info.elements), 1),
+            # The first thing looked up in is a palette, the first thing scaled is integers.
+            is_integer=next(iter(tensors.values())).dtype.is_integer(),
             encoded=codes.dtype != info.dtype,
         )
 

@@ -81,7 +81,7 @@ def dequantize_weight(graph: ir.Graph, weight: ir.Value, quantized: Quantized) -
     ]
     output = ir.Value(name=f"{name}.dequantized", shape=weight.shape, type=ir.TensorType(ir.DataType.FLOAT))
     node = ir.node("DequantizeLinear", inputs, attributes, outputs=[output], name=f"{name}.dequantize")
-    _put_first(graph, node)
+    put_first(graph, node)
     weight.replace_all_uses_with(output)
     del graph.initializers[name]
     return output
@@ -142,7 +142,7 @@ def _first(graph: ir.Graph, op_type: str, inputs: list[ir.Value], **attributes: 
     made = [value.producer() for value in inputs]
     latest = max(filter(None, made), key=graph.index, default=None)
     if latest is None:
-        _put_first(graph, node)
+        put_first(graph, node)
     else:
         graph.insert_after(latest, node)
     return node.outputs[0]
@@ -154,7 +154,7 @@ def widen_weight(graph: ir.Graph, weight: ir.Value, stored: ir.TensorProtocol) -
     value = initializer(graph, f"{name}.{str(stored.dtype).lower()}", stored.numpy())
     output = ir.Value(name=f"{name}.widened", shape=weight.shape, type=ir.TensorType(ir.DataType.FLOAT))
     to = {"to": ir.DataType.FLOAT}
-    _put_first(graph, ir.node("Cast", [value], to, outputs=[output], name=f"{name}.widen"))
+    put_first(graph, ir.node("Cast", [value], to, outputs=[output], name=f"{name}.widen"))
     weight.replace_all_uses_with(output)
     del graph.initializers[name]
 
@@ -170,7 +170,7 @@ def dequantize_bias(graph: ir.Graph, node: ir.Node, values: np.ndarray, scale: n
     ]
     dequantize = ir.node("DequantizeLinear", inputs, {"axis": 0}, name=f"{name}.dequantize")
     dequantize.outputs[0].name = f"{name}.dequantized"
-    _put_first(graph, dequantize)
+    put_first(graph, dequantize)
     node.replace_input_with(2, dequantize.outputs[0])
     if before is not None and not before.uses() and before.is_initializer():
         del graph.initializers[before.name or ""]
@@ -203,7 +203,7 @@ def quantize_activation(
     ]
     producer = value.producer()
     if producer is None:
-        _put_first(graph, *pair)
+        put_first(graph, *pair)
     else:
         graph.insert_after(producer, pair)
     for node, index in readers:
@@ -342,7 +342,8 @@ def _pack_bits(values: np.ndarray, bits: int) -> np.ndarray:
     return result
 
 
-def _put_first(graph: ir.Graph, *nodes: ir.Node) -> None:
+def put_first(graph: ir.Graph, *nodes: ir.Node) -> None:
+    """Insert nodes before all others."""
     if len(graph):
         graph.insert_before(graph[0], nodes)
     else:

@@ -11,6 +11,7 @@ from compress.passes.int8 import Int8
 from compress.passes.int8_dynamic import Int8Dynamic
 from compress.passes.int8_static import Int8Static
 from compress.passes.int8_weights import Int8Weights
+from compress.passes.palettize import Palettize
 from compress.passes.prune_channels import PruneChannels
 from compress.passes.qat import Qat
 from compress.passes.smooth import Smooth
@@ -28,6 +29,7 @@ __all__ = [
     "Int8Dynamic",
     "Int8Static",
     "Int8Weights",
+    "Palettize",
     "PruneChannels",
     "Qat",
     "Smooth",

@@ -32,7 +32,8 @@ AUTO_SAMPLES = 32
 class Finetune(Pass, name="finetune"):
     """Train the weights further: on labels, to imitate the original, or both.
 
-    This is what brings accuracy back after pruning, sparsity or low rank. It needs a few hundred
+    This is what brings accuracy back after pruning, sparsity, low rank or palettes, whose entries it
+    trains; integers stay as they are, and what is left of float learns. It needs a few hundred
     examples or more and the time to run them forwards and backwards through the graph. Labels come
     with the calibration data as ``(inputs, labels)``; the original's outputs teach as well, or alone
     where there are no labels. Too high a learning rate destroys what was learnt; what is kept is what
@@ -42,6 +43,7 @@ class Finetune(Pass, name="finetune"):
     Example: ``finetune: {epochs: 20, distill: kl, learning_rate: 0.001}``
     """
 
+    needs_float: ClassVar[bool] = False
     needs_calibration: ClassVar[bool] = True
     auto_rate: ClassVar[float] = 1e-3
     """The learning rate where nobody says one, for networks without attention; with it, a tenth."""

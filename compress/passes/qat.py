@@ -33,6 +33,7 @@ class Qat(Finetune, name="qat"):
     Example: ``qat: {weight_bits: 4, epochs: 5, distill: true}``
     """
 
+    needs_float: ClassVar[bool] = True
     quantizes: ClassVar[bool] = True
     auto_rate: ClassVar[float] = 3e-4
 

@@ -1,0 +1,174 @@
+"""Codebooks by k-means: every weight, or every few weights in a row, becomes the number of an entry.
+
+Scalar codebooks are found on sorted values, where one step of Lloyd's algorithm (Lloyd, "Least squares
+quantization in PCM", 1982) takes a binary search and differences of running sums. Codebooks of vectors
+grow by splitting (Linde, Buzo and Gray, "An algorithm for vector quantizer design", 1980). Nothing is
+drawn at random.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from compress.numerics.affine import require_finite
+
+STEPS = 40
+"""Steps of Lloyd's algorithm on sorted values."""
+STEPS_OF_VECTORS = 12
+"""The same after a codebook of vectors has its full size; half of them after every split before."""
+SAMPLE = 1 << 15
+"""Vectors that a codebook is found from."""
+CHUNK = 1 << 20
+"""Distances that are held at once."""
+MANY_ZEROS = 0.1
+"""Share of zeros from which one entry is exactly zero, so that what was pruned stays pruned."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Palette:
+    """Weights as entries of codebooks, one codebook a row.
+
+    Attributes:
+        codes: uint8 [rows, vectors].
+        codebook: float32 [rows, entries, dimensions].
+    """
+
+    codes: Tensor
+    codebook: Tensor
+
+    def restore(self) -> Tensor:
+        """Return the weights, [rows, vectors * dimensions]."""
+        entries = torch.take_along_dim(self.codebook, self.codes.long()[..., None], 1)
+        return entries.flatten(1)
+
+
+def palettize(rows: Tensor, entries: int, dimensions: int = 1, importance: Tensor | None = None) -> Palette:
+    """Find codebooks of least squared error.
+
+    Args:
+        rows: [rows, elements]; a row shares a codebook.
+        entries: 2 to 256, more than a row has distinct vectors are left unused.
+        dimensions: elements that one code stands for; they divide the elements of a row.
+        importance: weight of each squared error, broadcastable to `rows`; none is negative.
+
+    Raises:
+        ValueError: entries or dimensions do not fit, or a value is not finite.
+    """
+    if not 2 <= entries <= 256:
+        raise ValueError(f"{entries} entries: a codebook has 2 to 256")
+    if rows.shape[1] % dimensions or dimensions < 1:
+        raise ValueError(f"{rows.shape[1]} weights do not divide into vectors of {dimensions}")
+    require_finite(rows)
+    rows = rows.contiguous()
+    values = rows.double()
+    weights = torch.ones_like(values) if importance is None else importance.double().expand(rows.shape)
+    require_finite(weights)
+    weights = weights / weights.mean().clamp(min=1e-30) + 1e-6  # what had no weight is not arbitrary
+    if dimensions == 1:
+        book = _scalars(values, weights, entries)[..., None]
+    else:
+        found = [
+            _vectors(x.reshape(-1, dimensions), w.reshape(-1, dimensions), entries)
+            for x, w in zip(values.float(), weights.float(), strict=True)
+        ]
+        book = torch.stack(found)
+    book = _with_zero(values, book).float()
+    codes = [
+        _nearest(x.reshape(-1, dimensions), w.reshape(-1, dimensions), b)
+        for x, w, b in zip(rows.float(), weights.float(), book, strict=True)
+    ]
+    return Palette(torch.stack(codes).to(torch.uint8), book)
+
+
+def _scalars(values: Tensor, weights: Tensor, entries: int) -> Tensor:
+    """Return centroids [rows, entries], rising."""
+    ordered, order = values.sort(dim=1)
+    weights = weights.gather(1, order)
+    sums = [
+        torch.nn.functional.pad(each.cumsum(1), (1, 0))
+        for each in (weights, weights * ordered, weights * ordered * ordered)
+    ]
+    books, errors = [], []
+    for start in (*_even(ordered, entries), _companded(ordered, weights, entries)):
+        book, error = start, start
+        for _ in range(STEPS):
+            book, error = _lloyd(ordered, sums, book)
+        books.append(book)
+        errors.append(error)
+    best = torch.stack(errors).argmin(0)
+    return torch.stack(books)[best, torch.arange(len(best))]
+
+
+def _even(ordered: Tensor, entries: int) -> list[Tensor]:
+    """Return the levels of affine quantization, symmetric and not: what Lloyd's steps can only improve."""
+    low, high = ordered[:, :1].clamp(max=0), ordered[:, -1:].clamp(min=0)
+    steps = torch.arange(entries, dtype=ordered.dtype)
+    symmetric = torch.maximum(-low, high) * 2 / (entries - 1)
+    scale = ((high - low) / (entries - 1)).clamp(min=1e-30)
+    return [(steps - entries // 2) * symmetric, (steps - (-low / scale).round()) * scale]
+
+
+def _companded(ordered: Tensor, weights: Tensor, entries: int) -> Tensor:
+    """Return values at even steps of the integral of density^(1/3), the best spacing of many levels."""
+    gaps = (ordered[:, 1:] - ordered[:, :-1]).clamp(min=0)
+    mass = torch.nn.functional.pad((gaps.square() * weights[:, 1:]).pow(1 / 3).cumsum(1), (1, 0))
+    middles = (torch.arange(entries, dtype=ordered.dtype) + 0.5) / entries
+    places = torch.searchsorted(mass, (mass[:, -1:] * middles).contiguous())
+    return ordered.gather(1, places.clamp(max=ordered.shape[1] - 1))
+
+
+def _lloyd(ordered: Tensor, sums: list[Tensor], book: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the means of the cells around `book`, and the squared error of each row with them."""
+    middles = ((book[:, 1:] + book[:, :-1]) / 2).contiguous()
+    inner = torch.searchsorted(ordered, middles)
+    ends = torch.nn.functional.pad(inner, (1, 1))
+    ends[:, -1] = ordered.shape[1]
+    count, first, second = (each.gather(1, ends).diff(dim=1) for each in sums)
+    means = torch.where(count > 0, first / count.clamp(min=1e-30), book)
+    error = (second - first * means).sum(1)
+    return means.cummax(1).values, error
+
+
+def _vectors(values: Tensor, weights: Tensor, entries: int) -> Tensor:
+    """Return centroids [entries, dimensions] of vectors [vectors, dimensions], from a sample of them."""
+    every = max(len(values) // SAMPLE, 1)
+    values, weights = values[::every], weights[::every]
+    book = ((values * weights).sum(0) / weights.sum(0))[None]
+    while len(book) < entries:
+        away = 0.1 * values.std(0, correction=0) + 1e-12
+        book = torch.cat([book - away, book + away])[:entries]
+        for _ in range(STEPS_OF_VECTORS if len(book) == entries else STEPS_OF_VECTORS // 2):
+            codes = _nearest(values, weights, book)
+            total = torch.zeros_like(book).index_add_(0, codes, weights)
+            moved = torch.zeros_like(book).index_add_(0, codes, weights * values)
+            errors = (weights * (values - book[codes]).square()).sum(1)
+            book = torch.where(total > 0, moved / total.clamp(min=1e-30), book)
+            # An unused entry takes the place of a vector that is served worst.
+            free = (total[:, 0] == 0).nonzero()[: len(errors), 0]
+            book[free] = values[errors.topk(len(free)).indices]
+    return book
+
+
+def _nearest(values: Tensor, weights: Tensor, book: Tensor) -> Tensor:
+    """Return the entry [vectors] with the least weighted squared distance from each vector."""
+    if book.shape[1] == 1:
+        order = book[:, 0].argsort()
+        middles = book[order, 0]
+        return order[torch.bucketize(values[:, 0], (middles[1:] + middles[:-1]) / 2)]
+    size = CHUNK // len(book)
+    parts = [
+        (w @ book.square().T - 2 * (w * x) @ book.T).argmin(1)
+        for x, w in zip(torch.split(values, size), torch.split(weights, size), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def _with_zero(values: Tensor, book: Tensor) -> Tensor:
+    """Make the entry nearest to zero zero in rows [rows, elements] with many zeros."""
+    many = (values == 0).double().mean(1) >= MANY_ZEROS
+    nearest = book.square().sum(2).argmin(1)
+    book[many, nearest[many]] = 0
+    return book
