@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pruning_networks import CONVOLUTIONAL, NETWORKS
+from pruning_networks import CONVOLUTIONAL, NETWORKS, zoo_module
 from pruning_peers import groups as peer_groups
 from rich.console import Console
 from rich.table import Table
@@ -34,6 +34,7 @@ from zoo import HERE as ZOO
 from zoo import entry
 
 import compress
+from compress.data import Data
 from compress.graph.coupling import Coupling
 from compress.graph.price import price
 from compress.model import Model, session
@@ -42,6 +43,10 @@ from compress.passes import Finetune, PruneChannels
 TIME_LIMIT_SECONDS = 120
 """After which Torch-Pruning counts as hanging."""
 RUNS = 15
+BLOCK = 16
+"""Channels that ONNX Runtime computes at once where there is AVX-512."""
+FILES, LINES = 60, 640
+"""Unlabelled files of each ending that teach Magika, and lines of text that teach legere."""
 Rows = list[tuple[str, str, str, bool]]
 """What was measured, the number, the goal, and whether it is reached."""
 
@@ -121,38 +126,38 @@ def efficientnet() -> Rows:
 
 def magika() -> Rows:
     """Halve Magika's multiply-accumulates, and let the original teach what is left on unlabelled files."""
-    pruning = PruneChannels(ratio=0.5, of="macs", repair=True)
-    training = Finetune(distill="kl", epochs=3, learning_rate=3e-4, batch_size=32)
-    return _distilled("magika", pruning, training)
+    zoo = zoo_module("magika")
+    zoo.CALIBRATED = FILES
+    return _distilled("magika", list(zoo.calibration()), Finetune(distill="kl", epochs=4))
 
 
 def legere() -> Rows:
     """Halve legere's multiply-accumulates, and let the original teach what is left on rendered lines."""
-    pruning = PruneChannels(ratio=0.5, of="macs", repair=True)
-    training = Finetune(distill="kl", epochs=8, learning_rate=1e-3)
-    return _distilled("legere", pruning, training)
+    zoo = zoo_module("legere")
+    text, charset = zoo.news.calibration_text(), zoo._part("charset").CHARSET
+    pictures = [picture for picture, _ in zoo.text_lines.lines(LINES, text, charset, 2, zoo.HEIGHT)]
+    pictures.sort(key=lambda picture: picture.shape[1])
+    batches = [zoo._feeds(pictures[start : start + zoo.BATCH]) for start in range(0, LINES, zoo.BATCH)]
+    mixed = [batches[place] for place in np.random.default_rng(0).permutation(len(batches))]
+    return _distilled("legere", mixed, Finetune(distill="kl", epochs=10, learning_rate=3e-3))
 
 
-def _distilled(name: str, pruning: PruneChannels, training: Finetune) -> Rows:
+def _distilled(name: str, data: list[dict[str, np.ndarray]], training: Finetune) -> Rows:
+    """Prune and train a network of the zoo with nothing but inputs."""
     model, metric = _zoo_model(name)
-    feeds = next(model.batches())
-    shapes = {key: array.shape for key, array in feeds.items()}
-    original = metric(model.run)
-    pruned = pruning(model)
+    model.calibration = Data(data)
+    shapes = {key: array.shape for key, array in data[0].items()}
+    goal = metric(model.run) - 0.01
+    pruned = PruneChannels(ratio=0.5, of="macs", repair=True)(model)
     left = price(pruned, "macs", "cpu", shapes) / price(model, "macs", "cpu", shapes)
-    start = time.perf_counter()
+    start = time.process_time()
     trained = training(pruned)
-    minutes = (time.perf_counter() - start) / 60
+    seconds = time.process_time() - start
     repaired, reached = metric(pruned.run), metric(trained.run)
     return [
-        (f"{name}, original", f"{original:.4f}", "", True),
-        (f"{name} with {left:.0%} of the MACs, repaired", f"{repaired:.4f}", "", True),
-        (
-            f"{name}, distilled for {minutes:.1f} min",
-            f"{reached:.4f}",
-            f"{original - 0.01:.4f}",
-            reached >= original - 0.01,
-        ),
+        (f"{name}, original", f"{goal + 0.01:.4f}", "", True),
+        (f"with {left:.0%} of the MACs, repaired", f"{repaired:.4f}", "", True),
+        (f"and distilled for {seconds:.0f} s", f"{reached:.4f}", f"{goal:.4f}", reached >= goal),
     ]
 
 
@@ -162,7 +167,7 @@ def latency() -> Rows:
     for name in ("ResNet-20", "EfficientNet-Lite0", "legere (CRNN, GRU)"):
         model, feeds = _loaded(name)
         shapes = {key: array.shape for key, array in feeds.items()}
-        pruned = PruneChannels(ratio=0.5, of="macs", round_to=8)(model)
+        pruned = PruneChannels(ratio=0.5, of="macs", round_to=BLOCK)(model)
         macs = price(model, "macs", "cpu", shapes) / price(pruned, "macs", "cpu", shapes)
         faster = _speedup(model, pruned, feeds)
         rows.append(

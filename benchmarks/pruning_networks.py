@@ -8,8 +8,8 @@ from importlib.util import module_from_spec, spec_from_file_location
 from typing import Any, TypeAlias
 
 import torch
+from resnet20 import ResNet20
 from torch import Tensor, nn
-from trainable_speed import ResNet20
 from zoo import HERE as ZOO
 
 Network: TypeAlias = tuple[nn.Module, dict[str, Tensor]]
@@ -114,7 +114,7 @@ def _legere() -> nn.Module:
 
 TOKENS = torch.zeros(2, 9, dtype=torch.long)
 NETWORKS: dict[str, Callable[[], Network]] = {
-    "ResNet-20": lambda: (ResNet20(), {"x": torch.zeros(2, 3, 32, 32)}),
+    "ResNet-20": lambda: (ResNet20(), {"x": torch.zeros(8, 3, 32, 32)}),
     "MobileNet-like": lambda: (_mobilenet(), {"input": torch.zeros(2, 3, 32, 32)}),
     "EfficientNet-Lite0": lambda: (
         zoo_module("efficientnet_lite0").build(),

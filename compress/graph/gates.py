@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -94,7 +94,6 @@ class _Gates:
 
     def __init__(self, model: Model, groups: Sequence[Group]) -> None:
         readers = {(layer.weight, layer.in_axis): layer.node for layer in layers(model.graph)}
-        self._groups = groups
         self._cuts = [_cut(group, readers) for group in groups]
         names = {member.value.name or "" for cut in self._cuts for member in cut}
         self.module = Trainable(model.ir, trained=names).eval()
@@ -107,32 +106,31 @@ class _Gates:
     def follow(self, ends: Iterator[Tensor] | Sequence[Tensor]) -> None:
         """Add the squared derivatives of each of `ends`, scalars of one forward pass."""
         for end in ends:
-            gradients = torch.autograd.grad(
+            found = torch.autograd.grad(
                 end, list(self._weights.values()), retain_graph=True, allow_unused=True
             )
-            products: dict[str, Tensor | None] = {
-                name: None if gradient is None else (weight.detach() * gradient)
-                for (name, weight), gradient in zip(self._weights.items(), gradients, strict=True)
-            }
+            gradients = dict(zip(self._weights, found, strict=True))
             for squares, cut in zip(self._squares, self._cuts, strict=True):
-                squares += _derivative(cut, products, len(squares)) ** 2
+                squares += self._derivative(cut, gradients, len(squares)) ** 2
             self._count += 1
+
+    def _derivative(self, cut: Sequence[Member], gradients: Mapping[str, Tensor | None], size: int) -> Scores:
+        total = np.zeros(size)
+        for member in cut:
+            name = member.value.name or ""
+            gradient = gradients.get(name)
+            if gradient is not None:
+                product = self._weights[name].detach() * gradient
+                others = [axis for axis in range(product.dim()) if axis != member.axis]
+                slices = product.sum(others) if others else product
+                inside = member.channels >= 0
+                weights = slices.double().numpy()[inside]
+                total += np.bincount(member.channels[inside], weights, minlength=size)
+        return total
 
     def scores(self) -> list[Scores]:
         """Return the root mean square derivative of every gate."""
         return [np.sqrt(squares / max(self._count, 1)) for squares in self._squares]
-
-
-def _derivative(cut: Sequence[Member], products: dict[str, Tensor | None], size: int) -> Scores:
-    total = np.zeros(size)
-    for member in cut:
-        product = products[member.value.name or ""]
-        if product is not None:
-            others = [axis for axis in range(product.dim()) if axis != member.axis]
-            slices = product.sum(others) if others else product
-            inside = member.channels >= 0
-            total += np.bincount(member.channels[inside], slices.double().numpy()[inside], minlength=size)
-    return total
 
 
 def _cut(group: Group, readers: dict[tuple[ir.Value, int | None], ir.Node]) -> list[Member]:
