@@ -2,6 +2,7 @@
 
 from compress.passes.coded_weights import CodedWeights
 from compress.passes.drop_blocks import DropBlocks
+from compress.passes.equalize import Equalize
 from compress.passes.factorize import Factorize
 from compress.passes.finetune import Finetune
 from compress.passes.float16 import Float16
@@ -20,6 +21,7 @@ from compress.passes.sparsify import Sparsify
 __all__ = [
     "CodedWeights",
     "DropBlocks",
+    "Equalize",
     "Factorize",
     "Finetune",
     "Float16",

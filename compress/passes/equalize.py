@@ -1,0 +1,112 @@
+"""Cross-layer equalization: neighbouring layers share their range, channel by channel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compress.errors import PassError
+from compress.passes.base import Change, Pass
+
+if TYPE_CHECKING:
+    import onnx_ir as ir
+
+    from compress.graph.layers import Layer
+    from compress.graph.linear import Array
+    from compress.graph.scaling import Source
+    from compress.model import Model
+
+SWEEPS = 20
+"""Most sweeps over all chains of layers."""
+SETTLED = 1e-3
+"""Largest relative change of a scale at which the sweeps end."""
+
+
+class Equalize(Pass, name="equalize"):
+    """Scale channels between neighbouring layers so that both have the same range of weights in each.
+
+    One layer's outputs are divided by what the next one's inputs are multiplied by, depthwise
+    convolutions included; the network computes the same. It helps where one scale serves a whole
+    weight (`int8-static` with ``per_channel: false``) and where weights have few bits. With a scale
+    per channel it gains nothing, and activations may become harder to round. Layers must follow each
+    other through nothing but bias, ReLU, leaky ReLU and pooling: the upper end of a ReLU6, a residual
+    sum or a second reader stops it. BatchNormalization is folded first.
+
+    Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (2019).
+
+    Example: ``[equalize, int8-static: {per_channel: false}]``
+    """
+
+    def apply(self, model: Model) -> list[Change]:
+        """Equalize every chain of selected layers."""
+        from compress.graph.linear import linear_layers
+        from compress.graph.scaling import multiply, source, takes_scales
+        from compress.passes.fold import fold
+
+        fold(model.ir)
+        own = {layer.node: layer for layer in linear_layers(model.graph) if self.selects(*layer.names)}
+        sources = {node: source(layer, own) for node, layer in own.items() if takes_scales(layer)}
+        links = {node: found for node, found in sources.items() if found is not None}
+        totals = _search(own, links)
+        changes = []
+        for node, scales in totals.items():
+            if np.allclose(scales, 1, rtol=SETTLED):
+                continue
+            links[node].divide(model.graph, scales)
+            multiply(own[node], scales)
+            done = f"outputs divided by {scales.min():.3g} to {scales.max():.3g}"
+            changes.append(Change(links[node].layer.name, done))
+        linked = {found.layer.node for found in links.values()}
+        changes += [
+            Change(layer.name, skipped="nothing but scales may stand between it and one other layer")
+            for node, layer in own.items()
+            if node not in linked
+        ]
+        return changes or [Change("all layers", skipped="no layer selected has a weight of its own")]
+
+
+def _search(own: Mapping[ir.Node, Layer], links: Mapping[ir.Node, Source]) -> dict[ir.Node, Array]:
+    """Return what each reader's input channels are multiplied by so that neighbours have equal ranges.
+
+    Raises:
+        PassError: a weight is not finite; the message names the layer.
+    """
+    import torch
+
+    from compress.graph.scaling import along, input_axis, is_depthwise
+    from compress.numerics.equalize import cross_layer_scales
+
+    weights = {node: np.abs(own[node].array) for node in own}
+    totals = {node: np.ones(found.channels, np.float32) for node, found in links.items()}
+    feeding = {found.layer.node for found in links.values()}
+    for _ in range(SWEEPS):
+        moved = 0.0
+        for last in links:
+            if is_depthwise(own[last]) and last in feeding:
+                continue  # it stands in the middle of a chain
+            readers = [last]
+            while is_depthwise(own[first := links[readers[0]].layer.node]) and first in links:
+                readers.insert(0, first)
+            ranges = [_largest(weights[first], own[first].out_axis)]
+            ranges += [_largest(weights[each], input_axis(own[each])) for each in readers]
+            try:
+                found = cross_layer_scales(*map(torch.from_numpy, ranges))
+            except ValueError as error:
+                raise PassError(f"layers from {first.name!r} to {last.name!r}: {error}") from error
+            for each, scales in zip(readers, (each.numpy() for each in found), strict=True):
+                before = links[each].layer
+                weights[before.node] /= along(scales, before.out_axis, before.array.ndim)
+                weights[each] *= along(scales, input_axis(own[each]), own[each].array.ndim)
+                totals[each] *= scales
+                moved = max(moved, float(np.abs(scales - 1).max()))
+        if moved < SETTLED:
+            break
+    return totals
+
+
+def _largest(magnitudes: Array, axis: int) -> Array:
+    others = tuple(each for each in range(magnitudes.ndim) if each != axis)
+    largest: Array = magnitudes.max(axis=others)
+    return largest
