@@ -1,6 +1,7 @@
 """The catalogue of passes: one import line a pass."""
 
 from compress.passes.coded_weights import CodedWeights
+from compress.passes.correct_bias import CorrectBias
 from compress.passes.drop_blocks import DropBlocks
 from compress.passes.equalize import Equalize
 from compress.passes.factorize import Factorize
@@ -20,6 +21,7 @@ from compress.passes.sparsify import Sparsify
 
 __all__ = [
     "CodedWeights",
+    "CorrectBias",
     "DropBlocks",
     "Equalize",
     "Factorize",
