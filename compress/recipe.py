@@ -274,6 +274,10 @@ def _check_order(name: str, passes: Sequence[tuple[Pass, Node]], data: DataFunct
                 if step.name != quantizer
                 else f"variant {name!r}: {quantizer} quantizes, and can do so only once"
             )
+        if step.needs_quantized and not quantizer:
+            raise node.place.error(
+                f"variant {name!r}: {step.name} mends what another pass quantized; put it behind that one"
+            )
         if step.needs_calibration and not (data and data.calibration):
             raise node.place.error(
                 f"variant {name!r}: {step.name} reads calibration data, and the recipe has none; add 'data'"

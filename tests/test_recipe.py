@@ -267,6 +267,8 @@ def test_an_impossible_order_names_both_passes(write: Write) -> None:
     assert found.endswith("before it quantizes them; put prune-channels first")
     found = complaint(write(f"{HEAD}variants: {{a: [int8-static, int8-static{tail}"))
     assert found == "recipe.yaml:3:29: variant 'a': int8-static quantizes, and can do so only once"
+    found = complaint(write(f"{HEAD}variants: {{a: [correct-bias{tail}"))
+    assert found.endswith("correct-bias mends what another pass quantized; put it behind that one")
 
 
 def test_a_pass_that_calibrates_needs_data(write: Write) -> None:

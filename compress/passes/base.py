@@ -59,6 +59,8 @@ class Pass(BaseModel, ABC):
     """Whether the pass must come before every pass that quantizes."""
     quantizes: ClassVar[bool] = False
     """Whether weights are no longer plain float afterwards."""
+    needs_quantized: ClassVar[bool] = False
+    """Whether the pass mends what a pass before it quantized, and has nothing to do without one."""
     needs_calibration: ClassVar[bool] = False
     """Whether the pass reads calibration data with its default settings."""
 

@@ -39,6 +39,7 @@ class CorrectBias(Pass, name="correct-bias"):
     """
 
     needs_float: ClassVar[bool] = False
+    needs_quantized: ClassVar[bool] = True
     needs_calibration: ClassVar[bool] = True
 
     def apply(self, model: Model) -> list[Change]:

@@ -85,6 +85,8 @@ def applied(request, small_model):
     """A pass by name, the model it was applied to, and what came out."""
     kind = REGISTRY[request.param]
     chosen = kind()
+    if kind.needs_quantized:
+        small_model = REGISTRY["int8-static"]()(small_model)
     before = content(small_model)
     try:
         result = chosen(small_model)
