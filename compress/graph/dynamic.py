@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -122,35 +122,43 @@ def _transpose(layer: Layer) -> ir.Node | None:
     return value.producer() if value is not None else None
 
 
-def place(graph: ir.Graph, found: Dynamic, bits: int) -> list[Change]:
+def place(graph: ir.Graph, found: Dynamic, bits: int, known: Mapping[str, Quantized]) -> list[Change]:
     """Let what was found multiply integers, with weights of `bits` per output channel, in place.
+
+    Linear weights whose name is in `known` are stored as they are there.
 
     Raises:
         PassError: a weight cannot be quantized; the message names the layer.
     """
     rounded: dict[ir.Value, ir.Node] = {}
-    changes = [_place_linear(graph, group, bits, rounded) for group in found.weights]
+    changes = [_place_linear(graph, group, bits, rounded, known) for group in found.weights]
     changes += [change for pair in found.recurrent for change in _place_lstm(graph, pair, bits)]
     return changes + [Change(name, skipped=reason) for name, reason in found.skipped.items()]
 
 
 def _place_linear(
-    graph: ir.Graph, group: Sequence[Layer], bits: int, rounded: dict[ir.Value, ir.Node]
+    graph: ir.Graph,
+    group: Sequence[Layer],
+    bits: int,
+    rounded: dict[ir.Value, ir.Node],
+    known: Mapping[str, Quantized],
 ) -> Change:
     """Store one weight as integers and let its readers compute with them."""
     layer = next(each for each in group if each.in_axis is not None)
-    quantized, change = _per_channel(layer, bits)
+    name = layer.weight.name or ""
+    quantized = known.get(name) or _nearest(layer, torch.from_numpy(layer.array.copy()), bits)
+    change = _change(layer, torch.from_numpy(layer.array.copy()), quantized)
     is_table = any(each.in_axis is None for each in group)
     for each in group:
         turned = _transpose(each)
         if each.in_axis is None:
             gather_dequantize(graph, each.node, each.weight, quantized)
         else:
-            weight = _integers(graph, each.weight.name or "", quantized, is_table=is_table)
+            weight = _integers(graph, name, quantized, is_table=is_table)
             _multiply(graph, each, weight, quantized, rounded)
         if turned is not None and not turned.outputs[0].uses():
             graph.remove(turned, safe=True)
-    del graph.initializers[layer.weight.name or ""]
+    del graph.initializers[name]
     return change
 
 
@@ -216,13 +224,13 @@ def _place_lstm(graph: ir.Graph, pair: tuple[Layer, Layer], bits: int) -> list[C
         name = layer.weight.name or ""
         weight = torch.from_numpy(layer.array.copy())
         rows = weight.flatten(0, 1)  # one scale for each gate's channel of each direction
-        quantized, change = _per_channel(layer, bits, rows, 0)
+        quantized = _nearest(layer, rows, bits, axis=0)
         values = quantized.values.reshape(weight.shape).transpose(1, 2)
         scales = quantized.scale.reshape(weight.shape[:2]).numpy()
         inputs[layer.index] = initializer(graph, f"{name}.quantized", values.numpy())
         inputs.append(initializer(graph, f"{name}.scale", scales))
         inputs.append(initializer(graph, f"{name}.zero_point", np.zeros(scales.shape, np.int8)))
-        changes.append(change)
+        changes.append(_change(layer, rows, quantized))
     attributes = {key: value for key, value in node.attributes.items() if key != "layout"}
     new = ir.node(
         "DynamicQuantizeLSTM",
@@ -239,17 +247,17 @@ def _place_lstm(graph: ir.Graph, pair: tuple[Layer, Layer], bits: int) -> list[C
     return changes
 
 
-def _per_channel(
-    layer: Layer, bits: int, weight: Tensor | None = None, axis: int | None = None
-) -> tuple[Quantized, Change]:
-    weight = torch.from_numpy(layer.array.copy()) if weight is None else weight
+def _nearest(layer: Layer, weight: Tensor, bits: int, axis: int | None = None) -> Quantized:
     try:
-        quantized = quantize(weight, PerAxis(layer.out_axis if axis is None else axis), bits, narrow=True)
+        return quantize(weight, PerAxis(layer.out_axis if axis is None else axis), bits, narrow=True)
     except ValueError as error:
         raise PassError(f"layer {layer.name!r}, weight {layer.weight.name!r}: {error}") from error
-    story = f"8-bit activations in the range of each run, {bits}-bit weights per channel"
+
+
+def _change(layer: Layer, weight: Tensor, quantized: Quantized) -> Change:
+    story = f"8-bit activations in the range of each run, {quantized.bits}-bit weights per channel"
     before = layer.array.nbytes
-    return quantized, Change(layer.name, story, before, quantized.bytes, quantized.relative_error(weight))
+    return Change(layer.name, story, before, quantized.bytes, quantized.relative_error(weight))
 
 
 def _take_over(graph: ir.Graph, old: ir.Node, new: Sequence[ir.Node]) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from compress.graph.linear import Array
     from compress.model import Model
 
-MOST_BATCHES = 8
+MOST_BATCHES = 4
 """Batches of calibration data that are read; means settle soon."""
 
 
@@ -35,7 +35,7 @@ class CorrectBias(Pass, name="correct-bias"):
     Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (2019),
     section 4.2, in its empirical form.
 
-    Example: ``[int8-static: {calibration: mse}, correct-bias]``
+    Example: ``variants: {small: [int8-static: {calibration: mse}, correct-bias]}``
     """
 
     needs_float: ClassVar[bool] = False
@@ -48,22 +48,21 @@ class CorrectBias(Pass, name="correct-bias"):
         from compress.passes.fold import fold
 
         reference = model.original.copy()
-        reference.calibration = model.calibration
         fold(reference.ir)
         before = model.copy()
-        changes = self._correct(model, reference)
+        changes = self.correct(model, reference)
         batches = list(itertools.islice(model.batches(), MOST_BATCHES))
         plain, corrected = (
             agreement(each.run, reference.run, batches).snr_db for each in (before, model.copy())
         )
-        reference.release()
         if corrected >= plain:
             return changes
         model.ir = before.ir
         reason = "the outputs would come no closer to the original's"
         return [Change(change.layer, skipped=change.skipped or reason) for change in changes]
 
-    def _correct(self, model: Model, reference: Model) -> list[Change]:
+    def correct(self, model: Model, reference: Model) -> list[Change]:
+        """Correct the biases of `model` in place, so that means are those of the float model `reference`."""
         known = {value.name: value for node in model.graph for value in node.outputs}
         known |= {value.name: value for value in model.graph.inputs}
         stages: dict[int, list[_Site]] = {}

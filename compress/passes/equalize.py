@@ -36,7 +36,7 @@ class Equalize(Pass, name="equalize"):
 
     Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (2019).
 
-    Example: ``[equalize, int8-static: {per_channel: false}]``
+    Example: ``equalize: {exclude: ["*head*"]}``
     """
 
     def apply(self, model: Model) -> list[Change]:

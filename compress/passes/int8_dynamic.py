@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from compress.passes.base import Change, Pass
@@ -9,6 +10,7 @@ from compress.passes.base import Change, Pass
 if TYPE_CHECKING:
     from compress.graph.dynamic import Dynamic
     from compress.model import Model
+    from compress.numerics.affine import Quantized
 
 
 class Int8Dynamic(Pass, name="int8-dynamic"):
@@ -34,7 +36,7 @@ class Int8Dynamic(Pass, name="int8-dynamic"):
         from compress.passes.int8_weights import Int8Weights
 
         fold(model.ir)
-        placed = self.place(model)
+        placed = self.place(model, {})
         others = Int8Weights(include=self.include, exclude=self.exclude, operators="expanded").store(model)
         stored = {change.layer for change in others}
         return [change for change in placed if change.action or change.layer not in stored] + others
@@ -45,9 +47,14 @@ class Int8Dynamic(Pass, name="int8-dynamic"):
 
         return find(model.graph, lambda layer: self.selects(*layer.names))
 
-    def place(self, model: Model) -> list[Change]:
-        """Let the chosen layers of a folded model multiply integers, in place; other weights stay."""
+    def place(self, model: Model, rounded: Mapping[str, Quantized]) -> list[Change]:
+        """Let the chosen layers of a folded model multiply integers, in place; other weights stay.
+
+        Args:
+            model: the model.
+            rounded: integers of weights by name; others are rounded to the nearest.
+        """
         from compress.cpu import weight_bits
         from compress.graph.dynamic import place
 
-        return place(model.graph, self.find(model), weight_bits(self.weight_bits))
+        return place(model.graph, self.find(model), weight_bits(self.weight_bits), rounded)

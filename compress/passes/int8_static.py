@@ -52,6 +52,8 @@ class Int8Static(Pass, name="int8-static"):
     """7 keeps sums of products from saturating on x86 without VNNI; auto looks at this machine."""
     per_channel: bool = True
     """Whether every output channel of a weight has a scale of its own, or the whole weight one."""
+    rounding: Literal["nearest", "gptq"] = "nearest"
+    """gptq rounds a weight so that errors make up for each other on the inputs of the calibration data."""
     store_others: bool = True
     """Whether weights that no integer kernel takes are stored in 8 bits all the same."""
 
@@ -62,12 +64,13 @@ class Int8Static(Pass, name="int8-static"):
         from compress.passes.int8_weights import Int8Weights
 
         fold(model.ir)
+        rounded = self.rounded(model)
         changes = []
         if self.store_others:
             rest = Int8Weights(include=self.include, exclude=self.exclude)
             changes = [change for change in rest.store(model, besides=KERNELS) if change.action]
         stored = {change.layer for change in changes}
-        placed = self.place(model, self.observe(model))
+        placed = self.place(model, self.observe(model), rounded)
         return changes + [change for change in placed if change.action or change.layer not in stored]
 
     def regions(self, model: Model) -> Regions:
@@ -83,11 +86,30 @@ class Int8Static(Pass, name="int8-static"):
         kinds = {"minmax": MinMax, "moving-average": MovingAverage}
         return observe_ranges(model, self.regions(model).readers, kinds.get(self.calibration, Histogram))
 
-    def place(self, model: Model, observed: Mapping[str, Observer]) -> list[Change]:
-        """Quantize a folded model in place, given what `observe` or a like observation found."""
+    def rounded(self, model: Model) -> dict[str, Quantized]:
+        """Return the integers of weights by name, where the settings say to choose them with care."""
+        from compress.cpu import weight_bits
+        from compress.graph.feedback import solve
+        from compress.graph.linear import linear_layers
+
+        if self.rounding == "nearest":
+            return {}
+        chosen = [layer for layer in linear_layers(model.graph) if self.selects(*layer.names)]
+        return solve(model, chosen, weight_bits(self.weight_bits))
+
+    def place(
+        self, model: Model, observed: Mapping[str, Observer], rounded: Mapping[str, Quantized]
+    ) -> list[Change]:
+        """Quantize a folded model in place.
+
+        Args:
+            model: the model.
+            observed: what `observe` or a like observation found.
+            rounded: integers of weights by name; others are rounded to the nearest.
+        """
         regions = self.regions(model)
         scales = self._quantize_activations(model.graph, regions, observed)
-        changes = [self._quantize_layer(model.graph, layer, scales) for layer in regions.kernels]
+        changes = [self._quantize_layer(model.graph, layer, scales, rounded) for layer in regions.kernels]
         return changes + [Change(name, skipped=reason) for name, reason in regions.skipped.items()]
 
     def _quantize_activations(
@@ -117,46 +139,47 @@ class Int8Static(Pass, name="int8-static"):
         scale, zero_point = scale_and_zero_point(*extent, bits, symmetric=symmetric, signed=symmetric)
         return float(scale), np.dtype(f"{'' if symmetric else 'u'}int{bits}").type(zero_point)
 
-    def _quantize_layer(self, graph: ir.Graph, layer: Layer, scales: dict[str, float]) -> Change:
+    def _quantize_layer(
+        self, graph: ir.Graph, layer: Layer, scales: dict[str, float], rounded: Mapping[str, Quantized]
+    ) -> Change:
         from compress.cpu import weight_bits
 
         bits = weight_bits(self.weight_bits)
         weights = f"{bits}-bit weights per {'channel' if self.per_channel else 'tensor'}"
         story = f"{self.activation_bits}-bit activations, {weights}, range {self.calibration}"
-        return quantize_kernel(graph, layer, bits, scales, story, per_channel=self.per_channel)
+        start = rounded.get(layer.weight.name or "") or _nearest(layer, bits, per_channel=self.per_channel)
+        return quantize_kernel(graph, layer, start, scales, story)
+
+
+def _nearest(layer: Layer, bits: int, *, per_channel: bool) -> Quantized:
+    """Return the nearest integers of a layer's weight, in the range of its extremes."""
+    import torch
+
+    from compress.numerics.affine import quantize
+    from compress.numerics.granularity import PerAxis, PerTensor
+
+    granularity = PerAxis(layer.out_axis) if per_channel else PerTensor()
+    return quantize(torch.from_numpy(layer.array.copy()), granularity, bits, narrow=True)
 
 
 def quantize_kernel(
-    graph: ir.Graph,
-    layer: Layer,
-    bits: int,
-    input_scales: dict[str, float],
-    story: str,
-    scale: torch.Tensor | None = None,
-    *,
-    per_channel: bool = True,
+    graph: ir.Graph, layer: Layer, quantized: Quantized, input_scales: dict[str, float], story: str
 ) -> Change:
     """Store weight and bias of a layer whose input is quantized as integers.
 
     Args:
         graph: the graph, with quantized activations.
         layer: the layer.
-        bits: bits of a weight.
+        quantized: its weight.
         input_scales: scales of the activations by value name.
         story: what the change says was done.
-        scale: scales of the output channels; from the weight's extremes if left out.
-        per_channel: whether each output channel has a scale of its own.
     """
     import torch
 
     from compress.graph.emit import dequantize_weight
-    from compress.numerics.affine import quantize
-    from compress.numerics.granularity import PerAxis, PerTensor
 
     weight = torch.from_numpy(layer.array.copy())
     before = layer.array.nbytes
-    granularity = PerAxis(layer.out_axis) if per_channel else PerTensor()
-    quantized = quantize(weight, granularity, bits, narrow=True, scale=scale)
     if layer.node.op_type in ("Conv", "Gemm") and len(layer.node.inputs) > 2:
         quantized = _quantize_bias(graph, layer, weight, quantized, input_scales[_activation_name(layer)])
     dequantize_weight(graph, layer.weight, quantized)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from compress.passes.base import Change, Pass
@@ -39,22 +39,33 @@ class Int8Weights(Pass, name="int8-weights"):
         """Store every selected weight in 8 bits."""
         return self.store(model)
 
-    def store(self, model: Model, besides: Collection[str] = ()) -> list[Change]:
-        """Do the same, but leave the weights of the operators `besides` alone."""
+    def store(
+        self, model: Model, besides: Collection[str] = (), rounded: Mapping[str, Quantized] | None = None
+    ) -> list[Change]:
+        """Do the same in place.
+
+        Args:
+            model: the model.
+            besides: operators whose weights stay as they are.
+            rounded: integers of weights by name, for weights stored with one scale a channel; others
+                are rounded to the nearest.
+        """
         from compress.graph.weight_only import store_weights
+        from compress.numerics.affine import quantize
+
+        def solve(
+            layer: Layer, weight: torch.Tensor, granularity: Granularity, bits: int, signed: bool
+        ) -> Quantized:
+            known = (rounded or {}).get(layer.weight.name or "")
+            if known is not None and signed and known.granularity == granularity:
+                return known
+            return quantize(weight, granularity, bits, signed=signed)
 
         return store_weights(
             model.graph,
             lambda layer: layer.node.op_type not in besides and self.selects(*layer.names),
-            self._solve,
+            solve,
             bits=8,
             group_size=self.group_size,
             operators=self.operators,
         )
-
-    def _solve(
-        self, layer: Layer, weight: torch.Tensor, granularity: Granularity, bits: int, signed: bool
-    ) -> Quantized:
-        from compress.numerics.affine import quantize
-
-        return quantize(weight, granularity, bits, signed=signed)

@@ -179,8 +179,11 @@ class Qat(Finetune, name="qat"):
     ) -> list[Change]:
         """Put integers where the fake quantizers were; return a change per layer."""
         import numpy as np
+        import torch
 
         from compress.graph.emit import quantize_activation
+        from compress.numerics.affine import quantize
+        from compress.numerics.granularity import PerAxis
         from compress.passes.int8_static import quantize_kernel
 
         inputs = {}
@@ -190,8 +193,9 @@ class Qat(Finetune, name="qat"):
             quantize_activation(graph, value, scale, zero_point, readers, final=value in regions.final)
             inputs[value.name or ""] = scale
         story = f"8-bit activations, {self._bits()}-bit weights per channel, trained"
-        changes = [
-            quantize_kernel(graph, layer, self._bits(), inputs, story, scales[layer.weight.name or ""])
-            for layer in regions.kernels
-        ]
+        changes = []
+        for layer in regions.kernels:
+            weight, scale = torch.from_numpy(layer.array.copy()), scales[layer.weight.name or ""]
+            quantized = quantize(weight, PerAxis(layer.out_axis), self._bits(), narrow=True, scale=scale)
+            changes.append(quantize_kernel(graph, layer, quantized, inputs, story))
         return changes + [change for change, _ in self._store_others(graph, regions, scales.get).values()]
