@@ -35,7 +35,7 @@ def saturates() -> bool:
     return not flags() & VNNI_FLAGS
 
 
-def weight_bits(wanted: Literal["auto", 7, 8]) -> int:
+def weight_bits(wanted: Literal["auto", 7, 8]) -> Literal[7, 8]:
     """Return the bits of weights that 8-bit activations multiply: 7 for "auto" where 8 may saturate here."""
     if wanted == "auto":
         return 7 if saturates() else 8

@@ -13,6 +13,9 @@ from compress.numerics.granularity import PerAxis
 STRENGTHS = tuple(step / 10 for step in range(11))
 """Strengths tried by `search_smoothing`; 0 leaves the activation as it is, 1 flattens it."""
 
+SMALL_ROW = 1e-3
+"""Power of a row, over the mean's, below which it counts no more."""
+
 
 def cross_layer_scales(*ranges: Tensor) -> list[Tensor]:
     """Return what to divide each layer's output channels by, so that all layers' ranges become equal.
@@ -58,6 +61,8 @@ def smooth_scales(activation: Tensor, weight: Tensor, strength: float) -> Tensor
 def search_smoothing(
     weight: Tensor,
     inputs: Tensor,
+    low: Tensor,
+    high: Tensor,
     *,
     bits: int = 8,
     weight_bits: int = 8,
@@ -65,12 +70,16 @@ def search_smoothing(
 ) -> tuple[float | None, Tensor]:
     """Find the strength of `smooth_scales` with the least error of the layer's outputs.
 
-    Inputs are quantized per tensor and asymmetrically, weights per output channel. Without any
-    smoothing (scales of one) is tried first and wins ties.
+    Errors count relative to the size of each row's outputs: a few rows with huge values stretch the
+    range of all, but what follows normalizes each row. Inputs are quantized per tensor and
+    asymmetrically, weights per output channel. Without any smoothing (scales of one) is tried first
+    and wins ties.
 
     Args:
         weight: [K, N]. Layers that share their input are searched together, side by side.
-        inputs: [rows, K] of the layer; a few hundred rows do.
+        inputs: [rows, K] of the layer, as they usually are; a few hundred rows do.
+        low: [K] lowest value of each input feature, the rarest among them.
+        high: [K] highest value.
         bits: of the inputs.
         weight_bits: of the weights.
         strengths: to try.
@@ -82,13 +91,20 @@ def search_smoothing(
         ValueError: the weight or the inputs hold NaN or infinite values.
     """
     weight, inputs = weight.float(), inputs.float()
-    require_finite(inputs)
+    low, high = low.float(), high.float()
+    for tensor in (inputs, low, high):
+        require_finite(tensor)
     wanted = inputs @ weight
-    activation, magnitude = inputs.abs().amax(0), weight.abs().amax(1)
+    power = wanted.square().mean(1, keepdim=True)
+    power = power.clamp(min=float(power.mean()) * SMALL_ROW + torch.finfo(torch.float32).tiny)
+    activation, magnitude = torch.maximum(-low, high), weight.abs().amax(1)
 
     def loss(scales: Tensor) -> float:
         quantized = quantize(weight * scales[:, None], PerAxis(1), weight_bits).dequantize()
-        return float((_fake_quantized(inputs / scales, bits) @ quantized - wanted).square().mean())
+        ends = (low / scales).min(), (high / scales).max()
+        return float(
+            (_fake_quantized(inputs / scales, *ends, bits) @ quantized - wanted).square().div(power).mean()
+        )
 
     best_strength: float | None = None
     best_scales = torch.ones_like(activation)
@@ -101,34 +117,7 @@ def search_smoothing(
     return best_strength, best_scales
 
 
-def bias_correction(weight_error: Tensor, mean_input: Tensor) -> Tensor:
-    """Return what to add to a layer's bias so that quantization does not move the mean of its outputs.
-
-    ``-E[(w' - w)ᵀ x]``, Nagel et al. (2019), section 4.2.
-
-    Args:
-        weight_error: quantized weight minus weight, [K, N] for a linear layer or
-            [out, in / groups, ...] for a convolution.
-        mean_input: [K], or [in] of a convolution (its borders, padded with zeros, are not modelled).
-
-    Returns:
-        [N] or [out].
-
-    Raises:
-        ValueError: the mean input does not fit the weight.
-    """
-    if weight_error.ndim == 2 and mean_input.shape[0] == weight_error.shape[0]:
-        return -(mean_input @ weight_error)
-    out, of_group = weight_error.shape[:2]
-    groups, rest = divmod(mean_input.shape[0], of_group)
-    if weight_error.ndim < 3 or rest or out % groups:
-        shape = list(weight_error.shape)
-        raise ValueError(f"mean input of {mean_input.shape[0]} channels does not fit a weight of {shape}")
-    error = weight_error.flatten(2).sum(2).reshape(groups, out // groups, of_group)
-    return -torch.einsum("goi,gi->go", error, mean_input.reshape(groups, of_group)).flatten()
-
-
-def _fake_quantized(inputs: Tensor, bits: int) -> Tensor:
+def _fake_quantized(inputs: Tensor, low: Tensor, high: Tensor, bits: int) -> Tensor:
     highest = (1 << bits) - 1
-    scale, zero_point = range_to_scale(inputs.min(), inputs.max(), 0, highest, symmetric=False)
+    scale, zero_point = range_to_scale(low, high, 0, highest, symmetric=False)
     return ((inputs / scale + zero_point).round_().clamp_(0, highest) - zero_point) * scale

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from compress.model import Model
 
 ROWS_OF_A_BATCH = 64
-"""Rows of each activation kept from a batch: half of them those with the largest values."""
+"""Rows of each activation kept from a batch, evenly spread."""
 ROWS_KEPT = 512
 
 
@@ -50,7 +51,7 @@ class Smooth(Pass, name="smooth"):
                 skipped.append(Change(layer.name, skipped=reason))
             elif (value := layer.node.inputs[0]) is not None:
                 found.setdefault(value, []).append(layer)
-        samples = _sample(model, [value.name or "" for value in found])
+        samples = _observe(model, [value.name or "" for value in found])
         changes = [
             change
             for value, readers in found.items()
@@ -59,7 +60,7 @@ class Smooth(Pass, name="smooth"):
         return changes + skipped
 
     def _smooth(
-        self, graph: ir.Graph, value: ir.Value, readers: list[Layer], rows: np.ndarray
+        self, graph: ir.Graph, value: ir.Value, readers: list[Layer], sample: _Sample
     ) -> list[Change]:
         import torch
 
@@ -67,7 +68,9 @@ class Smooth(Pass, name="smooth"):
 
         weight = torch.from_numpy(np.concatenate([layer.array for layer in readers], axis=1))
         tried = STRENGTHS if self.strength is None else (self.strength,)
-        strength, scales = search_smoothing(weight, torch.from_numpy(rows), strengths=tried)
+        strength, scales = search_smoothing(
+            weight, *map(torch.from_numpy, (sample.rows, sample.low, sample.high)), strengths=tried
+        )
         if strength is None:
             return [Change(layer.name, skipped="smoothing would not lower its error") for layer in readers]
         where = _divide(graph, value, readers, scales.numpy())
@@ -89,26 +92,41 @@ def _obstacle(layer: Layer) -> str:
     return ""
 
 
-def _sample(model: Model, names: list[str]) -> dict[str, np.ndarray]:
-    """Return up to `ROWS_KEPT` rows [rows, features] of each activation, those with outliers among them."""
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """What was seen of an activation.
+
+    Attributes:
+        rows: up to `ROWS_KEPT` of them, [rows, features].
+        low: lowest value of each feature over all rows, [features].
+        high: highest value.
+    """
+
+    rows: np.ndarray
+    low: np.ndarray
+    high: np.ndarray
+
+
+def _observe(model: Model, names: list[str]) -> dict[str, _Sample]:
+    """Return the extremes of the features of each activation, and some of its rows."""
     from compress.graph.capture import observe
+    from compress.numerics.ranges import MinMax
 
     kept: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    extremes = {name: MinMax(axis=-1) for name in names}
 
-    def keep(name: str, array: np.ndarray) -> None:
-        rows = array.reshape(-1, array.shape[-1])
-        if not np.isfinite(rows).all():
-            raise ValueError("holds NaN or infinite values")
-        order = np.argsort(-np.abs(rows).max(1), kind="stable")
-        half = ROWS_OF_A_BATCH // 2
-        chosen = np.concatenate([order[:half], order[half :: max(1, len(order) // half)][:half]])
-        kept[name].append(rows[chosen].astype(np.float32))
-        if len(kept[name]) > ROWS_KEPT // ROWS_OF_A_BATCH:
-            # Forget the batch whose largest value is smallest, so that memory stays bounded.
-            kept[name].pop(min(range(len(kept[name])), key=lambda i: float(np.abs(kept[name][i]).max())))
+    def update(name: str, array: np.ndarray) -> None:
+        extremes[name].update(array)
+        if len(kept[name]) < ROWS_KEPT // ROWS_OF_A_BATCH:
+            rows = array.reshape(-1, array.shape[-1])
+            chosen = np.linspace(0, len(rows) - 1, min(ROWS_OF_A_BATCH, len(rows))).astype(int)
+            kept[name].append(rows[chosen].astype(np.float32))
 
-    observe(model, names, keep, progress="sampling activations")
-    return {name: np.concatenate(rows) for name, rows in kept.items()}
+    observe(model, names, update, progress="sampling activations")
+    return {
+        name: _Sample(np.concatenate(rows), extremes[name].low, extremes[name].high)
+        for name, rows in kept.items()
+    }
 
 
 def _divide(graph: ir.Graph, value: ir.Value, readers: list[Layer], scales: np.ndarray) -> str:

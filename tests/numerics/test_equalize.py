@@ -11,7 +11,6 @@ from torch.nn.functional import conv2d, relu
 
 from compress.numerics.affine import quantize
 from compress.numerics.equalize import (
-    bias_correction,
     cross_layer_scales,
     search_smoothing,
     smooth_scales,
@@ -86,10 +85,20 @@ def test_full_strength_gives_every_feature_the_same_range() -> None:
     torch.testing.assert_close(activation / smooth_scales(activation, torch.ones(3), 1.0), torch.ones(3))
 
 
+def test_rare_rows_stretch_the_range_and_decide_nothing_else() -> None:
+    """The range of one huge row counts, its own error does not: the usual rows do."""
+    weight, inputs = random(32, 16), random(200, 32, seed=1)
+    rare = inputs.abs().amax(0)
+    rare[5] = 300
+    strength, scales = search_smoothing(weight, inputs, -rare, rare)
+    assert strength is not None
+    assert scales.argmax() == 5
+
+
 def test_searched_strength_repairs_outlier_features_and_nothing_else() -> None:
     weight, inputs = random(32, 16), random(200, 32, seed=1)
     inputs[:, 3] *= 80
-    strength, scales = search_smoothing(weight, inputs)
+    strength, scales = search_smoothing(weight, inputs, *inputs.aminmax(dim=0))
     assert strength is not None
     assert strength > 0
     wanted = inputs @ weight
@@ -100,30 +109,8 @@ def test_searched_strength_repairs_outlier_features_and_nothing_else() -> None:
         return float((flat @ rows - wanted).square().mean())
 
     assert error(scales) < 0.1 * error(torch.ones(32))
-    zeros = search_smoothing(weight, inputs * 0)
+    zeros = search_smoothing(weight, inputs * 0, torch.zeros(32), torch.zeros(32))
     assert zeros[0] is None
     assert torch.equal(zeros[1], torch.ones(32))
     with pytest.raises(ValueError, match="cannot be quantized"):
-        search_smoothing(weight, inputs / 0)
-
-
-def test_corrected_bias_keeps_the_mean_of_a_linear_layer() -> None:
-    weight, inputs = random(20, 7), random(500, 20, seed=1).abs()
-    rounded = quantize(weight, PerTensor(), 3).dequantize()
-    bias = bias_correction(rounded - weight, inputs.mean(0))
-    torch.testing.assert_close((inputs @ rounded + bias).mean(0), (inputs @ weight).mean(0))
-
-
-@pytest.mark.parametrize("groups", [1, 2, 6])
-def test_corrected_bias_keeps_the_mean_of_a_convolution(groups) -> None:
-    weight, inputs = random(12, 6 // groups, 3, 3), torch.ones(1, 6, 4, 4) * random(6, seed=1)[:, None, None]
-    rounded = quantize(weight, PerTensor(), 3).dequantize()
-    bias = bias_correction(rounded - weight, inputs.mean((0, 2, 3)))
-    torch.testing.assert_close(
-        conv2d(inputs, rounded, bias, groups=groups).mean((0, 2, 3)),
-        conv2d(inputs, weight, groups=groups).mean((0, 2, 3)),
-        rtol=1e-4,
-        atol=1e-5,
-    )
-    with pytest.raises(ValueError, match="mean input of 5 channels"):
-        bias_correction(random(12, 2, 3, 3), torch.ones(5))
+        search_smoothing(weight, inputs / 0, *inputs.aminmax(dim=0))
