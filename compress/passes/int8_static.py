@@ -52,8 +52,9 @@ class Int8Static(Pass, name="int8-static"):
     """7 keeps sums of products from saturating on x86 without VNNI; auto looks at this machine."""
     per_channel: bool = True
     """Whether every output channel of a weight has a scale of its own, or the whole weight one."""
-    rounding: Literal["nearest", "gptq"] = "nearest"
-    """gptq rounds a weight so that errors make up for each other on the inputs of the calibration data."""
+    rounding: Literal["nearest", "gptq", "learned"] = "nearest"
+    """gptq lets the errors of a weight make up for each other on the inputs of the calibration data; learned
+    tries AdaRound as well, for minutes, and keeps what is better layer by layer."""
     store_others: bool = True
     """Whether weights that no integer kernel takes are stored in 8 bits all the same."""
 
@@ -95,7 +96,7 @@ class Int8Static(Pass, name="int8-static"):
         if self.rounding == "nearest":
             return {}
         chosen = [layer for layer in linear_layers(model.graph) if self.selects(*layer.names)]
-        return solve(model, chosen, weight_bits(self.weight_bits))
+        return solve(model, chosen, weight_bits(self.weight_bits), learn=self.rounding == "learned")
 
     def place(
         self, model: Model, observed: Mapping[str, Observer], rounded: Mapping[str, Quantized]

@@ -57,6 +57,18 @@ def test_outputs_come_closer_than_by_rounding_to_the_nearest(build, normal, text
     assert error(solved) < 0.9 * error(nearest)
 
 
+def test_learning_goes_on_from_there_and_makes_nothing_worse(build, normal):
+    text = "g (float[N,T,24] x) => (float[N,T,9] y) { y = MatMul(x, w) }"
+    x = np.cumsum(normal(20, 10, 24), axis=-1)
+    model = compress.load(build(text, w=normal(24, 9)), calibration=[{"x": x}])
+    (layer,) = linear_layers(model.graph)
+    errors = []
+    for learn in (False, True):
+        solved = solve(model, [layer], 3, learn=learn)["w"]
+        errors.append(np.square(x @ (solved.dequantize().numpy() - layer.array)).sum())
+    assert errors[1] <= errors[0] * 1.0001
+
+
 def test_too_few_rows_are_not_fitted(build, normal):
     text = "g (float[N,24] x) => (float[N,9] y) { y = MatMul(x, w) }"
     model = compress.load(build(text, w=normal(24, 9)), calibration=[{"x": normal(5, 24)}])
