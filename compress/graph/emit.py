@@ -148,13 +148,20 @@ def _first(graph: ir.Graph, op_type: str, inputs: list[ir.Value], **attributes: 
     return node.outputs[0]
 
 
-def widen_weight(graph: ir.Graph, weight: ir.Value, stored: ir.TensorProtocol) -> None:
-    """Store `weight` as `stored` (float16, say) and let its readers read a Cast back to float32."""
+def widen_weight(
+    graph: ir.Graph, weight: ir.Value, stored: ir.TensorProtocol, scale: np.float32 | None = None
+) -> None:
+    """Store `weight` as `stored` (float16, say) and let its readers read it as float32, times `scale`."""
     name = weight.name or ""
     value = initializer(graph, f"{name}.{str(stored.dtype).lower()}", stored.numpy())
-    output = ir.Value(name=f"{name}.widened", shape=weight.shape, type=ir.TensorType(ir.DataType.FLOAT))
-    to = {"to": ir.DataType.FLOAT}
-    put_first(graph, ir.node("Cast", [value], to, outputs=[output], name=f"{name}.widen"))
+    nodes = [ir.node("Cast", [value], {"to": ir.DataType.FLOAT}, name=f"{name}.widen")]
+    if scale is not None:
+        factor = initializer(graph, f"{name}.scale", np.asarray(scale))
+        nodes.append(ir.node("Mul", [nodes[0].outputs[0], factor], name=f"{name}.rescale"))
+    output = nodes[-1].outputs[0]
+    output.name, output.shape = f"{name}.widened", weight.shape
+    output.type = ir.TensorType(ir.DataType.FLOAT)
+    put_first(graph, *nodes)
     weight.replace_all_uses_with(output)
     del graph.initializers[name]
 

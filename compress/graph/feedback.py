@@ -136,7 +136,7 @@ def _learn(layer: Layer, start: Quantized, seen: _Seen) -> Quantized:
     rows = torch.cat(seen.rows, 1).transpose(0, 1)
 
     def forward(some: Tensor, weight: Tensor) -> Tensor:
-        return torch.einsum("rgf,fgo->rgo", some, weight.unflatten(1, (groups, outputs)))
+        return torch.einsum("rgf,fgo->rgo", some, weight.reshape(-1, groups, outputs))
 
     weight = content.movedim(1, 0).flatten(1)
     return learn_rounding(weight, start, forward, rows, forward(rows, weight))
@@ -145,6 +145,6 @@ def _learn(layer: Layer, start: Quantized, seen: _Seen) -> Quantized:
 def _in_layout(layer: Layer, quantized: Quantized) -> Quantized:
     """Return integers [features, groups times outputs] in the layout of the layer's weight."""
     groups, _, outputs = matrix(layer, layer.array).shape
-    values = quantized.values.unflatten(1, (groups, outputs)).movedim(0, 1)
+    values = quantized.values.reshape(-1, groups, outputs).movedim(0, 1)
     codes = torch.from_numpy(from_matrix(layer, values.numpy())).to(torch.int8)
     return replace(quantized, values=codes, granularity=PerAxis(layer.out_axis))

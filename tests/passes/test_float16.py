@@ -46,3 +46,20 @@ def test_a_weight_that_is_an_output_stays(build, normal, compute):
     half = Float16(compute=compute)(compress.load(build(text, w=normal(8, 8))))
     assert half.changes[-1].skipped
     assert half.run({"x": normal(1, 8)})[1].dtype == np.float32
+
+
+@pytest.mark.parametrize(("weights", "times", "error"), [("bfloat16", 2, 3e-3), ("float8", 4, 0.04)])
+@pytest.mark.parametrize("scale", [1.0, 1e-4, 1e6])
+def test_other_floats_hold_weights_of_any_size(load, normal, weights, times, error, scale):
+    model, x = load(scale=scale), normal(3, 8)
+    small = Float16(weights=weights)(model)
+    assert small.weight_bytes <= model.weight_bytes / times + 8
+    expected = model.run({"x": x})[0]
+    assert np.linalg.norm(small.run({"x": x})[0] - expected) < error * np.linalg.norm(expected)
+    for change in small.changes:
+        assert 0 < change.error < error
+
+
+def test_arithmetic_in_float16_reads_nothing_else():
+    with pytest.raises(ValueError, match="leave 'weights' out"):
+        Float16(compute="float16", weights="bfloat16")
