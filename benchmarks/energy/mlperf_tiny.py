@@ -24,6 +24,17 @@ MEASURED: dict[str, dict[str, tuple[float, float]]] = {
     "ndp9120 0.9 V": {"ic": (101.833, 62.27), "kws": (31.537, 227.2), "vww": (71.711, 78.09)},
 }
 """Microjoules an inference, and inferences a second, by network."""
+OTHERS: dict[str, tuple[str, dict[str, tuple[float, float]]]] = {
+    "stm32l4r5, Krai": (
+        "stm32l4r5",
+        {"ic": (17315, 4.50), "kws": (5482, 13.7), "vww": (16573, 4.52), "ad": (528.9, 131.9)},
+    ),
+    "xG24": (
+        "stm32u575",
+        {"ic": (1234.7, 8.27), "kws": (401.9, 27.5), "vww": (1139.2, 8.97), "ad": (47.3, 184.3)},
+    ),
+}
+"""Boards without a profile of their own, and the one that a fit starts from."""
 RECALLED: dict[str, dict[str, tuple[float, float]]] = {
     "ndp9120 1.1 V": {"ic": (139.4, 1 / 5.12e-3), "kws": (43.8, 1 / 1.48e-3), "vww": (97.2, 1 / 4.10e-3)},
 }

@@ -70,8 +70,9 @@ def test_no_more_traffic_than_zigzag() -> None:
         assert mapper.traffic(layer.loops) <= layer.zigzag_bytes
 
 
-def test_profiles_match_the_boards_they_were_fitted_to() -> None:
-    found = errors(truth.boards)
+@pytest.mark.parametrize("check", [truth.boards, truth.refitted_boards])
+def test_profiles_match_the_boards_they_were_fitted_to(check: Callable[[], Iterator[truth.Row]]) -> None:
+    found = errors(check)
     by_board: dict[str, list[float]] = {}
     for name, error in found.items():
         by_board.setdefault(name.split()[0], []).append(abs(error))
