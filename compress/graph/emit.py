@@ -136,9 +136,9 @@ def _floats(graph: ir.Graph, stored: ir.Value) -> ir.Value:
 def _first(graph: ir.Graph, op_type: str, inputs: list[ir.Value], **attributes: int) -> ir.Value:
     """Return the output of a new node that stands before all others but those that it reads.
 
-    Node and output get short names from the graph: small networks have as many of these as bytes to save.
+    The node gets no name and its output a short one: in small networks names outweigh what scales save.
     """
-    node = ir.node(op_type, inputs, attributes)
+    node = ir.node(op_type, inputs, attributes, name="")
     made = [value.producer() for value in inputs]
     latest = max(filter(None, made), key=graph.index, default=None)
     if latest is None:

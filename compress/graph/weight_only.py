@@ -163,9 +163,10 @@ def store(graph: ir.Graph, plan: Plan, quantized: Quantized, operators: Operator
 
 
 def store_halves(graph: ir.Graph, planned: Sequence[Plan], chosen: Callable[..., bool]) -> list[Change]:
-    """Store the tables and matrices without a plan in float16, unless that would move a value by 0.1 %.
+    """Store tables, matrices and biases without a plan in float16, unless that would move a value by 0.1 %.
 
-    Positions and the biases of recurrent layers: a good part of a file whose other weights have 4 bits.
+    Positions and the biases of convolutions and recurrent layers: a good part of a small file whose
+    other weights have 4 bits. Other vectors stay, for graphs are recognized by them.
 
     Args:
         graph: the graph; changed in place.
@@ -176,7 +177,8 @@ def store_halves(graph: ir.Graph, planned: Sequence[Plan], chosen: Callable[...,
     weights = {plan.layer.weight for plan in planned}
     for value in list(graph.initializers.values()):
         readers = (node.name for node in value.consumers())
-        if value in weights or not is_float_weight(value) or not chosen(value.name, *readers):
+        rank = 1 if all(use.node.op_type == "Conv" for use in value.uses()) else 2
+        if value in weights or not is_float_weight(value, rank=rank) or not chosen(value.name, *readers):
             continue
         before = array(value)
         with np.errstate(over="ignore", under="ignore"):

@@ -188,3 +188,17 @@ def test_bodies_of_loops_and_branches_are_left_alone(build, normal):
         for branch in (True, False):
             feeds = {"x": normal(2, 32), "c": np.array(branch)}
             assert distance(small.run(feeds)[0], model.run(feeds)[0]) < 0.03
+
+
+def test_biases_and_tables_go_to_float16_where_that_is_exact_enough(build, normal):
+    text = """g (float[N,32,4,4] x) => (float[N,96,4,4] y) {
+        c = Conv(x, w, b) p = Add(c, t) y = Mul(p, s)
+    }"""
+    model = compress.load(
+        build(text, w=normal(96, 32, 1, 1), b=normal(96), t=normal(96, 4, 4), s=1e-9 * normal(96, 4, 4))
+    )
+    small = Int4Weights()(model)
+    stored = {change.layer: change.action for change in small.changes if change.action == "float16"}
+    assert set(stored) == {"b", "t"}
+    x = normal(2, 32, 4, 4)
+    assert distance(small.run({"x": x})[0], model.run({"x": x})[0]) < 0.15
