@@ -344,6 +344,14 @@ def test_steps_of_time_are_no_samples_to_shuffle() -> None:
     assert samples == {0: 0, 2: 32}
 
 
+def test_batches_that_the_graph_alone_takes_stay_as_they_are() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[N, 4] x) => (float[N, 4] y) <int64[2] shape = {3, 4}> { y = Reshape (x, shape) }"""
+    model = Model(ir.from_proto(onnx.parser.parse_model(text)))
+    batches = [Batch({"x": torch.from_numpy(_random(3, 4, seed=seed))}) for seed in range(3)]
+    assert Finetune()._samples(model, batches) == 0
+
+
 def test_labels_of_every_shape_find_their_classes() -> None:
     scores = torch.randn(2, 5, 3, 4)
     labels = torch.randint(0, 5, (2, 3, 4))
