@@ -15,7 +15,7 @@ from compress.cpu import saturates
 from compress.data import Data
 from compress.errors import DataError, ModelError
 from compress.graph import kernels
-from compress.passes import Int4Weights, Int8Static, Int8Weights, PruneChannels
+from compress.passes import Int4Weights, Int8Dynamic, Int8Static, Int8Weights, PruneChannels
 from compress.report import comparison as report
 
 FEATURES = 64
@@ -156,6 +156,29 @@ def test_other_tools_files(two_layers: Path) -> None:
     assert [each.name for each in found.layers] == ["first", "second"]
     assert all(each.snr_db > 25 for each in found.layers)
     assert found.quantized_weights == 1.0
+
+
+def test_ranges_of_each_run_are_explained_too(two_layers: Path) -> None:
+    stretched = batches()
+    for feeds in stretched:
+        feeds["x"][:, 3] *= 200
+    found = compare(two_layers, made(two_layers, Int8Dynamic()), Data(stretched))
+    assert found.worst is not None
+    assert (found.worst.name, found.worst.cause, found.worst.clipped) == ("first", "outlier channel", 0.0)
+    assert found.quantized_macs == found.quantized_weights == 1.0
+
+
+def test_convolutions_with_ranges_of_each_run_are_called_slow(build: Build, tmp_path: Path) -> None:
+    from onnxruntime.quantization import quantize_dynamic
+
+    text = "g (float[N,4,6,6] x) => (float[N,8,4,4] y) { [only] y = Conv(x, w) }"
+    original = tmp_path / "conv.onnx"
+    onnx.save(
+        build(text, w=np.random.default_rng(0).standard_normal((8, 4, 3, 3)).astype(np.float32)), original
+    )
+    quantize_dynamic(original, tmp_path / "dynamic.onnx")
+    (finding,) = compare(original, tmp_path / "dynamic.onnx").slow
+    assert "ConvInteger" in finding.problem and "calibration" in finding.advice
 
 
 def test_random_inputs_fit_the_model(transformer: Any, recurrent: Any) -> None:

@@ -133,6 +133,10 @@ def _blocked(node: ir.Node) -> Iterator[Finding]:
 
 def _integer(node: ir.Node) -> Iterator[Finding]:
     """Yield what a kernel of 8-bit integers suffers from on x86 without VNNI."""
+    if node.op_type == "ConvInteger":
+        advice = "take the ranges of convolutions from calibration data, or leave them in float"
+        problem = "ConvInteger, whose input's range is found at each run, is many times slower than float"
+        yield Finding(node.name or node.outputs[0].name or "", problem, advice)
     weight = node.inputs[INTEGER_KERNELS[node.op_type]] if node.op_type in INTEGER_KERNELS else None
     if weight is None or weight.const_value is None or not saturates():
         return

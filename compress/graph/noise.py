@@ -57,6 +57,7 @@ class Spread:
     clipped: int = 0
     signal: float = 0.0
     clipping: float = 0.0
+    rounding: float = 0.0
     peaks: np.ndarray = field(default_factory=lambda: np.zeros(1))
     """Largest magnitude of every feature."""
 
@@ -64,6 +65,9 @@ class Spread:
         """Take in the original's values of one batch."""
         low, high, step = self.quantizer.low, self.quantizer.high, self.quantizer.step
         wide = values.astype(np.float64)
+        if not step:
+            step = float(wide.max(initial=0.0) - wide.min(initial=0.0)) / 255
+        self.rounding += step**2 / 12 * wide.size
         excess = wide - np.clip(wide, low, high)
         self.count += wide.size
         # Less than half a step beyond the range is rounding.
@@ -87,7 +91,7 @@ class Spread:
     @property
     def rounding_ratio(self) -> float:
         """Power of uniform rounding noise, ``step^2 / 12`` a value, over signal power."""
-        return _over(self.quantizer.step**2 / 12 * self.count, self.signal)
+        return _over(self.rounding, self.signal)
 
     @property
     def outlier(self) -> float:

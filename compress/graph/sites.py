@@ -23,11 +23,17 @@ EPILOGUE = ("Add", "BatchNormalization", "Cast", "DequantizeLinear", "Mul", *FUS
 
 @dataclass(frozen=True, slots=True)
 class Quantizer:
-    """The range [low, high] of a QuantizeLinear with one scale, and its step."""
+    """The range [low, high] of a QuantizeLinear with one scale, and its step; 0 if each run finds its own."""
 
     low: float
     high: float
     step: float
+
+
+EACH_RUN = Quantizer(-np.inf, np.inf, 0.0)
+"""What rounds to 8 bits in the range of the values themselves."""
+DYNAMIC = ("DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul")
+"""Operators that do so with their first input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +120,8 @@ def _site(
             inputs.append((name, name))
         if (quantizer := _quantized(there[name])) is not None:
             own[name] = quantizer[0]
+        elif any(use.node.op_type in DYNAMIC and use.idx == 0 for use in there[name].uses()):
+            own[name] = EACH_RUN
     axis = 1 if node.op_type in ("Conv", "ConvTranspose") else -1
     return Site(node.name or "", node.op_type, output, tuple(inputs), own, rounding, axis)
 
