@@ -12,7 +12,7 @@ from compress.estimator import hardware as profiles
 from compress.estimator.cost import Cost, cost
 from compress.estimator.residency import homes
 from compress.estimator.scoring import Source, estimate, opened, read
-from compress.estimator.workload import Layer, Operand
+from compress.estimator.workload import Layer
 
 
 @dataclass(frozen=True)
@@ -127,16 +127,12 @@ def _row(layer: Layer, context: int) -> Layer:
     decoding = layer.weight.elements if layer.weight.encoded and layer.number.kind == "float" else 0
     shared = replace(
         layer,
-        input=_part(layer.input, context),
-        output=_part(layer.output, context),
-        streamed=tuple(_part(operand, context) for operand in layer.streamed),
+        input=layer.input.part(context),
+        output=layer.output.part(context),
+        streamed=tuple(operand.part(context) for operand in layer.streamed),
         ops=decoding + (layer.ops - decoding) / context,
     )
     if layer.loops is None:
         return shared
     rows, columns = layer.loops.out
     return replace(shared, loops=replace(layer.loops, out=(max(rows // context, 1), columns)))
-
-
-def _part(operand: Operand, parts: int) -> Operand:
-    return replace(operand, elements=-(-operand.elements // parts), bytes=operand.bytes / parts)

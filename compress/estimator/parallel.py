@@ -12,7 +12,7 @@ from compress.estimator.cost import Cost, cost
 from compress.estimator.hardware import Link, Profile, load
 from compress.estimator.operators import FAMILY
 from compress.estimator.scoring import Source, Workload, read
-from compress.estimator.workload import Layer, Operand
+from compress.estimator.workload import Layer
 
 Parallel: TypeAlias = Literal["data", "tensor", "pipeline"]
 
@@ -118,12 +118,12 @@ def _cut_product(layer: Layer, devices: int, by_input: bool) -> Layer:
     if layer.loops.groups > 1:
         side = "groups"
     loops = replace(layer.loops, **{side: -(-getattr(layer.loops, side) // devices)})
-    weight = _part(layer.weight, devices)
-    streamed = tuple(_part(o, devices) for o in layer.streamed)
+    weight = layer.weight.part(devices)
+    streamed = tuple(o.part(devices) for o in layer.streamed)
     smaller = replace(layer, loops=loops, weight=weight, streamed=streamed, ops=layer.ops / devices)
     if by_input:
-        return replace(smaller, input=_part(layer.input, devices))
-    return replace(smaller, output=_part(layer.output, devices))
+        return replace(smaller, input=layer.input.part(devices))
+    return replace(smaller, output=layer.output.part(devices))
 
 
 def _cut_rest(layer: Layer, devices: int) -> Layer:
@@ -134,16 +134,12 @@ def _cut_rest(layer: Layer, devices: int) -> Layer:
     return replace(
         layer,
         loops=loops,
-        input=_part(layer.input, devices),
-        weight=_part(layer.weight, devices),
-        output=_part(layer.output, devices),
-        streamed=tuple(_part(o, devices) for o in layer.streamed),
+        input=layer.input.part(devices),
+        weight=layer.weight.part(devices),
+        output=layer.output.part(devices),
+        streamed=tuple(o.part(devices) for o in layer.streamed),
         ops=layer.ops / devices,
     )
-
-
-def _part(operand: Operand, devices: int) -> Operand:
-    return replace(operand, elements=-(-operand.elements // devices), bytes=operand.bytes / devices)
 
 
 def _pipeline(

@@ -50,6 +50,10 @@ class Operand:
     """Bytes after entropy coding, held and sent by memories outside level `decoded_at`; 0 if not coded."""
     decoded_at: int = 0
 
+    def part(self, parts: int) -> Operand:
+        """Return one of equal parts."""
+        return replace(self, elements=-(-self.elements // parts), bytes=self.bytes / parts)
+
 
 NOTHING = Operand("", 0, 0.0)
 """An operand that never leaves the units."""
