@@ -73,6 +73,7 @@ def running() -> Rows:
     """Prune networks of every kind."""
     rows = []
     for name in NETWORKS:
+        print(f"running: {name}", file=sys.stderr, flush=True)
         peer = _peer(name)
         model, feeds = _loaded(name)
         start = time.perf_counter()
