@@ -42,7 +42,7 @@ def normalise(model: ir.Model) -> ir.Model:
         should_fold=lambda node: True if _arranges_recurrent_weights(node) else None,
     )
     lift(model)
-    passes.IdentityEliminationPass()(model)
+    drop_identities(model)
     model = passes.RemoveUnusedNodesPass()(model).model
     for (node, index), name in names.items():
         weight = node.inputs[index]
@@ -58,6 +58,12 @@ def _drop_notes(graph: ir.Graph) -> None:
     for notes in (graph.metadata_props, *(node.metadata_props for node in graph.all_nodes())):
         for key in [key for key in notes if key == "namespace" or key.startswith("pkg.torch.")]:
             del notes[key]
+
+
+def drop_identities(model: ir.Model) -> None:
+    """Remove Identity nodes, where no If, Loop or Scan has a body: what enters one may leave it as it is."""
+    if sum(1 for _ in model.graphs()) == 1:
+        passes.IdentityEliminationPass()(model)
 
 
 def _arranges_recurrent_weights(node: ir.Node) -> bool:

@@ -42,6 +42,8 @@ def fold(model: ir.Model) -> None:
     from onnxscript.optimizer import fold_constants
     from onnxscript.rewriter.rules import common as rules
 
+    from compress.graph.normalise import drop_identities
+
     known = {node.name for node in model.graph}
     names = {weight: node.name for node in model.graph if (weight := _weight_of(node))}
     fold_constants(model, should_fold=lambda node: False if _copies_shared(node) else None)
@@ -56,7 +58,7 @@ def fold(model: ir.Model) -> None:
         rule.apply_to_model(model)
     for node in list(model.graph):
         _join_bias(model.graph, node)
-    passes.IdentityEliminationPass()(model)
+    drop_identities(model)
     passes.RemoveUnusedNodesPass()(model)
     for node in model.graph:
         if node.name not in known:  # the rewriter made a new node of an old one

@@ -46,10 +46,12 @@ class Int8Weights(Pass, name="int8-weights"):
 
         Args:
             model: the model.
-            besides: operators whose weights stay as they are.
+            besides: operators whose weights stay as they are, outside of the bodies of If, Loop and Scan.
             rounded: integers of weights by name, for weights stored with one scale a channel; others
                 are rounded to the nearest.
         """
+        import onnx_ir as ir
+
         from compress.graph.weight_only import store_weights
         from compress.numerics.affine import quantize
 
@@ -61,11 +63,19 @@ class Int8Weights(Pass, name="int8-weights"):
                 return known
             return quantize(weight, granularity, bits, signed=signed)
 
-        return store_weights(
-            model.graph,
-            lambda layer: layer.node.op_type not in besides and self.selects(*layer.names),
-            solve,
-            bits=8,
-            group_size=self.group_size,
-            operators=self.operators,
-        )
+        def stored(graph: ir.Graph) -> list[Change]:
+            return store_weights(
+                graph,
+                lambda layer: (
+                    layer.weight.graph is graph
+                    and not (graph is model.graph and layer.node.op_type in besides)
+                    and self.selects(*layer.names)
+                ),
+                solve,
+                bits=8,
+                group_size=self.group_size,
+                operators=self.operators,
+            )
+
+        graphs = (graph for graph in model.ir.graphs() if isinstance(graph, ir.Graph))
+        return [change for graph in graphs for change in stored(graph)]

@@ -5,13 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 import compress
 from compress.evaluate import decibels
 from compress.graph.sensitivity import local_noise
 from compress.model import Model
-from compress.passes import Fold, Int8, Int8Static, Smooth
+from compress.passes import Fold, Int8, Int8Dynamic, Int8Static, Smooth
 from compress.passes.int8 import Candidate, _choose
 
 
@@ -110,6 +111,38 @@ def test_what_cannot_be_calibrated_does_not_stop_the_rest(build: Any, normal: An
     assert small.weight_bytes < 0.3 * model.weight_bytes
     feeds = next(model.batches())
     np.testing.assert_allclose(small.run(feeds)[0], model.run(feeds)[0], atol=0.01)
+
+
+def with_branches(weights: list[np.ndarray]) -> onnx.ModelProto:
+    """An If whose branches have their own weights, and pass one value on as it is."""
+    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
+    bodies = []
+    for number, weight in enumerate(weights):
+        output, kept = (helper.make_tensor_value_info(f"{name}{number}", float32, ["N", 64]) for name in "yk")
+        nodes = [
+            helper.make_node("Constant", [], ["w"], value=onnx.numpy_helper.from_array(weight)),
+            helper.make_node("MatMul", ["x", "w"], [output.name]),
+            helper.make_node("Identity", ["x"], [kept.name]),
+        ]
+        bodies.append(helper.make_graph(nodes, f"body{number}", [], [output, kept]))
+    inputs = [
+        helper.make_tensor_value_info("x", float32, ["N", 64]),
+        helper.make_tensor_value_info("c", onnx.TensorProto.BOOL, []),
+    ]
+    outputs = [helper.make_tensor_value_info(name, float32, ["N", 64]) for name in ("y", "k")]
+    node = helper.make_node("If", ["c"], ["y", "k"], then_branch=bodies[0], else_branch=bodies[1])
+    graph = helper.make_graph([node], "g", inputs, outputs)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+
+
+def test_weights_in_the_branches_of_an_if_are_stored_too(normal: Any) -> None:
+    feeds = [{"x": normal(4, 64), "c": np.array(choice)} for choice in (True, False)]
+    model = compress.load(with_branches([normal(64, 64), normal(64, 64)]), calibration=feeds)
+    for small in (Int8()(model), Int8Dynamic()(model), Int8Static()(model)):
+        assert small.weight_bytes < 0.3 * model.weight_bytes
+        for each in feeds:
+            found, expected = small.run(each)[0], model.run(each)[0]
+            assert np.linalg.norm(found - expected) < 0.02 * np.linalg.norm(expected)
 
 
 @pytest.mark.parametrize("strength", [-0.1, 1.1])
