@@ -54,7 +54,7 @@ FORMS = {
 }
 LARGE = 1_000_000
 """Bytes of a weight from which on it is held against its entropy."""
-LOADS = 5
+LOADS = 3
 
 
 @dataclass

@@ -160,7 +160,7 @@ def test_an_index_with_another_number_is_refused(model: Path, value: Any, tmp_pa
 
 def test_codes_that_are_changed_under_a_right_checksum_never_crash(model: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
-    for _ in range(200):
+    for _ in range(60):
         forged = Forged(model.with_suffix(".packed"))
         forged.weights = overwritten(rng, forged.weights)[: len(forged.weights)]
         at = 0
