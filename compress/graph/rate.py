@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,13 +11,14 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from compress.errors import PassError
+from compress.errors import ModelError, PassError
 from compress.graph.curvature import curvature
 from compress.graph.layers import Layer
-from compress.graph.linear import from_matrix, linear_layers, matrix, second_moments
+from compress.graph.linear import from_matrix, groups, linear_layers, matrix, recurrent_layers, second_moments
 from compress.graph.weight_only import Operators, Plan, store
 from compress.model import Model
 from compress.numerics.affine import Quantized
+from compress.numerics.gptq import Hessian
 from compress.numerics.granularity import PerAxis, PerGroup, PerTensor
 from compress.numerics.rate import Coded, Source, code_to_rate
 from compress.passes.base import Change
@@ -27,7 +29,7 @@ def coded_plans(model: Model, plans: Sequence[Plan], rate: float) -> list[tuple[
 
     Raises:
         PassError: a weight is not finite, or the rate is out of reach.
-        ModelError: there are calibration data, and a node that torch cannot compute.
+        DataError: calibration data are not finite.
     """
     costs = _Costs(model, plans)
     sources = []
@@ -43,44 +45,54 @@ def coded_plans(model: Model, plans: Sequence[Plan], rate: float) -> list[tuple[
 
 
 class _Costs:
-    """What errors of weights cost at the outputs, or relative to the weights where there are no data."""
+    """What errors of weights cost at the outputs, or relative to the weights where that is not known."""
 
     def __init__(self, model: Model, plans: Sequence[Plan]) -> None:
         self.curvature: dict[str, Tensor] = {}
-        self.plain = {layer.name for layer in linear_layers(model.graph)}
-        self.moments = {}
-        if model.calibration is not None:
+        self.moments: dict[ir.Value, Hessian] = {}
+        if model.calibration is None:
+            return
+        # Without functions for all nodes there are no gradients, but inputs all the same.
+        with contextlib.suppress(ModelError):
             self.curvature = curvature(model, [plan.layer.weight.name or "" for plan in plans])
-            self.moments = second_moments(
-                model, [plan.layer for plan in plans if self._is_product(plan.layer)]
-            )
-
-    def _is_product(self, layer: Layer) -> bool:
-        return layer.name in self.plain and layer.node.attributes.get_int("group", 1) == 1
+        plain = {layer.weight for layer in linear_layers(model.graph) if groups(layer) == 1}
+        plain |= {layer.weight for layer in recurrent_layers(model.graph) if layer.index == 1}
+        found = [plan.layer for plan in plans if plan.layer.weight in plain]
+        moments = second_moments(model, found)
+        self.moments = {layer.weight: moments[layer.name] for layer in found}
 
     def source(self, plan: Plan) -> Source:
         """Return a plan's weight with what its errors cost."""
         layer = plan.layer
         weight = _columns(layer, plan.weight())
-        if not self.curvature:
-            return Source(weight, 1 / max(float(weight.square().sum()), 1e-30))
-        moments = self.moments.get(layer.name)
+        costs = self.curvature.get(layer.weight.name or "")
+        cost = 1 / max(float(weight.square().sum()), 1e-30) if costs is None else float(costs.mean())
+        return Source(weight, cost, self._hessian(layer))
+
+    def _hessian(self, layer: Layer) -> Tensor | None:
+        """Return the second moments of the rows that `_columns` of a weight are multiplied with."""
+        moments = self.moments.get(layer.weight)
         # With fewer rows of inputs than features, feedback fits the rows it saw and does worse on others.
-        known = moments is not None and moments.rows >= len(weight)
-        cost = float(self.curvature[layer.weight.name or ""].mean())
-        return Source(weight, cost, moments.matrix() if moments is not None and known else None)
+        if moments is None or moments.rows < matrix(layer, layer.array).shape[1]:
+            return None
+        directions = 1 if _is_matrix(layer) else layer.array.shape[0]
+        return torch.kron(torch.eye(directions), moments.matrix())
+
+
+def _is_matrix(layer: Layer) -> bool:
+    return layer.node.op_type in ("Conv", "Gemm", "MatMul") and groups(layer) == 1
 
 
 def _columns(layer: Layer, weight: Tensor) -> Tensor:
     """Return a weight as [features, output channels]."""
-    if layer.node.op_type in ("Conv", "Gemm", "MatMul") and layer.node.attributes.get_int("group", 1) == 1:
+    if _is_matrix(layer):
         return torch.from_numpy(np.ascontiguousarray(matrix(layer, weight.numpy())[0]))
     return PerAxis(layer.out_axis).rows(weight).T.contiguous()
 
 
 def _restored(layer: Layer, content: Tensor) -> Tensor:
     """Undo `_columns`."""
-    if layer.node.op_type in ("Conv", "Gemm", "MatMul") and layer.node.attributes.get_int("group", 1) == 1:
+    if _is_matrix(layer):
         return torch.from_numpy(from_matrix(layer, content.numpy()[None]))
     return PerAxis(layer.out_axis).from_rows(content.T.contiguous(), layer.array.shape)
 

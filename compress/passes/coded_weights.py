@@ -18,9 +18,10 @@ class CodedWeights(Pass, name="coded-weights"):
     The integers are for ``compress pack``; in the ONNX file they take 8 bits, or 4 where they fit. At one
     size they are closer to the original than those of `int8-weights` and `int4-weights`: steps follow what
     an error costs at the outputs, in every layer alike, and rounding prefers short codes. With
-    calibration data, costs come from gradients and inputs, and errors are fed forward as in GPTQ; without,
-    every layer gets the same relative error. 5 bits are hardly told from the original, 3 suit most
-    networks, and below 2 accuracy goes quickly. Quantized activations are another matter: see `int8`.
+    calibration data, costs come from gradients and inputs, and errors are fed forward as in GPTQ; without
+    data, or for graphs that torch cannot run, every layer gets the same relative error. 5 bits are hardly
+    told from the original, 3 suit most networks, and below 2 accuracy goes quickly. `fold` and
+    `prune-channels` before it make coded files smaller still.
 
     Example: ``coded-weights: {rate: 3}``
     """

@@ -112,3 +112,16 @@ def test_refusals_name_the_layer(build, normal):
     tiny = compress.load(build("g (float[N,4] x) => (float[N,4] y) { y = MatMul(x, w) }", w=normal(4, 4)))
     with pytest.raises(PassError, match="coded-weights: 1 bits a weight are out of reach"):
         CodedWeights(rate=1)(tiny)
+
+
+def test_graphs_without_gradients_are_coded_too(build, normal):
+    text = """g (float[N,48] x, bool c) => (float[N,36] y) {
+        h = MatMul(x, w)
+        y = If(c) <then_branch = t () => (float[N,36] a) { a = Relu(h) }, else_branch = e () => (float[N,36] b) { b = Neg(h) }>
+    }"""  # noqa: E501
+    model = compress.load(
+        build(text, w=normal(48, 36)), calibration=[{"x": normal(100, 48), "c": np.array(True)}]
+    )
+    small = CodedWeights(rate=4)(model)
+    feeds = {"x": normal(3, 48), "c": np.array(False)}
+    assert distance(small.run(feeds)[0], model.run(feeds)[0]) < 0.2
