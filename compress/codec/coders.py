@@ -26,7 +26,9 @@ NARROW_PAGE = 1 << 21
 """Numbers of 8 bits that share bins: fewer, and the table of the bins costs more than 0.05 %."""
 ZSTD_LEVEL = 3
 GRAPH_LEVEL = 19
-"""The level of zstandard for what is not weights: little, and written once."""
+"""The level of zstandard for the graph, and for few weights that repeat."""
+LITTLE = 1 << 20
+"""Bytes that repeat, and are so few that looking at them at the higher level takes no time."""
 TILE = 1 << 16
 """Elements that stay in the processor's cache while they are turned."""
 
@@ -72,7 +74,10 @@ def encode(data: np.ndarray, kind: str) -> tuple[Coder, bytes]:
     found = [(Coder.RAW, plain), (Coder.ZSTD, _zstd(plain, level))]
     if kind in NUMBERS and data.size % NUMBERS[kind].itemsize == 0:
         found.append((Coder.PCODEC, _pcodec(data.view(NUMBERS[kind]), kind)))
-    return min(found, key=lambda one: len(one[1]))
+    best = min(found, key=lambda one: len(one[1]))
+    if best[0] is Coder.ZSTD and data.size <= LITTLE:
+        return Coder.ZSTD, min(best[1], _zstd(plain, GRAPH_LEVEL), key=len)
+    return best
 
 
 def decode(coder: int, coded: bytes, kind: str, out: np.ndarray) -> None:
