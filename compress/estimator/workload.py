@@ -281,7 +281,7 @@ class Reader:
         leaves = self._constants[value]
         tensors = {leaf: leaf.const_value for leaf in leaves if leaf.const_value is not None}
         info = self.known.get(value.name or "")
-        if not tensors or info is None:
+        if not tensors or info is None or not info.elements:
             return NOTHING
         main = max(tensors, key=lambda leaf: (_bits(tensors[leaf].dtype) <= 8, tensors[leaf].size))
         codes = tensors[main]
