@@ -37,11 +37,13 @@ OUTLIER = 20.0
 """A feature this many times the median feature's magnitude takes the steps of the others."""
 NEGLIGIBLE = 1e-10
 """Noise over signal of float32 arithmetic in another order."""
-Cause = Literal["saturation", "range", "outlier channel", "activations", "weights", "unknown", "none"]
+Cause = Literal[
+    "saturation", "range", "outlier channel", "activations", "weights", "other shape", "unknown", "none"
+]
 """What a layer's noise comes from: sums that saturate in the integer kernel; values outside of a
 quantizer's range; a range that one feature stretches for all; rounding of activations; rounding of
-weights; something that was not measured, such as a changed float weight or amplified noise of its
-input; nothing."""
+weights; channels taken out of its output, which leave nothing to compare; something that was not
+measured, such as a changed float weight or amplified noise of its input; nothing."""
 
 MENDABLE: tuple[Cause, ...] = ("saturation", "range", "outlier channel", "activations", "weights")
 """Causes that something can be done about in the layer itself."""
@@ -234,7 +236,8 @@ def _layer(site: sites.Site, measured: noise.Noise) -> LayerNoise:
     """Put together what was measured at one layer."""
     sums = measured.pairs[site.output]
     inputs = [measured.pairs[pair] for pair in site.inputs]
-    added = _own(sums.ratio, [each.ratio for each in inputs])
+    comparable = math.isfinite(sums.noise)
+    added = _own(sums.ratio, [each.ratio for each in inputs]) if comparable else 0.0
     plain = _own(sums.plain_ratio, [each.plain_ratio for each in inputs])
     # Values near a rounding boundary fall either way, so noise alone differs a little as well.
     saturation = added - plain if added - plain > added / 2 and site.is_integer else 0.0
@@ -244,7 +247,7 @@ def _layer(site: sites.Site, measured: noise.Noise) -> LayerNoise:
         op_type=site.op_type,
         snr_db=decibels(sums.signal, sums.noise),
         added=added,
-        cause=_cause(added, saturation, site.weight_rounding, spreads),
+        cause=_cause(added, saturation, site.weight_rounding, spreads) if comparable else "other shape",
         clipped=max((each.clipped_share for each in spreads), default=None),
         saturation=saturation,
         outlier=max((each.outlier for each in spreads), default=None),

@@ -25,6 +25,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
+LISTED = 30
+"""Known names that a message lists at most; a graph has thousands."""
+
 
 class CompressError(Exception):
     """Base of all errors raised on purpose; `exit_code` is what the command line returns."""
@@ -86,9 +89,10 @@ def blame(what: str, kind: type[CompressError]) -> Iterator[None]:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``"; did you mean 'x'?"`` for the closest known name, or the list of them."""
+    """Return ``"; did you mean 'x'?"`` for the closest known name, or the first of a list of them."""
     choices = sorted(known)
     close = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f"; known: {', '.join(choices)}" if choices else ""
+    shown = ", ".join(choices[:LISTED]) + (f" and {len(choices) - LISTED} more" if choices[LISTED:] else "")
+    return f"; known: {shown}" if choices else ""

@@ -163,5 +163,5 @@ class Results(_Frozen):
             raise InputError(f"{path}: {error.strerror}; 'compress run' writes it") from error
         except ValidationError as error:
             first = error.errors()[0]
-            where = ".".join(map(str, first["loc"]))
-            raise InputError(f"{path}: not a results file: {where}: {first['msg']}") from error
+            where = "".join(f"{each}: " for each in first["loc"])
+            raise InputError(f"{path}: not a results file: {where}{first['msg']}") from error

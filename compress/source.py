@@ -85,7 +85,11 @@ def call(reference: str, *, home: Path, trust: bool) -> Any:
         )
     module = _import_file(path, path.stat().st_mtime_ns)
     if not hasattr(module, function_name):
-        known = [name for name in vars(module) if not name.startswith("_")]
+        known = [
+            name
+            for name, each in vars(module).items()
+            if callable(each) and getattr(each, "__module__", "") == module.__name__
+        ]
         raise InputError(f"{path}: has no function {function_name!r}{did_you_mean(function_name, known)}")
     return getattr(module, function_name)
 

@@ -215,6 +215,8 @@ def test_pruned_channels_are_noise_and_no_crash(digits: Any, digits_file: Path) 
     found = compare(digits_file, variant, digits.evaluation)
     assert found.quantized_weights == 0.0
     assert any(each.snr_db == -np.inf for each in found.layers)
+    for each in found.layers:
+        assert np.isfinite(each.added) and (each.cause == "other shape") == (each.snr_db == -np.inf)
     assert json.loads(found.model_dump_json())["layers"]
 
 

@@ -211,6 +211,7 @@ def home(tmp_path):
         ("home_models.py:raises", ModelError, "disk on fire"),
         ("home_models.py:NUMBER", ModelError, "not callable"),
         ("home_models.py:nine", InputError, "no function 'nine'; did you mean 'none'"),
+        ("home_models.py:Patth", InputError, "no function 'Patth'; did you mean 'path'"),
         ("absent.py:none", InputError, "absent.py: no such file"),
         ("fails.py:f", InputError, "fails.py: cannot be imported: ValueError: at import"),
         ("broken.py:f", InputError, "broken.py: cannot be imported: SyntaxError"),

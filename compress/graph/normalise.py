@@ -8,6 +8,8 @@ import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from compress.graph.shapes import symbol
+
 OPSET = 21
 """The opset everything is brought to: the first with 4-bit and blocked DequantizeLinear."""
 IR_VERSION = 10
@@ -22,8 +24,8 @@ def normalise(model: ir.Model) -> ir.Model:
 
     Opset 21 where the converter can, functions inlined, constants lifted to initializers, linear
     weights as [K, N] and recurrent ones in ONNX's order under the names they had, small constant
-    arithmetic folded, every node named, torch's notes on where it came from left out. BatchNormalization
-    stays, so that the graph can still be trained; equal weights are not merged.
+    arithmetic folded, open sizes marked as such, every node named, torch's notes on where it came from
+    left out. BatchNormalization stays, so that the graph can still be trained; equal weights are not merged.
     """
     from onnxscript.optimizer import fold_constants
 
@@ -49,8 +51,18 @@ def normalise(model: ir.Model) -> ir.Model:
         if weight is not None and weight.is_initializer() and name not in model.graph.initializers:
             weight.name = name
     passes.NameFixPass()(model)
+    _open_sizes(model.graph)
     _drop_notes(model.graph)
     return passes.RemoveUnusedNodesPass()(model).model
+
+
+def _open_sizes(graph: ir.Graph) -> None:
+    """Mark sizes as open that exporters write as -1 or as ``?``."""
+    for value in (*graph.inputs, *graph.outputs):
+        if value.shape is not None:
+            value.shape = ir.Shape(
+                dim if isinstance(dim, int) and dim >= 0 else symbol(dim) for dim in value.shape
+            )
 
 
 def _drop_notes(graph: ir.Graph) -> None:

@@ -128,8 +128,13 @@ def _spelt_out(
 
 
 def _symbols(inputs: Iterable[ir.Value]) -> set[str]:
-    dims = (dim for value in inputs for dim in value.shape or () if not isinstance(dim, int))
-    return {dim.value for dim in dims if dim.value}
+    names = (symbol(dim) for value in inputs for dim in value.shape or ())
+    return {name for name in names if name}
+
+
+def symbol(dim: int | ir.SymbolicDim) -> str | None:
+    """Return the name of an open size, if it has one; some exporters call them all ``?``, equal or not."""
+    return None if isinstance(dim, int) or dim.value == "?" else dim.value
 
 
 def _free_inputs(model: ir.Model) -> list[ir.Value]:
@@ -161,8 +166,8 @@ def _check_given(value: ir.Value, shape: Sequence[int], symbols: dict[str, int])
     if len(shape) != len(value.shape):
         raise ModelError(f"input {value.name!r}: shape {shown} where the model takes {value.shape}")
     for size, dim in zip(shape, value.shape, strict=True):
-        symbol = None if isinstance(dim, int) else dim.value
-        wanted = dim if isinstance(dim, int) else symbols.setdefault(symbol, size) if symbol else size
+        name = symbol(dim)
+        wanted = dim if isinstance(dim, int) else symbols.setdefault(name, size) if name else size
         if wanted not in (size, -1):
             raise ModelError(f"input {value.name!r}: shape {shown} where the model takes {value.shape}")
 
@@ -173,25 +178,24 @@ def _bind_dims(value: ir.Value, symbols: dict[str, int]) -> list[int]:
         if isinstance(dim, int) and dim >= 0:
             sizes.append(dim)
             continue
-        size = _evaluate(dim, symbols) if not isinstance(dim, int) else None
+        name = symbol(dim)
+        size = _evaluate(name, symbols) if name else None
         if size is None:
             size = 1 if axis == 0 else DEFAULT_LENGTH
-            if not isinstance(dim, int) and dim.value:
-                symbols[dim.value] = size
+            if name:
+                symbols[name] = size
         sizes.append(size)
     return sizes
 
 
-def _evaluate(dim: ir.SymbolicDim, symbols: Mapping[str, int]) -> int | None:
+def _evaluate(name: str, symbols: Mapping[str, int]) -> int | None:
     """Return the size of a symbol or of a sum of symbols such as ``past + sequence``."""
-    if dim.value is None:
-        return None
     sizes = []
-    for term in dim.value.split("+"):
+    for term in name.split("+"):
         word = term.strip()
         size = int(word) if word.isdecimal() else symbols.get(word)
         if size is None:
-            return symbols.get(dim.value)
+            return symbols.get(name)
         sizes.append(size)
     return sum(sizes)
 

@@ -32,6 +32,7 @@ WORDS: Mapping[Cause, str] = {
     "smooth the layer, or leave it out",
     "activations": "its activations are rounded coarsely: more bits for them, or leave the layer out",
     "weights": "its weights are rounded coarsely: smaller groups, more bits, or a better solver",
+    "other shape": "channels were taken out of it, so that its values cannot be compared",
     "unknown": "neither rounding nor ranges explain it: its float weight was changed, or it amplifies "
     "the noise of its inputs",
     "none": "it adds no noise",
@@ -95,7 +96,7 @@ def _layers(layers: Sequence[LayerNoise], console: Console) -> Table:
             f"{layer.added:.2g}" if layer.added else "",
             "" if layer.clipped is None else f"{layer.clipped:.2%}",
             "" if layer.outlier is None else units.ratio(layer.outlier, 1),
-            layer.cause if layer.added else "",
+            layer.cause if layer.added or layer.cause == "other shape" else "",
         )
         table.add_row(*(_text(console, cell) for cell in cells))
     return table

@@ -6,7 +6,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from compress.errors import ModelError
+from compress.errors import ModelError, did_you_mean
 from compress.estimator import estimate, load
 from compress.estimator.zeros import counted, spread
 from compress.model import Model
@@ -61,3 +61,10 @@ def test_zeros_are_counted_on_data() -> None:
 def test_unknown_names_are_answered() -> None:
     with pytest.raises(ModelError, match=r"no such value; did you mean"):
         spread(graph(), {"rr": 0.5})
+
+
+def test_a_large_graph_is_not_listed() -> None:
+    message = did_you_mean("zzz", [f"{number:03}" for number in range(200)])
+    assert (
+        message.startswith("; known: 000, 001") and message.endswith(" and 170 more") and len(message) < 200
+    )

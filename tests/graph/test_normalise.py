@@ -79,3 +79,19 @@ def test_recurrent_weights_of_torch_stand_in_their_order_under_their_names():
     expected = module(torch.from_numpy(x)).detach().numpy()
     np.testing.assert_allclose(model.run({"x": x})[0], expected, atol=1e-6)
     assert Int8Weights()(model).weight_bytes < 0.3 * model.weight_bytes
+
+
+def test_sizes_written_as_minus_one_or_question_marks_are_open(normal):
+    x, y = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [-1, 3, "?", "?"]) for name in "xy"
+    )
+    graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10)
+    model = compress.load(proto, calibration=[normal(2, 3, 4, 5)])
+    assert [dim if isinstance(dim, int) else dim.value for dim in model.graph.inputs[0].shape] == [
+        None,
+        3,
+        None,
+        None,
+    ]
+    assert [feeds["x"].shape for feeds, _ in model.calibration.batches(model.graph.inputs)] == [(2, 3, 4, 5)]

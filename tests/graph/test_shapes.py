@@ -117,6 +117,17 @@ def test_wrong_shapes_are_named(given: dict[str, list[int]], message: str) -> No
         shapes.infer(model, given)
 
 
+def test_sizes_called_by_a_question_mark_are_not_equal() -> None:
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [-1, 3, "?", "?"])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [-1, 3, "?", "?"])
+    graph = helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y])
+    model = ir.from_proto(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)]))
+    assert shapes.infer(model, {"x": [2, 3, 48, 192]})["y"] == (2, 3, 48, 192)
+    assert shapes.infer(model)["y"] == (1, 3, 128, 128)
+    with pytest.raises(ModelError, match="no open dimension"):
+        shapes.infer(model, {"?": 4})
+
+
 def test_a_vector_may_be_given_by_its_size() -> None:
     model = build("g (float[n] x, float[m] n) => (float[n] y) { y = Relu(x) }")
     assert shapes.infer(model, {"x": 5}) == {"x": (5,), "y": (5,), "n": (1,)}
