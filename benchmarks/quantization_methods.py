@@ -83,7 +83,10 @@ def _ort_static(source: Path, batches: Batches, target: Path, **settings: Any) -
     CalibrationDataReader.register(_Reader)
     with tempfile.TemporaryDirectory() as folder:
         prepared = Path(folder, "prepared.onnx")
-        quant_pre_process(str(source), str(prepared))
+        try:
+            quant_pre_process(str(source), str(prepared))
+        except Exception:  # ORT raises no narrower one where its symbolic inference gives up, as on MiniLM
+            quant_pre_process(str(source), str(prepared), skip_symbolic_shape=True)
         quantize_static(str(prepared), str(target), _Reader(batches), **settings)
 
 
