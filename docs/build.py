@@ -114,7 +114,7 @@ def _recipe() -> str:
         [
             "# Recipes",
             "A recipe is a YAML file. `compress check RECIPE` checks it and runs nothing; `compress schema` "
-            "prints the JSON Schema that editors use to complete and check one. Every mistake is told as "
+            "prints the JSON Schema that editors use to complete and check one. A mistake is told as "
             "`file:line:column: what is wrong`.",
             f"```yaml\n{Path(FOLDER.parent, 'recipes/digits.yaml').read_text().strip()}\n```",
             "## Keys",
