@@ -128,7 +128,7 @@ def fit_hardware(
         factors.add_row(name, si(factor, "W") if name == "static watts" else f"{factor:.3g}")
     tables.show(table, "", factors)
     if len(taken) < FACTORS:
-        tables.show("\nToo few to tell all factors apart: what they cannot tell shares one, or is 0. Measure more models.")
+        tables.show("\nToo few to tell all factors apart: some share one, or are 0. Measure more models.")
     elif not all(found.scales.values()):
         tables.show("\nWhat is 0 could not be told apart: measure more, and more different, models.")
     typer.echo(f"\n{output}")

@@ -146,10 +146,13 @@ def measure_with(function: Callable[[Run], Any], name: str, run: Run) -> dict[st
     with blame(f"metric {name}", InputError):
         result = function(run)
     numbers = dict(result) if isinstance(result, Mapping) else {name: result}
+    wrong = f"metric {name}: returned {result!r}; give a number or a dict of them"
+    if not numbers:
+        raise InputError(wrong)
     try:
         return {str(key): float(value) for key, value in numbers.items()}
     except (TypeError, ValueError) as error:
-        raise InputError(f"metric {name}: returned {result!r}; give a number or a dict of them") from error
+        raise InputError(wrong) from error
 
 
 def agreement(run: Run, original: Run, batches: Iterable[Feeds]) -> Agreement:

@@ -8,12 +8,12 @@ import os
 import platform
 import random
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from compress.errors import (
     CompressError,
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.onnx"
 PACKED_FILE = "model.packed"
+_Read = TypeVar("_Read")
 CHANGES_FILE = "changes.json"
 SCORE_FILE = "score.json"
 ZERO_BATCHES = 4
@@ -227,7 +228,7 @@ class _Runner:
         from compress.passes.base import Change
 
         folder = self._artifact(passes)
-        changes = json.loads((folder / CHANGES_FILE).read_text(encoding="utf-8"))
+        changes = _stored(folder / CHANGES_FILE, json.loads)
         return Model(
             ir.load(folder / MODEL_FILE),
             calibration=self._calibration,
@@ -264,7 +265,7 @@ class _Runner:
                 score_key,
                 lambda folder: _write(folder / SCORE_FILE, result.model_dump_json()),
             )
-        return VariantResult.model_validate_json((stored / SCORE_FILE).read_bytes())
+        return _stored(stored / SCORE_FILE, VariantResult.model_validate_json)
 
     @cached_property
     def _score_settings(self) -> list[Any]:
@@ -288,7 +289,7 @@ class _Runner:
         from compress import evaluate
 
         model_file = artifact / MODEL_FILE
-        changes = json.loads((artifact / CHANGES_FILE).read_text(encoding="utf-8"))
+        changes = _stored(artifact / CHANGES_FILE, json.loads)
         run, original = self._opened(model_file), self._opened(self._artifact(()) / MODEL_FILE)
         compared = self._evaluation or self._calibration
         inputs = self._model(()).graph.inputs
@@ -386,6 +387,14 @@ def _pack(model: Path, path: Path) -> None:
 
     with step("packing"):
         pack(model, path)
+
+
+def _stored(path: Path, parse: Callable[[str], _Read]) -> _Read:
+    """Return what an earlier run wrote."""
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StoreError(f"{path}: damaged; --fresh does all work anew") from error
 
 
 def _write(path: Path, text: str) -> None:

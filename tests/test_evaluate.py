@@ -95,6 +95,8 @@ def test_a_users_metric_returns_a_number_or_a_dict(returned: object, numbers: di
 def test_a_users_metric_that_returns_something_else_is_refused() -> None:
     with pytest.raises(InputError, match="metric f: returned 'good'"):
         evaluate.measure_with(lambda run: "good", "f", identity)
+    with pytest.raises(InputError, match=r"metric f: returned \{\}"):
+        evaluate.measure_with(lambda run: {}, "f", identity)
 
 
 @given(hnp.arrays(np.float32, (3, 4), elements=st.floats(-100, 100, width=32)))

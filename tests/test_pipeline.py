@@ -192,6 +192,16 @@ def test_a_run_killed_anywhere_ends_the_same(done: tuple[Path, Results], recipe:
     assert not list((folder / ".store").glob(".partial-*"))
 
 
+def test_damaged_results_of_an_earlier_run_are_named(done: tuple[Path, Results], recipe: Path) -> None:
+    folder, first = done
+    for path in (folder / ".store").rglob("score.json"):
+        path.write_text("{")
+    with pytest.raises(StoreError, match=r"score\.json: damaged; --fresh does all work anew"):
+        compress.run(recipe, folder)
+    compress.run(recipe, folder, fresh=True)
+    assert timeless(folder / "results.json") == timeless(first)
+
+
 def test_a_failed_variant_is_reported_while_the_others_finish(recipe: Path) -> None:
     recipe.write_text(
         RECIPE + "  hopeless: [{int4-weights: {include: [nothing]}}]\n  late: [fold, int4-weights]\n"
