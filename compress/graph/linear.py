@@ -95,26 +95,30 @@ def store(value: ir.Value, content: Array) -> None:
     value.const_value = ir.tensor(np.array(content, np.float32, order="C"), name=value.name)
 
 
-def input_rows(layer: Layer, inputs: Array, random: np.random.Generator) -> tuple[Array, Indices]:
+def input_rows(
+    layer: Layer, inputs: Array, random: np.random.Generator, rows: int | None = None
+) -> tuple[Array, Indices]:
     """Return rows [groups, rows, features] drawn from one batch of inputs, and their output positions.
 
     The positions count the outputs with the channels taken out: images first, then rows and columns.
+    At most `rows` are drawn, or as many as hold `SAMPLE` numbers.
     """
     count, features, _ = matrix(layer, layer.array).shape
-    most = max(SAMPLE // (count * features), 1)
+    most = max(SAMPLE // (count * features), 1) if rows is None else rows
     if layer.node.op_type != "Conv":
         # Hidden states are [steps, directions, batch, features].
-        rows = np.moveaxis(inputs, 1, 0) if _reads_states(layer) else inputs
-        rows = rows.reshape(count, -1, features)
-        chosen = random.permutation(rows.shape[1])[:most]
-        return rows[:, chosen], chosen
+        states = np.moveaxis(inputs, 1, 0) if _reads_states(layer) else inputs
+        states = states.reshape(count, -1, features)
+        chosen = random.permutation(states.shape[1])[:most]
+        return states[:, chosen], chosen
     rank = inputs.ndim - 2
     kernel = layer.array.shape[2:]
     pads, strides, dilations = (
         np.array(layer.node.attributes.get_ints(name, default), np.int64)
         for name, default in (("pads", [0] * 2 * rank), ("strides", [1] * rank), ("dilations", [1] * rank))
     )
-    padded = np.pad(inputs, [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)])
+    padding = [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)]
+    padded = np.pad(inputs, padding) if pads.any() else inputs
     reach = dilations * (np.array(kernel) - 1) + 1
     sizes = (len(inputs), *((np.array(padded.shape[2:]) - reach) // strides + 1))
     chosen = random.permutation(math.prod(map(int, sizes)))[:most]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -58,6 +59,21 @@ def smooth_scales(activation: Tensor, weight: Tensor, strength: float) -> Tensor
     return torch.where(live, scales / torch.where(live, weight, 1.0).pow(1 - strength), 1.0)
 
 
+@dataclass(frozen=True, slots=True)
+class Smoothing:
+    """What `search_smoothing` found.
+
+    Attributes:
+        strength: of `smooth_scales`; None if no smoothing is best.
+        scales: [channels] that inputs are divided by.
+        error: of the layer's outputs, over the error without smoothing.
+    """
+
+    strength: float | None
+    scales: Tensor
+    error: float
+
+
 def search_smoothing(
     weight: Tensor,
     inputs: Tensor,
@@ -67,7 +83,7 @@ def search_smoothing(
     bits: int = 8,
     weight_bits: int = 8,
     strengths: Sequence[float] = STRENGTHS,
-) -> tuple[float | None, Tensor]:
+) -> Smoothing:
     """Find the strength of `smooth_scales` with the least error of the layer's outputs.
 
     Errors count relative to the size of each row's outputs: a few rows with huge values stretch the
@@ -76,16 +92,15 @@ def search_smoothing(
     and wins ties.
 
     Args:
-        weight: [K, N]. Layers that share their input are searched together, side by side.
-        inputs: [rows, K] of the layer, as they usually are; a few hundred rows do.
-        low: [K] lowest value of each input feature, the rarest among them.
-        high: [K] highest value.
+        weight: [groups, features, N], features being taps of a kernel times channels of the group; one
+            group and one tap for a linear layer. Layers that share their input are searched together,
+            side by side.
+        inputs: [groups, rows, features] of the layer, as they usually are; a few hundred rows do.
+        low: [channels] lowest value of each channel of the inputs, the rarest among them.
+        high: [channels] highest value.
         bits: of the inputs.
         weight_bits: of the weights.
         strengths: to try.
-
-    Returns:
-        The strength, None if no smoothing is best, and the scales [K].
 
     Raises:
         ValueError: the weight or the inputs hold NaN or infinite values.
@@ -95,26 +110,28 @@ def search_smoothing(
     for tensor in (inputs, low, high):
         require_finite(tensor)
     wanted = inputs @ weight
-    power = wanted.square().mean(1, keepdim=True)
+    power = wanted.square().mean((0, 2), keepdim=True)
     power = power.clamp(min=float(power.mean()) * SMALL_ROW + torch.finfo(torch.float32).tiny)
-    activation, magnitude = torch.maximum(-low, high), weight.abs().amax(1)
+    groups, features, outputs = weight.shape
+    tapped = weight.reshape(groups, features * groups // len(low), -1, outputs)
+    activation, magnitude = torch.maximum(-low, high), tapped.abs().amax((1, 3)).flatten()
 
     def loss(scales: Tensor) -> float:
-        quantized = quantize(weight * scales[:, None], PerAxis(1), weight_bits).dequantize()
+        spread = scales.reshape(groups, 1, -1).expand(tapped.shape[:3]).reshape(groups, features)
+        rows = (weight * spread[:, :, None]).mT
+        quantized = quantize(rows.reshape(-1, features), PerAxis(0), weight_bits).dequantize()
         ends = (low / scales).min(), (high / scales).max()
-        return float(
-            (_fake_quantized(inputs / scales, *ends, bits) @ quantized - wanted).square().div(power).mean()
-        )
+        got = _fake_quantized(inputs / spread[:, None], *ends, bits) @ quantized.reshape(rows.shape).mT
+        return float((got - wanted).square().div(power).mean())
 
-    best_strength: float | None = None
-    best_scales = torch.ones_like(activation)
-    least = loss(best_scales)
-    for strength in strengths:
+    plain = loss(torch.ones_like(activation))
+    best = Smoothing(None, torch.ones_like(activation), 1.0)
+    for strength in strengths if plain > 0 else ():
         scales = smooth_scales(activation, magnitude, strength)
-        found = loss(scales)
-        if found < least:
-            least, best_strength, best_scales = found, strength, scales
-    return best_strength, best_scales
+        error = loss(scales) / plain
+        if error < best.error:
+            best = Smoothing(strength, scales, error)
+    return best
 
 
 def _fake_quantized(inputs: Tensor, low: Tensor, high: Tensor, bits: int) -> Tensor:

@@ -47,8 +47,8 @@ class Equalize(Pass, name="equalize"):
 
         fold(model.ir)
         own = {layer.node: layer for layer in linear_layers(model.graph) if self.selects(*layer.names)}
-        sources = {node: source(layer, own) for node, layer in own.items() if takes_scales(layer)}
-        links = {node: found for node, found in sources.items() if found is not None}
+        sources = {node: source([layer], own) for node, layer in own.items() if takes_scales(layer)}
+        links = {node: found for node, found in sources.items() if found is not None and found.node in own}
         totals = _search(own, links)
         changes = []
         for node, scales in totals.items():
@@ -57,8 +57,8 @@ class Equalize(Pass, name="equalize"):
             links[node].divide(model.graph, scales)
             multiply(own[node], scales)
             done = f"outputs divided by {scales.min():.3g} to {scales.max():.3g}"
-            changes.append(Change(links[node].layer.name, done))
-        linked = {found.layer.node for found in links.values()}
+            changes.append(Change(links[node].node.name or "", done))
+        linked = {found.node for found in links.values()}
         changes += [
             Change(layer.name, skipped="nothing but scales may stand between it and one other layer")
             for node, layer in own.items()
@@ -79,15 +79,16 @@ def _search(own: Mapping[ir.Node, Layer], links: Mapping[ir.Node, Source]) -> di
     from compress.numerics.equalize import cross_layer_scales
 
     weights = {node: np.abs(own[node].array) for node in own}
-    totals = {node: np.ones(found.channels, np.float32) for node, found in links.items()}
-    feeding = {found.layer.node for found in links.values()}
+    channels = {node: own[node].array.shape[input_axis(own[node])] for node in links}
+    totals = {node: np.ones(count, np.float32) for node, count in channels.items()}
+    feeding = {found.node for found in links.values()}
     for _ in range(SWEEPS):
         moved = 0.0
         for last in links:
             if is_depthwise(own[last]) and last in feeding:
                 continue  # it stands in the middle of a chain
             readers = [last]
-            while is_depthwise(own[first := links[readers[0]].layer.node]) and first in links:
+            while is_depthwise(own[first := links[readers[0]].node]) and first in links:
                 readers.insert(0, first)
             ranges = [_largest(weights[first], own[first].out_axis)]
             ranges += [_largest(weights[each], input_axis(own[each])) for each in readers]
@@ -96,7 +97,7 @@ def _search(own: Mapping[ir.Node, Layer], links: Mapping[ir.Node, Source]) -> di
             except ValueError as error:
                 raise PassError(f"layers from {first.name!r} to {last.name!r}: {error}") from error
             for each, scales in zip(readers, (each.numpy() for each in found), strict=True):
-                before = links[each].layer
+                before = own[links[each].node]
                 weights[before.node] /= along(scales, before.out_axis, before.array.ndim)
                 weights[each] *= along(scales, input_axis(own[each]), own[each].array.ndim)
                 totals[each] *= scales

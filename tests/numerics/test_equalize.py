@@ -90,17 +90,17 @@ def test_rare_rows_stretch_the_range_and_decide_nothing_else() -> None:
     weight, inputs = random(32, 16), random(200, 32, seed=1)
     rare = inputs.abs().amax(0)
     rare[5] = 300
-    strength, scales = search_smoothing(weight, inputs, -rare, rare)
-    assert strength is not None
-    assert scales.argmax() == 5
+    found = search_smoothing(weight[None], inputs[None], -rare, rare)
+    assert found.strength is not None
+    assert found.scales.argmax() == 5
 
 
 def test_searched_strength_repairs_outlier_features_and_nothing_else() -> None:
     weight, inputs = random(32, 16), random(200, 32, seed=1)
     inputs[:, 3] *= 80
-    strength, scales = search_smoothing(weight, inputs, *inputs.aminmax(dim=0))
-    assert strength is not None
-    assert strength > 0
+    found = search_smoothing(weight[None], inputs[None], *inputs.aminmax(dim=0))
+    assert found.strength is not None
+    assert found.strength > 0
     wanted = inputs @ weight
 
     def error(s: Tensor) -> float:
@@ -108,9 +108,9 @@ def test_searched_strength_repairs_outlier_features_and_nothing_else() -> None:
         rows = quantize(weight * s[:, None], PerAxis(1), 8).dequantize()
         return float((flat @ rows - wanted).square().mean())
 
-    assert error(scales) < 0.1 * error(torch.ones(32))
-    zeros = search_smoothing(weight, inputs * 0, torch.zeros(32), torch.zeros(32))
-    assert zeros[0] is None
-    assert torch.equal(zeros[1], torch.ones(32))
+    assert error(found.scales) < 0.1 * error(torch.ones(32))
+    zeros = search_smoothing(weight[None], inputs[None] * 0, torch.zeros(32), torch.zeros(32))
+    assert zeros.strength is None
+    assert torch.equal(zeros.scales, torch.ones(32))
     with pytest.raises(ValueError, match="cannot be quantized"):
-        search_smoothing(weight, inputs / 0, *inputs.aminmax(dim=0))
+        search_smoothing(weight[None], inputs[None] / 0, *inputs.aminmax(dim=0))
