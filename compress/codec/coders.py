@@ -3,16 +3,20 @@
 pcodec (https://github.com/pcodec/pcodec) sorts numbers into bins, codes the bins with tabled asymmetric
 numeral systems, and writes what is left of a number as plain bits. Floats lose their exponents' redundancy
 that way and keep the mantissas' noise as it is; integer codes come within a thousandth of their order-0
-entropy, pruned ones below a bit a weight included, where Huffman codes lose 0.3 to 30 %. zstandard finds
+entropy, pruned ones below a bit a weight included, where Huffman codes lose 0.3 to 30 %, and below it where
+channels that are alike are coded together, apart from others (`compress.codec.clusters`). zstandard finds
 what repeats.
 """
 
 from __future__ import annotations
 
+import struct
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from compress.codec.clusters import Clusters, Shape, clustered
 
 if TYPE_CHECKING:
     from pcodec import ChunkConfig
@@ -39,6 +43,8 @@ class Coder(IntEnum):
     RAW = 0
     ZSTD = 1
     PCODEC = 2
+    CLUSTERS = 3
+    """Of 8 bits; clusters of rows or of columns, each by pcodec on its own. See `_clusters`."""
 
 
 NUMBERS: dict[str, np.dtype] = {
@@ -58,22 +64,31 @@ NUMBERS: dict[str, np.dtype] = {
 """What pcodec takes the bytes of a kind of weights for; packed nibbles are uint8. Other kinds are bytes."""
 
 
+_HEAD = struct.Struct("<?BII")
+"""Of a chunk in clusters: whether they are of columns, their number, and width and head of the rows."""
+
+
 class CodingError(Exception):
     """A coded chunk is damaged."""
 
 
-def encode(data: np.ndarray, kind: str) -> tuple[Coder, bytes]:
+def encode(data: np.ndarray, kind: str, shape: Shape | None = None) -> tuple[Coder, bytes]:
     """Return the shortest coding of a chunk.
 
     Args:
         data: uint8 [bytes], at most `CHUNK_BYTES`.
         kind: a key of `NUMBERS`, or anything else for bytes that are no numbers.
+        shape: of the tensor; without it, rows are not told apart.
     """
     level = ZSTD_LEVEL if kind in NUMBERS else GRAPH_LEVEL
     plain = data.tobytes()
     found = [(Coder.RAW, plain), (Coder.ZSTD, _zstd(plain, level))]
     if kind in NUMBERS and data.size % NUMBERS[kind].itemsize == 0:
         found.append((Coder.PCODEC, _pcodec(data.view(NUMBERS[kind]), kind)))
+        if shape is not None and NUMBERS[kind].itemsize == 1:
+            clusters = clustered(data, shape)
+            if clusters is not None:
+                found.append((Coder.CLUSTERS, _clusters(data, kind, clusters)))
     best = min(found, key=lambda one: len(one[1]))
     if best[0] is Coder.ZSTD and data.size <= LITTLE:
         return Coder.ZSTD, min(best[1], _zstd(plain, GRAPH_LEVEL), key=len)
@@ -88,6 +103,8 @@ def decode(coder: int, coded: bytes, kind: str, out: np.ndarray) -> None:
     """
     if coder == Coder.PCODEC and kind in NUMBERS and out.size % NUMBERS[kind].itemsize == 0:
         _decode_numbers(coded, kind, out.view(NUMBERS[kind]))
+    elif coder == Coder.CLUSTERS and kind in NUMBERS and NUMBERS[kind].itemsize == 1:
+        _decode_clusters(coded, kind, out)
     elif coder == Coder.ZSTD:
         out[:] = np.frombuffer(unzstd(coded, out.size), np.uint8)
     elif coder == Coder.RAW and len(coded) == out.size:
@@ -127,6 +144,37 @@ def _pcodec(numbers: np.ndarray, kind: str) -> bytes:
         _rotated(numbers, 1) if kind == "bfloat16" else numbers, _config(kind)
     )
     return coded
+
+
+def _clusters(data: np.ndarray, kind: str, clusters: Clusters) -> bytes:
+    """Code a chunk: `_HEAD`, lengths of what follows (uint32), labels by zstandard, clusters by pcodec."""
+    numbers = [part.view(NUMBERS[kind]) for part in clusters.split(data)]
+    head = _HEAD.pack(clusters.columns, len(numbers), clusters.width, clusters.head)
+    parts = [_zstd(clusters.labels.tobytes(), GRAPH_LEVEL), *(_pcodec(each, kind) for each in numbers)]
+    return b"".join([head, np.array([len(part) for part in parts], "<u4").tobytes(), *parts])
+
+
+def _decode_clusters(coded: bytes, kind: str, out: np.ndarray) -> None:
+    try:
+        columns, number, width, head = _HEAD.unpack_from(coded)
+        lengths = np.frombuffer(coded, "<u4", number + 1, _HEAD.size)
+    except (struct.error, ValueError) as error:
+        raise CodingError(str(error)) from error
+    if not 1 <= width <= out.size - head:
+        raise CodingError("its rows are wider than it is")
+    stops = _HEAD.size + lengths.nbytes + np.cumsum(lengths, dtype=np.int64)
+    parts = [coded[stop - length : stop] for stop, length in zip(stops, lengths, strict=True)]
+    size = width if columns else (out.size - head) // width
+    labels = np.frombuffer(unzstd(parts[0], size), np.uint8)
+    if stops[-1] != len(coded) or int(labels.max()) + 1 != number:
+        raise CodingError("its clusters do not fit their labels")
+    clusters = Clusters(columns, width, head, labels)
+    joined = np.empty_like(out)
+    start = 0
+    for part, end in zip(parts[1:], clusters.ends(out.size), strict=True):
+        _decode_numbers(part, kind, joined[start:end].view(NUMBERS[kind]))
+        start = end
+    clusters.join(joined, out)
 
 
 def _config(kind: str) -> ChunkConfig:

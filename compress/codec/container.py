@@ -36,7 +36,7 @@ LARGEST_MODEL = 1 << 31
 LARGEST_INDEX = 1 << 26
 LARGEST_HEADER = 1 << 16
 WORKERS = min(4, cpu_count() or 1)
-"""Chunks coded at the same time: each may take five times its size."""
+"""Chunks coded at the same time: each may take ten times its size."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -72,6 +72,7 @@ class Tensor:
     end: int
     name: str = ""
     data_type: int = 0
+    dims: list[int] = field(default_factory=list)
     payloads: list[tuple[str, int, int]] = field(default_factory=list)
     """Kind, start and end of each field with values."""
     raw: tuple[int, int] | None = None
@@ -128,6 +129,8 @@ def _tensor(buffer: Buffer, start: int, end: int) -> Tensor:
     for each in fields(buffer, start, end):
         if each.number == _TYPE and each.wire_type == 0:
             tensor.data_type = _varint(buffer, each.content, each.end)[0]
+        elif each.number == _DIMS and each.wire_type in (0, 2):
+            tensor.dims.extend(_varints(buffer, each))
         elif each.wire_type != 2:
             continue
         elif each.number == _NAME:
@@ -221,6 +224,14 @@ def _varint(buffer: Buffer, at: int, end: int) -> tuple[int, int]:
         if byte < 128:
             return value, at
     raise ModelError("not an ONNX file, or cut short")
+
+
+def _varints(buffer: Buffer, numbers: Field) -> Iterator[int]:
+    """Yield the numbers of a field, packed or alone."""
+    at = numbers.content
+    while at < numbers.end:
+        value, at = _varint(buffer, at, numbers.end)
+        yield value
 
 
 def _text(buffer: Buffer, at: Field) -> str:

@@ -13,6 +13,7 @@ import zstandard
 
 import compress
 from compress import codec
+from compress.codec.coders import Coder
 from compress.errors import CompressError, ModelError, StoreError
 
 Change = Callable[[np.random.Generator, bytearray], bytearray]
@@ -20,17 +21,21 @@ Change = Callable[[np.random.Generator, bytearray], bytearray]
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory, build: Callable[..., onnx.ModelProto]) -> Path:
-    """A packed model with weights that pcodec, zstandard and nothing code."""
+    """A packed model with weights that pcodec, clusters, zstandard and nothing code."""
     rng = np.random.default_rng(0)
+    wide = rng.integers(2, size=40) * 120
     proto = build(
-        "g (float[N,40] x) => (float[N,40] y) { a = MatMul(x, w)\n b = MatMul(a, z)\n y = MatMul(b, r) }",
+        "g (float[N,40] x) => (float[N,40] y) { a = MatMul(x, w)\n b = MatMul(a, z)\n d = MatMul(b, r)\n"
+        "f = Cast<to=1>(c)\n e = Gemm<transB=1>(d, f)\n y = MatMul(e, f) }",
         w=rng.standard_normal((40, 40)).astype(np.float32),
         z=np.tile(rng.standard_normal(8).astype(np.float32), (40, 5)),
-        r=rng.integers(0, 2**30, (40, 40), np.uint32).view(np.float32),
+        r=rng.integers(0, 2**32, (40, 40), np.uint32).view(np.float32),
+        c=rng.integers(-1 - wide, 2 + wide, (400, 40)).astype(np.int8),
     )
     path = tmp_path_factory.mktemp("damage") / "model.onnx"
     onnx.save(proto, path)
-    codec.pack(path, path.with_suffix(".packed"))
+    index = codec.pack(path, path.with_suffix(".packed"))
+    assert {chunk[0] for stream in index.streams for chunk in stream.chunks} == set(Coder)
     return path
 
 

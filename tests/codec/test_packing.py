@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 import compress
 from compress import codec
 from compress.codec import container
+from compress.codec.coders import Coder
 from compress.errors import ModelError, StoreError
 from compress.model import Model
 
@@ -128,6 +129,26 @@ def test_large_weights_are_cut_into_chunks(
     packed = packed_and_back(tmp_path / "m.onnx")
     x = normal(3, 60)
     np.testing.assert_allclose(outputs(compress.open(packed), {"x": x})[0], x @ weight, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("external", [False, True])
+def test_channels_are_told_apart_across_chunks(
+    build: Build, external: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (codec.packing, container):
+        monkeypatch.setattr(module, "CHUNK_BYTES", 30_001)
+    wide = np.arange(40) % 2 * 120
+    weight = np.random.default_rng(0).integers(-1 - wide, 2 + wide, (2000, 40)).astype(np.int8)
+    model = build("g (float[N,2000] x) => (float[N,40] y) { f = Cast<to=1>(w)\n y = MatMul(x, f) }", w=weight)
+    onnx.save(
+        model, tmp_path / "m.onnx", save_as_external_data=external, location="m.onnx.data", size_threshold=0
+    )
+    packed = packed_and_back(tmp_path / "m.onnx")
+    with container.Reader(packed) as reader:
+        stream = next(each for each in reader.index.streams if each.name == "w")
+    assert [coder for coder, _, _ in stream.chunks] == [Coder.CLUSTERS] * 3
+    x = np.ones((1, 2000), np.float32)
+    np.testing.assert_array_equal(outputs(compress.open(packed), {"x": x})[0], x @ weight)
 
 
 def test_the_container_is_safetensors_with_its_provenance(mlp: Model, tmp_path: Path) -> None:
