@@ -112,7 +112,7 @@ class Model:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
-                ir.save(self.ir, Path(folder, path.name), external_data=data)
+                ir.save(_bare(self.ir), Path(folder, path.name), external_data=data)
                 for name in filter(None, (data, path.name)):
                     Path(folder, name).replace(path.with_name(name))
         except OSError as error:
@@ -134,6 +134,16 @@ class Model:
     @cached_property
     def _session(self) -> ort.InferenceSession:
         return session(self)
+
+
+def _bare(model: ir.Model) -> ir.Model:
+    """Return the model without types and shapes of inner values: whoever reads the file infers them."""
+    bare = model.clone()
+    inner = {value for node in bare.graph for value in node.outputs}
+    for value in (inner | {*bare.graph.initializers.values()}) - {*bare.graph.inputs, *bare.graph.outputs}:
+        value.type = value.shape = None
+        value.metadata_props.clear()
+    return bare
 
 
 def session(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
 
@@ -59,3 +60,11 @@ def test_a_graph_that_the_runtime_refuses_is_an_error_of_the_model(build, normal
     wrong = compress.load(build("g (float[N,8] x) => (float[N,4] y) { y = MatMul(x, w) }", w=normal(6, 4)))
     with pytest.raises(ModelError, match=r"ONNX Runtime cannot load the model: .*Incompatible dimensions"):
         wrong.run({"x": np.ones((1, 8), np.float32)})
+
+
+def test_a_file_leaves_out_what_lies_between_its_ends(tmp_path, build):
+    text = "g (float[N,4] x) => (float[N,2] y) { h = MatMul(x, w) y = Relu(h) }"
+    model = compress.load(onnx.shape_inference.infer_shapes(build(text, w=np.ones((4, 2), np.float32))))
+    saved = onnx.load(model.save(tmp_path / "model.onnx"))
+    assert model.graph[0].outputs[0].shape is not None and not saved.graph.value_info
+    onnx.checker.check_model(saved, full_check=True)
