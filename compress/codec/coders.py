@@ -84,11 +84,11 @@ def encode(data: np.ndarray, kind: str, shape: Shape | None = None) -> tuple[Cod
     plain = data.tobytes()
     found = [(Coder.RAW, plain), (Coder.ZSTD, _zstd(plain, level))]
     if kind in NUMBERS and data.size % NUMBERS[kind].itemsize == 0:
-        found.append((Coder.PCODEC, _pcodec(data.view(NUMBERS[kind]), kind)))
-        if shape is not None and NUMBERS[kind].itemsize == 1:
-            clusters = clustered(data, shape)
-            if clusters is not None:
-                found.append((Coder.CLUSTERS, _clusters(data, kind, clusters)))
+        clusters = clustered(data, shape) if shape is not None and NUMBERS[kind].itemsize == 1 else None
+        if clusters is not None:
+            found.append((Coder.CLUSTERS, _clusters(data, kind, clusters)))
+        else:
+            found.append((Coder.PCODEC, _pcodec(data.view(NUMBERS[kind]), kind)))
     best = min(found, key=lambda one: len(one[1]))
     if best[0] is Coder.ZSTD and data.size <= LITTLE:
         return Coder.ZSTD, min(best[1], _zstd(plain, GRAPH_LEVEL), key=len)
