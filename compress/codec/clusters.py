@@ -18,6 +18,8 @@ import numpy as np
 COUNTS = (2, 4, 8)
 """Clusters that are tried."""
 ROUNDS = 4
+LEARNT = 1024
+"""Rows that the codes of clusters are learnt from, at most."""
 MOST_AXES = 64
 """Of NumPy's arrays."""
 SHORTEST = 256
@@ -141,16 +143,22 @@ def _counts(matrix: np.ndarray, columns: bool) -> np.ndarray:
 
 def _assignments(counts: np.ndarray) -> Iterator[np.ndarray]:
     """Yield the cluster of each row, uint8, for each number of clusters; all clusters have rows."""
-    order = np.argsort(_entropies(counts))
+    sample = counts[:: -(-len(counts) // LEARNT)]
+    order = np.argsort(_entropies(sample))
     for number in COUNTS:
-        labels = np.empty(len(counts), np.int64)
-        labels[order] = np.arange(len(counts)) * min(number, len(counts)) // len(counts)
+        labels = np.empty(len(sample), np.int64)
+        labels[order] = np.arange(len(sample)) * min(number, len(sample)) // len(sample)
         for _ in range(ROUNDS):
-            sums = _sums(counts, labels)
-            sums += sums.sum(0) * 1e-3 + 1e-3  # no value is impossible
-            labels = np.argmin(counts @ -np.log2(sums / sums.sum(1, keepdims=True)).T, axis=1)
-            labels = np.unique(labels, return_inverse=True)[1]
-        yield labels.astype(np.uint8)
+            labels = _cheapest(sample, sample, labels)
+        yield _cheapest(counts, sample, labels).astype(np.uint8)
+
+
+def _cheapest(counts: np.ndarray, sample: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return for each row the cluster, of those that `labels` makes of a sample, whose code is shortest."""
+    sums = _sums(sample, labels)
+    sums += sums.sum(0) * 1e-3 + 1e-3  # no value is impossible
+    labels = np.argmin(counts @ -np.log2(sums / sums.sum(1, keepdims=True)).T, axis=1)
+    return np.asarray(np.unique(labels, return_inverse=True)[1])
 
 
 def _sums(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
