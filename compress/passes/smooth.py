@@ -33,7 +33,8 @@ class Smooth(Pass, name="smooth"):
     searched for every input. Scales go into what makes the input (a layer, a normalization or a Mul),
     behind ReLU and pooling too, where it feeds these layers alone. Elsewhere, as behind a ReLU6 or a
     residual sum, a Mul is put before them, at a small cost in time; before a convolution only if its
-    error falls to a quarter. BatchNormalization is folded first.
+    error falls to a quarter. It does not pay in every network: EfficientNet-Lite0 agrees
+    with its original to 21 dB with it and without. BatchNormalization is folded first.
 
     Xiao et al., "SmoothQuant" (2022).
 
