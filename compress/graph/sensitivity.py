@@ -57,7 +57,10 @@ def _probe(graph: ir.Graph, weights: Sequence[Layer], bits: int) -> list[ir.Valu
     inputs = [restored.outputs[0], *node.inputs[1:]]
     for layer in weights:
         weight = quantize(torch.from_numpy(layer.array.copy()), PerAxis(layer.out_axis), bits, narrow=True)
-        inputs[layer.index] = initializer(graph, f"{layer.weight.name}.probe", weight.dequantize().numpy())
+        content = weight.dequantize()
+        if node.inputs[layer.index] is not layer.weight:  # it is turned on its way to the layer
+            content = content.T
+        inputs[layer.index] = initializer(graph, f"{layer.weight.name}.probe", content.numpy())
     place = next(number for number, value in enumerate(node.outputs) if value.name)
     twin = ir.node(
         node.op_type,

@@ -93,6 +93,14 @@ def test_noise_of_a_recurrent_layer_is_that_of_both_its_weights(recurrent: Model
     assert all(0 < value < 1e-2 for value in noise.values())
 
 
+def test_noise_of_a_classifier_that_is_the_embedding_too(transformer: Model) -> None:
+    tied = transformer.graph.initializers["embedding.weight"]
+    turned = next(use.node for use in tied.uses() if use.node.op_type == "Transpose")
+    names = [node.name or "" for node in turned.outputs[0].consumers()]
+    noise = local_noise(transformer, names, list(transformer.batches()))
+    assert all(0 < noise[name] < 1e-2 for name in names) and names
+
+
 def test_a_recurrent_network_runs_its_lstm_in_integers_if_that_is_faster(recurrent: Model) -> None:
     small = Int8()(recurrent)
     assert "each run's range" in small.changes[-1].action
