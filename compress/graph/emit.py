@@ -79,7 +79,7 @@ def dequantize_weight(graph: ir.Graph, weight: ir.Value, quantized: Quantized) -
         # The runtime fuses a Gemm only where zero points are written out, zeros included.
         initializer(graph, f"{name}.zero_point", packed(quantized.zero_point.numpy(), quantized.bits)),
     ]
-    output = ir.Value(name=f"{name}.dequantized", shape=weight.shape, type=ir.TensorType(ir.DataType.FLOAT))
+    output = ir.Value(name=f"{name}.float", shape=weight.shape, type=ir.TensorType(ir.DataType.FLOAT))
     node = ir.node("DequantizeLinear", inputs, attributes, outputs=[output], name=f"{name}.dequantize")
     put_first(graph, node)
     weight.replace_all_uses_with(output)
@@ -176,7 +176,7 @@ def dequantize_bias(graph: ir.Graph, node: ir.Node, values: np.ndarray, scale: n
         initializer(graph, f"{name}.zero_point", np.zeros(scale.shape, np.int32)),
     ]
     dequantize = ir.node("DequantizeLinear", inputs, {"axis": 0}, name=f"{name}.dequantize")
-    dequantize.outputs[0].name = f"{name}.dequantized"
+    dequantize.outputs[0].name = f"{name}.float"
     put_first(graph, dequantize)
     node.replace_input_with(2, dequantize.outputs[0])
     if before is not None and not before.uses() and before.is_initializer():
@@ -202,7 +202,7 @@ def quantize_activation(
     zero_value = initializer(graph, f"{name}.zero_point", np.asarray(zero_point))
     stored = ir.TensorType(ir.DataType.from_numpy(zero_point.dtype))
     integers = ir.Value(name=f"{name}.quantized", shape=value.shape, type=stored)
-    output = ir.Value(name=f"{name}.dequantized", shape=value.shape, type=value.type)
+    output = ir.Value(name=f"{name}.float", shape=value.shape, type=value.type)
     inputs = [scale_value, zero_value]
     pair = [
         ir.node("QuantizeLinear", [value, *inputs], outputs=[integers], name=f"{name}.quantize"),
