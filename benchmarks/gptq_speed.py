@@ -33,7 +33,8 @@ from rich.table import Table
 from zoo import entry
 
 import compress
-from compress.graph.linear import linear_layers, second_moments, source
+from compress.graph.linear import linear_layers, source
+from compress.graph.moments import second_moments
 from compress.numerics.awq import output_error
 from compress.numerics.gptq import gptq, in_turn
 from compress.numerics.granularity import PerGroup
@@ -53,7 +54,7 @@ def main() -> None:
     folder = prepare(entry("smollm2"))
     model = compress.load(folder / "float.onnx", calibration=read_batches(folder / "calibration.npz"))
     chosen = list(islice(linear_layers(model.graph), LAYERS_OF_A_BLOCK * options.blocks))
-    moments = second_moments(model, chosen)
+    moments = second_moments(model.ir, model.batches(), chosen)
     table = Table(title="GPTQ, one thread, processor seconds")
     for column in ("input", "K x N", "ours", "ORT", "ORT / ours", "GFLOP/s", "of sgemm", "error, ORT / ours"):
         table.add_column(column, justify="left" if column == "input" else "right")

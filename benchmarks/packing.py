@@ -253,7 +253,7 @@ def own_process(what: str, path: Path) -> dict[str, float]:
 
 def timed_open(path: Path) -> dict[str, float]:
     """Time a session on an ONNX file or a packed file."""
-    from compress.model import session
+    from compress.graph.session import session
 
     onnxruntime.InferenceSession(tiny().SerializeToString())  # its first steps are no part of it
     start = time.perf_counter()

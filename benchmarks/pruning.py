@@ -35,10 +35,11 @@ from zoo import entry
 
 import compress
 from compress.data import Data
-from compress.graph.coupling import Coupling
-from compress.graph.price import price
-from compress.model import Model, session
+from compress.graph.session import session
+from compress.model import Model
 from compress.passes import Finetune, PruneChannels
+from compress.prune.coupling import Coupling
+from compress.prune.price import price
 
 TIME_LIMIT_SECONDS = 120
 """After which Torch-Pruning counts as hanging."""
@@ -184,7 +185,7 @@ def latency() -> Rows:
 
 def _speedup(model: Model, pruned: Model, feeds: dict[str, np.ndarray]) -> float:
     """Return the median processor time of `model` over that of `pruned`, on one thread."""
-    sessions = [session(each, threads=1) for each in (model, pruned)]
+    sessions = [session(each.ir, threads=1) for each in (model, pruned)]
     seconds: list[list[float]] = [[], []]
     for _ in range(RUNS):
         for runner, times in zip(sessions, seconds, strict=True):

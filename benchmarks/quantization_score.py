@@ -16,7 +16,7 @@ import numpy as np
 from zoo import Entry, Feeds, Run, entry
 
 from compress.evaluate import cosine, processor_ratio, single
-from compress.model import session
+from compress.graph.session import session
 
 COMPARED_BATCHES = 24
 TIMED_SECONDS = 4.0

@@ -18,8 +18,8 @@ import torch
 from resnet20 import ResNet20
 from torch import Tensor, nn
 
-from compress.graph.trainable import Trainable
 from compress.source import load
+from compress.trainable.module import Trainable
 
 GOAL = 1.3
 ROUNDS = 15

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_serializer, field_validator
 
-from compress.report.units import si
+from compress.units import si
 
 if TYPE_CHECKING:
     from compress.results import VariantResult

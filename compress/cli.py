@@ -284,8 +284,7 @@ def pack(
     External data go in too. compress.open("OUT") in Python is a session of ONNX Runtime on it;
     "compress unpack" restores the ONNX file bit for bit.
     """
-    from compress import codec
-    from compress.report import units
+    from compress import codec, units
     from compress.source import locate
 
     before = codec.pack(locate(model, Path()), output).bytes

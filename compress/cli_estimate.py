@@ -13,7 +13,7 @@ import typer
 
 from compress.errors import InputError
 from compress.report import tables
-from compress.report.units import si
+from compress.units import si
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -10,7 +10,7 @@ from typer.core import TyperGroup
 
 from compress.errors import InputError
 from compress.report import tables
-from compress.report.units import si
+from compress.units import si
 
 FACTORS = 3
 """Factors of the energy that `fit` looks for; fewer measurements share one."""

@@ -16,14 +16,16 @@ import numpy as np
 import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict
 
+from compress.diagnose import noise, sites
+from compress.diagnose.kernels import Finding, slow, unfused
 from compress.errors import DataError, InputError, ModelError
 from compress.estimator.workload import Reader
 from compress.evaluate import Run, agreement, decibels, latency, single
-from compress.graph import noise, regions, sites
-from compress.graph.kernels import Finding, as_run, slow, unfused
 from compress.graph.layers import array, layers
-from compress.graph.shapes import bind, describe, runtime_errors
-from compress.model import Model, session
+from compress.graph.session import RUNTIME_ERRORS, as_run, session
+from compress.graph.shapes import bind, describe
+from compress.model import Model
+from compress.quantize import regions
 from compress.results import Agreement, Latency, Results
 from compress.source import load
 
@@ -224,7 +226,7 @@ def _runner(path: str | os.PathLike[str]) -> Run:
     def run(feeds: Feeds) -> list[np.ndarray]:
         try:
             outputs: list[np.ndarray] = opened.run(None, feeds)
-        except runtime_errors() as error:
+        except RUNTIME_ERRORS as error:
             first = str(error).strip().splitlines()[0]
             raise DataError(f"{os.fspath(path)} cannot run on these inputs: {first}") from error
         return outputs

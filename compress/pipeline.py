@@ -224,8 +224,8 @@ class _Runner:
     def _model(self, passes: Sequence[Pass]) -> Model:
         import onnx_ir as ir
 
+        from compress.changes import Change
         from compress.model import Model
-        from compress.passes.base import Change
 
         folder = self._artifact(passes)
         changes = _stored(folder / CHANGES_FILE, json.loads)
@@ -320,7 +320,7 @@ class _Runner:
         )
 
     def _opened(self, model_file: Path) -> Run:
-        from compress.model import session
+        from compress.graph.session import session
 
         ready = session(model_file, threads=self.recipe.threads, providers=self.recipe.providers)
         return lambda feeds: ready.run(None, feeds)

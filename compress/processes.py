@@ -117,7 +117,7 @@ def _join(folder: Path, rank: int, count: int) -> None:
     import torch.distributed as distributed
 
     # The training loop's imports come first: see there.
-    import compress.graph.training  # noqa: F401
+    import compress.train.loop  # noqa: F401
 
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(

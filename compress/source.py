@@ -195,8 +195,8 @@ def read_onnx(path: Path) -> ir.Model:
     import onnx_ir as ir
     from google.protobuf.message import DecodeError
 
+    from compress.graph.files import is_large
     from compress.graph.normalise import normalise
-    from compress.model import EXTERNAL_ABOVE_BYTES, Model
 
     try:
         proto = onnx.load(path, load_external_data=False)
@@ -211,7 +211,7 @@ def read_onnx(path: Path) -> ir.Model:
     except onnx.checker.ValidationError as error:
         raise ModelError(f"{path}: is not valid ONNX: {str(error).strip().splitlines()[0]}") from error
     model = ir.load(path)
-    if Model(model).weight_bytes <= EXTERNAL_ABOVE_BYTES:
+    if not is_large(model):
         model = ir.external_data.load_to_model(model)
     return normalise(model)
 

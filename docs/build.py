@@ -23,10 +23,10 @@ import compress.passes
 from compress import describe
 from compress.budget import Budget
 from compress.estimator import hardware
-from compress.graph import operators
-from compress.graph.operators.table import TRAINING
 from compress.passes.base import REGISTRY, Pass
 from compress.schema import schema
+from compress.trainable import operators
+from compress.trainable.operators.table import TRAINING
 
 FOLDER = Path(__file__).parent
 SECTIONS = ("Args", "Attributes", "Raises")

@@ -13,8 +13,9 @@ import compress
 from compress.compare import Comparison, LayerNoise, compare, random_feeds
 from compress.cpu import saturates
 from compress.data import Data
+from compress.diagnose import kernels
 from compress.errors import DataError, ModelError
-from compress.graph import kernels
+from compress.graph.session import as_run
 from compress.passes import Int4Weights, Int8Dynamic, Int8Static, Int8Weights, PruneChannels
 from compress.report import comparison as report
 
@@ -285,8 +286,8 @@ def test_eight_bit_weights_are_named_on_a_processor_that_saturates(
     bits: int, named: bool, two_layers: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     variant = made(two_layers, Int8Static(weight_bits=bits))
-    monkeypatch.setattr("compress.graph.kernels.saturates", lambda: True)
-    found = kernels.slow(kernels.as_run(variant).graph)
+    monkeypatch.setattr("compress.diagnose.kernels.saturates", lambda: True)
+    found = kernels.slow(as_run(variant).graph)
     assert [each.layer for each in found] == (["first", "second"] if named else [])
     assert all("7-bit weights" in each.advice for each in found)
 

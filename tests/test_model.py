@@ -49,7 +49,7 @@ def test_a_file_is_written_whole_or_not_at_all(model, tmp_path):
 def test_large_weights_go_beside_the_model(model, tmp_path, monkeypatch):
     feeds = {"x": np.ones((1, 8), np.float32)}
     expected = model.run(feeds)[0]
-    monkeypatch.setattr("compress.model.EXTERNAL_ABOVE_BYTES", 16)
+    monkeypatch.setattr("compress.graph.files.EXTERNAL_ABOVE_BYTES", 16)
     model.save(tmp_path / "big.onnx")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["big.onnx", "big.onnx.data"]
     again = compress.load(tmp_path / "big.onnx")

@@ -15,7 +15,7 @@ from torch import nn
 
 import compress
 from compress.errors import DataError, InputError, ModelError, TrustError
-from compress.model import session
+from compress.graph.session import session
 
 EXAMPLE = (torch.zeros(2, 4),)
 

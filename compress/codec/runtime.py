@@ -38,7 +38,7 @@ def open(
     Raises:
         ModelError: the file is no packed model, it is damaged, or the runtime does not take the model.
     """
-    from compress.model import session_options, start
+    from compress.graph.session import session_options, start
 
     with Reader(path) as reader, reader.named():
         _check_memory(reader)

@@ -120,14 +120,14 @@ def measure(
     Raises:
         ModelError: the runtime takes neither the model nor these inputs.
     """
-    from compress.graph.shapes import runtime_errors
-    from compress.model import session
+    from compress.graph.session import RUNTIME_ERRORS, session
+    from compress.model import Model
 
-    opened = session(model, threads=threads)
+    opened = session(model.ir if isinstance(model, Model) else model, threads=threads)
     meter = find_meter()
     try:
         opened.run(None, feeds)
-    except runtime_errors() as error:
+    except RUNTIME_ERRORS as error:
         first = str(error).strip().splitlines()[0]
         raise ModelError(f"the model cannot run on these inputs: {first}") from error
     if isinstance(meter, str):

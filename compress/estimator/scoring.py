@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import onnx_ir as ir
@@ -23,7 +21,8 @@ from compress.estimator.operators import FAMILY
 from compress.estimator.residency import homes
 from compress.estimator.workload import Layer, Reader
 from compress.estimator.zeros import spread
-from compress.graph.shapes import describe, runtime_errors
+from compress.graph.session import as_run
+from compress.graph.shapes import describe
 
 if TYPE_CHECKING:
     import onnx
@@ -167,7 +166,7 @@ def read(
     graph = opened(model)
     given = spread(graph, zeros or {})
     if profile.executes == "onnxruntime":
-        graph = _as_run(model, graph)
+        graph = as_run(model if isinstance(model, str | os.PathLike) else graph)
     reader = Reader(
         graph,
         describe(graph, shapes),
@@ -217,20 +216,3 @@ def opened(model: Source) -> ir.Model:
         [common.InlinePass(), common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)]
     )(graph)
     return graph
-
-
-def _as_run(model: Source, graph: ir.Model) -> ir.Model:
-    """Return the graph that ONNX Runtime makes of a model on this machine."""
-    from compress.model import Model, session
-
-    source = Path(model) if isinstance(model, str | os.PathLike) else Model(graph)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "optimized.onnx")
-        try:
-            session(source, threads=1, optimized_to=path)
-        except runtime_errors() as error:
-            first = str(error).strip().splitlines()[0]
-            raise ModelError(f"ONNX Runtime cannot load the model: {first}") from error
-        optimized = ir.load(path)
-        ir.external_data.load_to_model(optimized)
-        return optimized

@@ -69,7 +69,7 @@ def counted(model: Model, batches: Iterable[Feeds]) -> dict[str, float]:
         if value is not None and not value.is_initializer()
     }
     zeros: dict[str, list[int]] = {name: [0, 0] for name in sorted(names)}
-    for values in activations(model, zeros, batches):
+    for values in activations(model.ir, zeros, batches):
         for name, array in values.items():
             if array.dtype.kind == "f":
                 zeros[name][0] += array.size - int(np.count_nonzero(array))

@@ -10,14 +10,15 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from compress.errors import DataError
-from compress.model import Model, session
+from compress.graph.session import session
+from compress.progress import track
 
 if TYPE_CHECKING:
     from compress.data import Feeds
 
 
 def activations(
-    model: Model, names: Iterable[str], batches: Iterable[Feeds], *, optimize: bool = True
+    model: ir.Model, names: Iterable[str], batches: Iterable[Feeds], *, optimize: bool = True
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yield the named values of each batch; memory holds one batch's at a time.
 
@@ -28,11 +29,11 @@ def activations(
         optimize: whether the runtime may rewrite the graph, as it does by default.
     """
     wanted = list(dict.fromkeys(names))
-    probe = model.copy()
+    probe = model.clone()
     inputs = {value.name for value in probe.graph.inputs}
     computed = [name for name in wanted if name not in inputs]
     probe.graph.outputs[:] = [_value(probe.graph, name) for name in computed]
-    RemoveUnusedNodesPass()(probe.ir)  # the runtime would compute what nothing reads
+    RemoveUnusedNodesPass()(probe)  # the runtime would compute what nothing reads
     run = session(probe, optimize=optimize).run if computed else None
     for feeds in batches:
         outputs = run(None, feeds) if run is not None else []
@@ -41,22 +42,26 @@ def activations(
 
 
 def observe(
-    model: Model, names: Iterable[str], update: Callable[[str, np.ndarray], None], *, progress: str = ""
+    model: ir.Model,
+    names: Iterable[str],
+    batches: Iterable[Feeds],
+    update: Callable[[str, np.ndarray], None],
+    *,
+    progress: str = "",
 ) -> None:
     """Pass every named activation of the calibration data to ``update(name, array)``.
 
     Args:
-        model: a model with calibration data.
+        model: the model to run; it is not changed.
         names: values of its graph.
+        batches: feeds by input name.
         update: takes one array into a statistic.
         progress: what the progress bar on stderr says; none if empty.
 
     Raises:
-        DataError: there are no calibration data, or an activation is not finite.
+        DataError: an activation is not finite.
     """
-    from compress.progress import track
-
-    for number, values in enumerate(track(activations(model, names, model.batches()), progress)):
+    for number, values in enumerate(track(activations(model, names, batches), progress)):
         for name, array in values.items():
             try:
                 update(name, array)

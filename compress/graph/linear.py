@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias
+from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
 from compress.graph.layers import RECURRENT, Layer, layers
-
-if TYPE_CHECKING:
-    from compress.model import Model
-    from compress.numerics.gptq import Hessian
 
 Array: TypeAlias = npt.NDArray[np.floating]
 Indices: TypeAlias = npt.NDArray[np.int64]
@@ -135,29 +131,3 @@ def output_rows(layer: Layer, outputs: Array, chosen: Indices) -> Array:
     last = np.moveaxis(outputs, channel_axis(layer), -1)
     rows: Array = last.reshape(-1, last.shape[-1])[chosen]
     return rows
-
-
-def second_moments(model: Model, chosen: Sequence[Layer]) -> dict[str, Hessian]:
-    """Return the second moments of the rows that each ungrouped layer multiplies, by layer name.
-
-    Raises:
-        DataError: there are no calibration data.
-    """
-    import torch
-
-    from compress.graph.capture import observe
-    from compress.numerics.gptq import Hessian
-
-    found = {layer.name: Hessian(matrix(layer, layer.array).shape[1]) for layer in chosen}
-    readers: dict[str, list[Layer]] = {}
-    for layer in chosen:
-        readers.setdefault(source(layer), []).append(layer)
-    random = np.random.default_rng(0)
-
-    def update(name: str, values: Array) -> None:
-        for layer in readers[name]:
-            rows, _ = input_rows(layer, values, random)
-            found[layer.name].update(torch.from_numpy(np.ascontiguousarray(rows[0])))
-
-    observe(model, readers, update, progress="inputs of layers")
-    return found

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from compress.errors import ModelError, did_you_mean
 from compress.graph.propagate import SMALL, TensorInfo, propagate
+from compress.graph.session import RUNTIME_ERRORS
 
 if TYPE_CHECKING:
     import onnx
@@ -276,7 +277,7 @@ def _infer_by_running(
     try:
         session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
         sizes = _run(session, shape_names, known)
-    except runtime_errors() as error:
+    except RUNTIME_ERRORS as error:
         first = str(error).strip().splitlines()[0]
         raise ModelError(
             f"the shape of {missing[0]!r} follows neither from the graph nor from a run: {first}"
@@ -309,7 +310,7 @@ def _run(session: ort.InferenceSession, names: list[str], known: Mapping[str, Te
     inputs = [value.name for value in session.get_inputs()]
     try:
         return list(session.run(names, {name: _filled(known[name], 0) for name in inputs}))
-    except runtime_errors():
+    except RUNTIME_ERRORS:
         ones = {name: _filled(known[name], int(known[name].elements <= SMALL)) for name in inputs}
         return list(session.run(names, ones))
 
@@ -331,11 +332,3 @@ def _dtype(text: str) -> ir.DataType:
     word = text.removeprefix("tensor(").removesuffix(")")
     known = {"string": ir.DataType.STRING} | {dtype.name.lower(): dtype for dtype in ir.DataType}
     return known.get(word, ir.DataType.FLOAT)
-
-
-def runtime_errors() -> tuple[type[Exception], ...]:
-    """Return the exceptions of ONNX Runtime; they have no common base of their own."""
-    from onnxruntime.capi import onnxruntime_pybind11_state as state
-
-    kinds = [kind for kind in vars(state).values() if isinstance(kind, type)]
-    return (*(kind for kind in kinds if issubclass(kind, Exception)), ValueError, RuntimeError)

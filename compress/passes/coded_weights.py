@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from compress.passes.base import Change, Pass
+from compress.changes import Change
+from compress.passes.base import Pass
 
 if TYPE_CHECKING:
     from compress.model import Model
@@ -36,8 +37,8 @@ class CodedWeights(Pass, name="coded-weights"):
 
     def apply(self, model: Model) -> list[Change]:
         """Store every selected weight."""
-        from compress.graph.rate import coded_plans, store_coded
-        from compress.graph.weight_only import plans
+        from compress.quantize.rate import coded_plans, store_coded
+        from compress.quantize.weight_only import plans
 
         found, changes = plans(
             model.graph, lambda layer: self.selects(*layer.names), lambda readers: (8, 128), self.operators

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from compress.passes.base import Change, Pass
+from compress.changes import Change
+from compress.passes.base import Pass
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -162,7 +163,7 @@ def _means(model: Model, sites: Sequence[_Site], batches: Sequence[Feeds]) -> di
     axes = {site.target: channel_axis(site.layer) for site in sites}
     sums: dict[str, Any] = dict.fromkeys(axes, 0.0)
     counts = dict.fromkeys(axes, 0)
-    for values in activations(model, axes, batches):
+    for values in activations(model.ir, axes, batches):
         for name, axis in axes.items():
             rows = np.moveaxis(values[name], axis, -1)
             sums[name] += rows.reshape(-1, rows.shape[-1]).sum(0, dtype=np.float64)
@@ -172,8 +173,8 @@ def _means(model: Model, sites: Sequence[_Site], batches: Sequence[Feeds]) -> di
 
 def _add(graph: ir.Graph, site: _Site, correction: Array) -> None:
     """Add to a bias, in its own steps if it is stored as integers."""
-    from compress.graph.emit import initializer
     from compress.graph.layers import array
+    from compress.quantize.nodes import initializer
 
     reader, index = site.node, site.index
     value = reader.inputs[index]

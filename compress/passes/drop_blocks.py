@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from compress.changes import Change
 from compress.errors import LimitError
-from compress.passes.base import Change, Pass
+from compress.passes.base import Pass
 
 if TYPE_CHECKING:
     from compress.graph.propagate import TensorInfo
-    from compress.graph.residual import Block
     from compress.model import Model
+    from compress.prune.blocks import Block
 
 
 class DropBlocks(Pass, name="drop-blocks"):
@@ -45,8 +46,8 @@ class DropBlocks(Pass, name="drop-blocks"):
 
     def apply(self, model: Model) -> list[Change]:
         """Drop blocks in place."""
-        from compress.graph.residual import drop, residual_blocks
         from compress.graph.shapes import describe
+        from compress.prune.blocks import drop, residual_blocks
 
         shapes = {name: array.shape for name, array in next(model.batches()).items()}
         known = describe(model.ir, shapes)
@@ -68,7 +69,7 @@ class DropBlocks(Pass, name="drop-blocks"):
         self, model: Model, blocks: Sequence[Block], shapes: Mapping[str, tuple[int, ...]]
     ) -> Mapping[str, float]:
         """Return what each node counts towards the goal, by name."""
-        from compress.graph.price import prices
+        from compress.prune.price import prices
 
         if self.of == "blocks":
             return {block.addition.name or "": 1.0 for block in blocks}
@@ -125,8 +126,8 @@ def _effects(
     """Return a function that tells the relative error of all outputs when some blocks are closed."""
     import numpy as np
 
-    from compress.graph.residual import Gated
     from compress.progress import track
+    from compress.prune.blocks import Gated
 
     gated = Gated(model, known)
     feeds = list(itertools.islice(model.batches(), batches))
@@ -147,7 +148,7 @@ def _effects(
 
 
 def _account(block: Block, effect: float) -> Change:
-    from compress.graph.residual import initializers
+    from compress.prune.blocks import initializers
 
     weights = [value.const_value for value in initializers(block.nodes)]
     size = sum(weight.nbytes for weight in weights if weight is not None)

@@ -7,16 +7,17 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from compress.changes import Change
 from compress.errors import PassError
-from compress.passes.base import Change, Pass
+from compress.passes.base import Pass
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
     from compress.graph.layers import Layer
     from compress.graph.linear import Array
-    from compress.graph.scaling import Source
     from compress.model import Model
+    from compress.quantize.scaling import Source
 
 SWEEPS = 20
 """Most sweeps over all chains of layers."""
@@ -42,8 +43,8 @@ class Equalize(Pass, name="equalize"):
     def apply(self, model: Model) -> list[Change]:
         """Equalize every chain of selected layers."""
         from compress.graph.linear import linear_layers
-        from compress.graph.scaling import multiply, source, takes_scales
         from compress.passes.fold import fold
+        from compress.quantize.scaling import multiply, source, takes_scales
 
         fold(model.ir)
         own = {layer.node: layer for layer in linear_layers(model.graph) if self.selects(*layer.names)}
@@ -75,8 +76,8 @@ def _search(own: Mapping[ir.Node, Layer], links: Mapping[ir.Node, Source]) -> di
     """
     import torch
 
-    from compress.graph.scaling import along, input_axis, is_depthwise
     from compress.numerics.equalize import cross_layer_scales
+    from compress.quantize.scaling import along, input_axis, is_depthwise
 
     weights = {node: np.abs(own[node].array) for node in own}
     channels = {node: own[node].array.shape[input_axis(own[node])] for node in links}

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field
 
-from compress.passes.base import Change, Pass
+from compress.changes import Change
+from compress.passes.base import Pass
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -57,10 +58,11 @@ class Factorize(Pass, name="factorize"):
     def _spectra(self, model: Model, chosen: list[Layer]) -> dict[str, Spectrum]:
         import torch
 
-        from compress.graph.linear import matrix, second_moments
+        from compress.graph.linear import matrix
+        from compress.graph.moments import second_moments
         from compress.numerics.lowrank import spectrum
 
-        moments = second_moments(model, chosen) if self.importance == "activation" else {}
+        moments = second_moments(model.ir, model.batches(), chosen) if self.importance == "activation" else {}
         return {
             layer.name: spectrum(
                 torch.from_numpy(np.array(matrix(layer, layer.array)[0])),

@@ -12,18 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
+from compress.changes import Change
 from compress.errors import PassError
-from compress.passes.base import Change, Pass
+from compress.passes.base import Pass
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from compress.graph.examples import Batch
-    from compress.graph.objective import Distillation, Objective
-    from compress.graph.trainable import Trainable
-    from compress.graph.training import Outcome, Plan, Report
     from compress.model import Model
+    from compress.train.examples import Batch
+    from compress.train.loop import Outcome, Plan, Report
+    from compress.train.objective import Distillation, Objective
+    from compress.trainable.module import Trainable
 
 AUTO_SAMPLES = 32
 """Samples of a step, where nobody says how many."""
@@ -110,7 +111,7 @@ class Finetune(Pass, name="finetune"):
 
     def apply(self, model: Model) -> list[Change]:
         """Train the weights that `include` and `exclude` choose, and write them back."""
-        from compress.graph.trainable import Trainable
+        from compress.trainable.module import Trainable
 
         module = Trainable(model.ir, [*output_names(model), *self.hidden]).to(training_device())
         chosen = self._chosen(model, module)
@@ -136,8 +137,8 @@ class Finetune(Pass, name="finetune"):
             DataError: there are no calibration data.
             PassError: there is nothing to learn from, or the loss is not finite.
         """
-        from compress.graph.examples import Examples, taught
-        from compress.graph.training import train
+        from compress.train.examples import Examples, taught
+        from compress.train.loop import train
 
         batches = list(self._batches(model))
         samples = self._samples(model, batches)
@@ -151,7 +152,7 @@ class Finetune(Pass, name="finetune"):
 
     def _samples(self, model: Model, batches: list[Batch]) -> int:
         """Return how many samples a step has; 0 where batches must stay as they came."""
-        from compress.graph.examples import can_shuffle
+        from compress.train.examples import can_shuffle
 
         if self.batch_size == 0:
             return 0
@@ -191,7 +192,7 @@ class Finetune(Pass, name="finetune"):
         import torch
 
         from compress.errors import DataError
-        from compress.graph.examples import Batch
+        from compress.train.examples import Batch
 
         if model.calibration is None:
             raise DataError("finetune needs calibration data, and the model came without")
@@ -209,8 +210,8 @@ class Finetune(Pass, name="finetune"):
             yield Batch(tensors, torch.from_numpy(array))
 
     def _objective(self, model: Model, *, labelled: bool) -> Objective:
-        from compress.graph.objective import Objective, gives_probabilities
-        from compress.graph.trainable import Trainable
+        from compress.train.objective import Objective, gives_probabilities
+        from compress.trainable.module import Trainable
 
         softmax = gives_probabilities(model.original)
         kind = self._imitation(model, labelled=labelled)
@@ -225,7 +226,7 @@ class Finetune(Pass, name="finetune"):
     def _plan(self, model: Model) -> Plan:
         import torch
 
-        from compress.graph.training import Plan
+        from compress.train.loop import Plan
 
         rate = self.learning_rate
         if rate == "auto":
@@ -274,7 +275,7 @@ def _rows_are_samples(model: Model, batches: list[Batch]) -> bool:
     import numpy as np
     import torch
 
-    from compress.graph.shapes import runtime_errors
+    from compress.graph.session import RUNTIME_ERRORS
 
     first, second = batches[0].feeds, batches[-1].feeds
     rows = {name: torch.cat([first[name], second[name]])[: 2 * AUTO_SAMPLES].numpy() for name in first}
@@ -282,7 +283,7 @@ def _rows_are_samples(model: Model, batches: list[Batch]) -> bool:
     try:
         forward = model.run(rows)
         backward = model.run({name: array[::-1].copy() for name, array in rows.items()})
-    except runtime_errors():
+    except RUNTIME_ERRORS:
         return False  # the graph takes fewer rows than its input says
     return all(
         result.shape[:1] == (count,)

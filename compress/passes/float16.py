@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
 from pydantic import model_validator
 
-from compress.passes.base import Change, Pass
+from compress.changes import Change
+from compress.passes.base import Pass
 
 if TYPE_CHECKING:
     import numpy as np
@@ -56,8 +57,8 @@ class Float16(Pass, name="float16"):
         import numpy as np
         import onnx_ir as ir
 
-        from compress.graph.emit import widen_weight
         from compress.graph.layers import array, is_float_weight
+        from compress.quantize.nodes import widen_weight
 
         name = weight.name or ""
         if not self.selects(name, *(node.name for node in weight.consumers())):

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from compress.passes.base import Change, Pass
+from compress.changes import Change
+from compress.passes.base import Pass
 
 if TYPE_CHECKING:
     from compress.graph.layers import Layer
@@ -58,8 +59,8 @@ class Int4Weights(Pass, name="int4-weights"):
 
     def apply(self, model: Model) -> list[Change]:
         """Store every selected weight in few bits."""
-        from compress.graph.weight_only import plans, store, store_halves
-        from compress.graph.weight_solvers import Rule, solutions
+        from compress.quantize.solvers import Rule, solutions
+        from compress.quantize.weight_only import plans, store, store_halves
 
         found, changes = plans(
             model.graph,

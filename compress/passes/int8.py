@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import Field
 
+from compress.changes import Change
 from compress.cpu import weight_bits
 from compress.errors import DataError, ModelError, PassError
-from compress.passes.base import Change, Pass
+from compress.passes.base import Pass
 from compress.passes.correct_bias import CorrectBias
 from compress.passes.int8_dynamic import Int8Dynamic
 from compress.passes.int8_static import Int8Static, observe_ranges
@@ -323,7 +324,7 @@ class _Judge:
 
     def __init__(self, model: Model) -> None:
         from compress.evaluate import single
-        from compress.model import session
+        from compress.graph.session import session
 
         assert model.calibration is not None
         self.model = model.copy()
@@ -333,7 +334,7 @@ class _Judge:
         self._batches = [feeds for feeds, _ in itertools.islice(judging.batches(inputs), MOST_BATCHES)]
         batched = [each.name or "" for each in inputs if each.shape and not isinstance(each.shape[0], int)]
         self._timed = single(self._batches[0], batched), self._batches[0]
-        self._original = partial(session(self.model, threads=1).run, None)
+        self._original = partial(session(self.model.ir, threads=1).run, None)
 
     @contextmanager
     def refusals(self, story: str) -> Iterator[str]:
@@ -362,15 +363,15 @@ class _Judge:
     def timed(self, candidate: Candidate) -> Candidate:
         """Add the time of a run in turn with the original's."""
         from compress.evaluate import processor_ratio
-        from compress.model import session
+        from compress.graph.session import session
 
-        run = partial(session(candidate.model, threads=1).run, None)
+        run = partial(session(candidate.model.ir, threads=1).run, None)
         ratios = [processor_ratio(run, self._original, feeds, TIMED_SECONDS) for feeds in self._timed]
         return replace(candidate, ratio=max(ratios))
 
     def ranked(self, way: _Way) -> list[str]:
         """Return the names of the layers that multiply integers, the noisiest first."""
-        from compress.graph.sensitivity import local_noise
+        from compress.diagnose.sensitivity import local_noise
 
         noise = local_noise(way.model, way.layers(), self._batches)
         return sorted(noise, key=lambda name: -noise[name])

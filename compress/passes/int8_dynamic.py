@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from compress.passes.base import Change, Pass
+from compress.changes import Change
+from compress.passes.base import Pass
 
 if TYPE_CHECKING:
-    from compress.graph.dynamic import Dynamic
     from compress.model import Model
     from compress.numerics.affine import Quantized
+    from compress.quantize.dynamic import Dynamic
 
 
 class Int8Dynamic(Pass, name="int8-dynamic"):
@@ -43,7 +44,7 @@ class Int8Dynamic(Pass, name="int8-dynamic"):
 
     def find(self, model: Model) -> Dynamic:
         """Return what the settings choose to run in integers."""
-        from compress.graph.dynamic import find
+        from compress.quantize.dynamic import find
 
         return find(model.graph, lambda layer: self.selects(*layer.names))
 
@@ -55,6 +56,6 @@ class Int8Dynamic(Pass, name="int8-dynamic"):
             rounded: integers of weights by name; others are rounded to the nearest.
         """
         from compress.cpu import weight_bits
-        from compress.graph.dynamic import place
+        from compress.quantize.dynamic import place
 
         return place(model.graph, self.find(model), weight_bits(self.weight_bits), rounded)

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
-from compress.passes.base import Change, Pass
+from compress.changes import Change
+from compress.passes.base import Pass
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,10 +16,10 @@ if TYPE_CHECKING:
     import torch
 
     from compress.graph.layers import Layer
-    from compress.graph.regions import Regions
     from compress.model import Model
     from compress.numerics.affine import Quantized
     from compress.numerics.ranges import Histogram, MinMax
+    from compress.quantize.regions import Regions
 
     Observer: TypeAlias = Histogram | MinMax
 
@@ -60,9 +61,9 @@ class Int8Static(Pass, name="int8-static"):
 
     def apply(self, model: Model) -> list[Change]:
         """Fold, observe the activations, and put Q/DQ pairs around what runs in integers."""
-        from compress.graph.regions import KERNELS
         from compress.passes.fold import fold
         from compress.passes.int8_weights import Int8Weights
+        from compress.quantize.regions import KERNELS
 
         fold(model.ir)
         rounded = self.rounded(model)
@@ -76,7 +77,7 @@ class Int8Static(Pass, name="int8-static"):
 
     def regions(self, model: Model) -> Regions:
         """Return what the settings choose to run in integers."""
-        from compress.graph.regions import find
+        from compress.quantize.regions import find
 
         return find(model.graph, lambda layer: self.selects(*layer.names))
 
@@ -90,8 +91,8 @@ class Int8Static(Pass, name="int8-static"):
     def rounded(self, model: Model) -> dict[str, Quantized]:
         """Return the integers of weights by name, where the settings say to choose them with care."""
         from compress.cpu import weight_bits
-        from compress.graph.feedback import solve
         from compress.graph.linear import linear_layers
+        from compress.quantize.feedback import solve
 
         if self.rounding == "nearest":
             return {}
@@ -117,7 +118,7 @@ class Int8Static(Pass, name="int8-static"):
         self, graph: ir.Graph, regions: Regions, observed: Mapping[str, Observer]
     ) -> dict[str, float]:
         """Put a Q/DQ pair behind every value of the regions; return the scales by value name."""
-        from compress.graph.emit import quantize_activation
+        from compress.quantize.nodes import quantize_activation
 
         scales: dict[str, float] = {}
         for value, readers in regions.readers.items():
@@ -177,7 +178,7 @@ def quantize_kernel(
     """
     import torch
 
-    from compress.graph.emit import dequantize_weight
+    from compress.quantize.nodes import dequantize_weight
 
     weight = torch.from_numpy(layer.array.copy())
     before = layer.array.nbytes
@@ -194,7 +195,13 @@ def observe_ranges(
     from compress.graph.capture import observe
 
     observers = {value.name or "": kind() for value in values}
-    observe(model, observers, lambda name, array: observers[name].update(array), progress="calibrating")
+    observe(
+        model.ir,
+        observers,
+        model.batches(),
+        lambda name, array: observers[name].update(array),
+        progress="calibrating",
+    )
     return observers
 
 
@@ -228,9 +235,9 @@ def _quantize_bias(
     import numpy as np
     import torch
 
-    from compress.graph.emit import dequantize_bias
     from compress.graph.layers import array
     from compress.numerics.affine import quantize
+    from compress.quantize.nodes import dequantize_bias
 
     value = layer.node.inputs[2]
     if value is None or value.const_value is None:

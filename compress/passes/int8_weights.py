@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from compress.passes.base import Change, Pass
+from compress.changes import Change
+from compress.passes.base import Pass
 
 if TYPE_CHECKING:
     import torch
@@ -52,8 +53,8 @@ class Int8Weights(Pass, name="int8-weights"):
         """
         import onnx_ir as ir
 
-        from compress.graph.weight_only import store_weights
         from compress.numerics.affine import quantize
+        from compress.quantize.weight_only import store_weights
 
         def solve(
             layer: Layer, weight: torch.Tensor, granularity: Granularity, bits: int, signed: bool

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from compress.passes.base import Change, Pass
+from compress.changes import Change
+from compress.passes.base import Pass
 
 if TYPE_CHECKING:
     from compress.graph.layers import Layer
@@ -41,8 +42,9 @@ class Palettize(Pass, name="palettize"):
     def apply(self, model: Model) -> list[Change]:
         """Palettize every selected weight."""
         from compress.graph.layers import layers
-        from compress.graph.linear import groups, linear_layers, second_moments
-        from compress.graph.palettes import Shelf, store_palette
+        from compress.graph.linear import groups, linear_layers
+        from compress.graph.moments import second_moments
+        from compress.quantize.palettes import Shelf, store_palette
 
         readers: dict[str, list[Layer]] = {}
         for layer in layers(model.graph):
@@ -55,7 +57,9 @@ class Palettize(Pass, name="palettize"):
                 changes.append(Change(found[0].name, skipped="not selected"))
         plain = {layer.weight.name for layer in linear_layers(model.graph) if groups(layer) == 1}
         measured = [shelf.layer for shelf in chosen if shelf.layer.weight.name in plain]
-        moments = second_moments(model, measured) if model.calibration and measured else {}
+        moments = (
+            second_moments(model.ir, model.batches(), measured) if model.calibration and measured else {}
+        )
         for shelf in chosen:
             own = moments.get(shelf.layer.name) if shelf.layer.weight.name in plain else None
             palette = shelf.solve(min(self.entries, shelf.layer.array.size), own)

@@ -10,16 +10,17 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 import numpy as np
 from pydantic import Field
 
+from compress.changes import Change
 from compress.errors import LimitError, ModelError, PassError
-from compress.passes.base import Change, Pass
+from compress.passes.base import Pass
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from compress.graph.axes import Mask
-    from compress.graph.coupling import Coupling, Group
     from compress.model import Model
     from compress.numerics.importance import Scores
+    from compress.prune.axes import Mask
+    from compress.prune.coupling import Coupling, Group
 
 Shapes: TypeAlias = dict[str, tuple[int, ...]]
 Sizes: TypeAlias = dict[str, tuple[tuple[int, ...], int]]
@@ -78,8 +79,8 @@ class PruneChannels(Pass, name="prune-channels"):
 
     def apply(self, model: Model) -> list[Change]:
         """Remove channels in place."""
-        from compress.graph.coupling import Coupling
-        from compress.graph.repair import repair
+        from compress.prune.coupling import Coupling
+        from compress.prune.repair import repair
 
         shapes = _shapes(model)
         groups = Coupling(model.ir, shapes).groups
@@ -140,7 +141,7 @@ class PruneChannels(Pass, name="prune-channels"):
 
     def _importance(self, model: Model, groups: Sequence[Group]) -> tuple[str, list[Scores]]:
         """Return the importance of every channel, and what kind it is."""
-        from compress.graph.saliency import importance
+        from compress.prune.saliency import importance
 
         if self.importance != "auto":
             return self.importance, importance(self.importance, model, groups, self.seed)
@@ -151,8 +152,8 @@ class PruneChannels(Pass, name="prune-channels"):
 
     def _worth(self, model: Model, shapes: Shapes, scores: Mapping[Group, Scores]) -> list[Scores]:
         """Return what each channel of each group is good for, for what its removal saves."""
-        from compress.graph.price import prices
-        from compress.graph.saliency import shares_of_weights
+        from compress.prune.price import prices
+        from compress.prune.saliency import shares_of_weights
 
         if self.of == "channels":
             return list(scores.values())
@@ -192,7 +193,7 @@ class PruneChannels(Pass, name="prune-channels"):
         return high
 
     def _cost(self, model: Model, shapes: Shapes) -> float:
-        from compress.graph.price import price
+        from compress.prune.price import price
 
         assert self.of != "channels"  # a ratio of channels is no cost
         return price(model, self.of, self.hardware, shapes)
@@ -223,7 +224,7 @@ def _shapes(model: Model) -> Shapes:
 
 def _remove(model: Model, shapes: Shapes, keep: Mapping[int, Mask]) -> tuple[Coupling, dict[Group, Mask]]:
     """Remove channels from groups given by number."""
-    from compress.graph.coupling import Coupling
+    from compress.prune.coupling import Coupling
 
     coupling = Coupling(model.ir, shapes)
     masks = {coupling.groups[index]: mask for index, mask in keep.items() if not mask.all()}
@@ -265,14 +266,14 @@ def _execute(model: Model, shapes: Shapes) -> None:
     from onnxruntime.capi import onnxruntime_pybind11_state as runtime
 
     from compress.errors import ModelError
+    from compress.graph.session import session
     from compress.graph.shapes import bind
-    from compress.model import session
 
     inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
     batch_symbols = {str(value.shape[0]) for value in inputs if value.shape and not value.shape.is_static(0)}
     bound = bind(model.ir, shapes)
     try:
-        runner = session(model)
+        runner = session(model.ir)
         for batch in (1, 2):
             feeds = {}
             for value in inputs:

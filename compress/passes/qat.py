@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from compress.passes.base import Change
+from compress.changes import Change
 from compress.passes.finetune import Finetune, output_names, training_device
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
-    from compress.graph.fake_quantizers import FakeQuantizer
-    from compress.graph.regions import Regions
-    from compress.graph.weight_only import Operators
     from compress.model import Model
     from compress.numerics.affine import Quantized
+    from compress.quantize.regions import Regions
+    from compress.quantize.weight_only import Operators
+    from compress.train.fake_quantizers import FakeQuantizer
 
 
 class Qat(Finetune, name="qat"):
@@ -51,9 +51,9 @@ class Qat(Finetune, name="qat"):
 
     def apply(self, model: Model) -> list[Change]:
         """Fold, put fake quantizers in, train, and store integers in their place."""
-        from compress.graph.fake_quantizers import scales
-        from compress.graph.trainable import Trainable
         from compress.passes.fold import fold
+        from compress.train.fake_quantizers import scales
+        from compress.trainable.module import Trainable
 
         fold(model.ir)
         regions = self._regions(model.graph)
@@ -69,7 +69,7 @@ class Qat(Finetune, name="qat"):
         return [Change("all weights", outcome.story()), *self._store(model.graph, regions, quantizers, found)]
 
     def _regions(self, graph: ir.Graph) -> Regions:
-        from compress.graph.regions import Regions, find
+        from compress.quantize.regions import Regions, find
 
         return find(graph, lambda layer: self.selects(*layer.names)) if self.activations else Regions()
 
@@ -83,9 +83,9 @@ class Qat(Finetune, name="qat"):
         """Return how each activation of the regions is rounded, by the name of the value."""
         import torch
 
-        from compress.graph.fake_quantizers import FakeQuantizer
         from compress.numerics.ranges import Histogram, scale_and_zero_point
         from compress.passes.int8_static import observe_ranges, range_owner
+        from compress.train.fake_quantizers import FakeQuantizer
 
         owners = {value: range_owner(value, regions.same_as) for value in regions.readers}
         observed = observe_ranges(model, dict.fromkeys(owners.values()), Histogram) if owners else {}
@@ -102,9 +102,9 @@ class Qat(Finetune, name="qat"):
         """Return how each weight is rounded, by name; the others are stored in a copy to find out."""
         import torch
 
-        from compress.graph.fake_quantizers import FakeQuantizer
         from compress.numerics.affine import quantize
         from compress.numerics.granularity import PerAxis
+        from compress.train.fake_quantizers import FakeQuantizer
 
         stored: dict[str, Quantized] = {}
         for layer in regions.kernels:
@@ -120,8 +120,8 @@ class Qat(Finetune, name="qat"):
         self, graph: ir.Graph, regions: Regions, scale_of: Callable[[str], torch.Tensor | None]
     ) -> dict[str, tuple[Change, Quantized]]:
         """Store the weights that no integer kernel takes; return what was stored by the weight's name."""
-        from compress.graph.weight_only import plans, store
         from compress.numerics.affine import quantize
+        from compress.quantize.weight_only import plans, store
 
         kernels = {layer.name for layer in regions.kernels}
         operators: Operators = "standard" if self.activations else "onnxruntime"
@@ -149,7 +149,7 @@ class Qat(Finetune, name="qat"):
 
     def _student(self, model: ir.Model, quantizers: dict[str, FakeQuantizer]) -> ir.Model:
         """Return a copy of the graph with a fake quantizer behind every value that is rounded."""
-        from compress.graph.fake_quantizers import insert
+        from compress.train.fake_quantizers import insert
 
         student = model.clone()
         for value, readers in self._regions(student.graph).readers.items():
@@ -162,8 +162,8 @@ class Qat(Finetune, name="qat"):
 
     def _learning(self, model: ir.Model, quantizers: dict[str, FakeQuantizer]) -> set[str]:
         """Return the names of the initializers that are trained: weights, and scales if asked."""
-        from compress.graph.fake_quantizers import scale_name
-        from compress.graph.roles import trained_initializers
+        from compress.train.fake_quantizers import scale_name
+        from compress.trainable.roles import trained_initializers
 
         learnt = trained_initializers(model)
         if self.learn_scales:
@@ -181,10 +181,10 @@ class Qat(Finetune, name="qat"):
         import numpy as np
         import torch
 
-        from compress.graph.emit import quantize_activation
         from compress.numerics.affine import quantize
         from compress.numerics.granularity import PerAxis
         from compress.passes.int8_static import quantize_kernel
+        from compress.quantize.nodes import quantize_activation
 
         inputs = {}
         for value, readers in regions.readers.items():

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from pydantic import Field
 
-from compress.passes.base import Change, Pass
+from compress.changes import Change
+from compress.passes.base import Pass
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -75,8 +76,8 @@ class Smooth(Pass, name="smooth"):
         import torch
 
         from compress.graph.linear import matrix
-        from compress.graph.scaling import multiply, source
         from compress.numerics.equalize import STRENGTHS, search_smoothing
+        from compress.quantize.scaling import multiply, source
 
         weight = torch.from_numpy(np.concatenate([matrix(each, each.array) for each in readers], axis=2))
         tried = STRENGTHS if self.strength is None else (self.strength,)
@@ -99,7 +100,7 @@ class Smooth(Pass, name="smooth"):
 
 
 def _obstacle(layer: Layer, own: Mapping[ir.Node, Layer]) -> str:
-    from compress.graph.scaling import takes_scales
+    from compress.quantize.scaling import takes_scales
 
     node = layer.node
     if node.op_type not in ("Conv", "Gemm", "MatMul"):
@@ -154,7 +155,7 @@ def _observe(model: Model, groups: Sequence[Sequence[Layer]]) -> list[_Sample]:
                 rows, _ = input_rows(groups[index][0], array, random, ROWS_OF_A_BATCH)
                 kept[index].append(np.ascontiguousarray(rows, np.float32))
 
-    observe(model, reading, update, progress="sampling activations")
+    observe(model.ir, reading, model.batches(), update, progress="sampling activations")
     return [
         _Sample(np.concatenate(rows, axis=1), each.low, each.high)
         for rows, each in zip(kept, extremes, strict=True)
@@ -165,7 +166,7 @@ def _insert(graph: ir.Graph, readers: Sequence[Layer], scales: np.ndarray) -> No
     """Let the readers see their input divided by `scales`, by a Mul."""
     import onnx_ir as ir
 
-    from compress.graph.emit import initializer
+    from compress.quantize.nodes import initializer
 
     value, nodes = readers[0].node.inputs[0], [layer.node for layer in readers]
     assert value is not None

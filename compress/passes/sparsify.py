@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from compress.passes.base import Change, Pass
+from compress.changes import Change
+from compress.passes.base import Pass
 
 if TYPE_CHECKING:
     import torch
@@ -46,7 +47,8 @@ class Sparsify(Pass, name="sparsify"):
 
     def apply(self, model: Model) -> list[Change]:
         """Zero weights in place."""
-        from compress.graph.linear import linear_layers, second_moments
+        from compress.graph.linear import linear_layers
+        from compress.graph.moments import second_moments
 
         chosen: list[Layer] = []
         changes = []
@@ -56,7 +58,7 @@ class Sparsify(Pass, name="sparsify"):
                 changes.append(Change(layer.name, skipped=reason))
             else:
                 chosen.append(layer)
-        moments = {} if self.solver == "magnitude" else second_moments(model, chosen)
+        moments = {} if self.solver == "magnitude" else second_moments(model.ir, model.batches(), chosen)
         return [*(self._sparsify(layer, moments.get(layer.name)) for layer in chosen), *changes]
 
     def _reason_to_stay(self, layer: Layer) -> str:

@@ -10,12 +10,12 @@ from rich.console import Console, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from compress.report import units
+from compress import units
 from compress.report.terminal import ASCII
 
 if TYPE_CHECKING:
     from compress.compare import Cause, Comparison, LayerNoise
-    from compress.graph.kernels import Finding
+    from compress.diagnose.kernels import Finding
 
 MOST_LAYERS = 10
 """Layers in the table, those that add most noise."""

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 import jinja2
 from markupsafe import Markup
 
+from compress import units
 from compress.errors import StoreError
-from compress.report import plots, units
+from compress.report import plots
 from compress.report.plots.theme import template
 from compress.report.summary import by_pass, indistinct, original, profiles
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from compress.passes.base import Change
+    from compress.changes import Change
     from compress.results import ChangeRecord, Results, VariantResult
 
     AnyChange: TypeAlias = Change | ChangeRecord

@@ -11,7 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from compress.report import units
+from compress import units
 from compress.report.summary import PassSummary, by_pass, indistinct, original, profiles
 
 if TYPE_CHECKING:

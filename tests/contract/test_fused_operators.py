@@ -14,8 +14,8 @@ import torch
 from onnx import helper
 
 from compress.errors import ModelError
-from compress.graph.operators import names
-from compress.graph.trainable import Trainable
+from compress.trainable.module import Trainable
+from compress.trainable.operators import names
 
 MICROSOFT = "com.microsoft"
 ELSEWHERE = {"MatMulNBits"}

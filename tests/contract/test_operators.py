@@ -14,8 +14,8 @@ import onnx_ir as ir
 import pytest
 import torch
 
-from compress.graph.operators import Role, lookup, names, torch_type
-from compress.graph.trainable import Trainable, to_torch
+from compress.trainable.module import Trainable, to_torch
+from compress.trainable.operators import Role, lookup, names, torch_type
 
 SKIPPED = {
     "test_cast_FLOAT*_to_*INT[24]": "torch has no integers of 4 bits and below",

@@ -53,12 +53,12 @@ def test_activations_of_inputs_and_values(build, normal):
     )
     x = normal(3, 8)
     batches = [{"x": x}, {"x": 2 * x}]
-    found = list(activations(model, ["x", "r", "r"], batches))
+    found = list(activations(model.ir, ["x", "r", "r"], batches))
     np.testing.assert_array_equal(found[1]["r"], np.maximum(2 * x, 0))
     np.testing.assert_array_equal(found[0]["x"], x)
-    assert list(activations(model, ["x"], batches))[1]["x"] is batches[1]["x"]
+    assert list(activations(model.ir, ["x"], batches))[1]["x"] is batches[1]["x"]
     with pytest.raises(KeyError, match="no value 'nothing'"):
-        next(activations(model, ["nothing"], batches))
+        next(activations(model.ir, ["nothing"], batches))
 
 
 def test_recurrent_weights_of_torch_stand_in_their_order_under_their_names():

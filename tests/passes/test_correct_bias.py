@@ -30,7 +30,9 @@ def chain(build, normal):
 def shift(variant, original):
     """Return how far the means of the layers' outputs are from the original's, over their own size."""
     names = ["a", "c", "h", "y"]
-    pairs = zip(*(activations(each, names, original.batches()) for each in (variant, original)), strict=True)
+    pairs = zip(
+        *(activations(each.ir, names, original.batches()) for each in (variant, original)), strict=True
+    )
     total = dict.fromkeys(names, 0.0)
     for ours, theirs in pairs:
         for name in names:

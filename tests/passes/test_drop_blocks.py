@@ -6,9 +6,9 @@ import pytest
 
 import compress
 from compress.errors import DataError, LimitError
-from compress.graph.residual import Gated, drop, residual_blocks
 from compress.graph.shapes import describe
 from compress.passes.drop_blocks import DropBlocks
+from compress.prune.blocks import Gated, drop, residual_blocks
 
 THREE = """{
   [a1] h1 = MatMul(x, w1)  r1 = Relu(h1)  [b1] o1 = MatMul(r1, v1)  x1 = Add(x, o1)

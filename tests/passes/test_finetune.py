@@ -18,15 +18,15 @@ from torch import nn
 
 from compress.data import Data
 from compress.errors import DataError, PassError
-from compress.graph.examples import Batch, Examples
-from compress.graph.objective import Objective, label_loss, soft_divergence
-from compress.graph.trainable import Trainable
-from compress.graph.training import Plan, train
 from compress.model import Model
 from compress.passes.base import REGISTRY
 from compress.passes.finetune import Finetune
 from compress.passes.prune_channels import PruneChannels
 from compress.source import load
+from compress.train.examples import Batch, Examples
+from compress.train.loop import Plan, train
+from compress.train.objective import Objective, label_loss, soft_divergence
+from compress.trainable.module import Trainable
 
 torch.set_num_threads(1)
 
@@ -188,7 +188,7 @@ def test_the_teacher_speaks_once_where_there_is_room(monkeypatch: pytest.MonkeyP
     damaged._original = _linear(data)
     settings = {"epochs": 3, "distill": True, "hidden": ("h",), "learning_rate": 0.01}
     once = _weights(Finetune(**settings)(damaged))
-    monkeypatch.setattr("compress.graph.examples.ROOM_BYTES", 100)
+    monkeypatch.setattr("compress.train.examples.ROOM_BYTES", 100)
     for name, array in _weights(Finetune(**settings)(damaged)).items():
         np.testing.assert_allclose(array, once[name], atol=1e-6)
 

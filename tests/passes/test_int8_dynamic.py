@@ -7,7 +7,7 @@ import pytest
 
 import compress
 from compress.errors import PassError
-from compress.model import session
+from compress.graph.session import session
 from compress.passes import Int8Dynamic
 from compress.passes.base import REGISTRY
 
@@ -21,7 +21,7 @@ def running(tmp_path):
     """The operators that the runtime really runs."""
 
     def names(model):
-        session(model, optimized_to=tmp_path / "run.onnx")
+        session(model.ir, optimized_to=tmp_path / "run.onnx")
         return [node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node]
 
     return names

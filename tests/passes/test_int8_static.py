@@ -9,7 +9,7 @@ import compress
 from compress.cpu import saturates
 from compress.errors import DataError
 from compress.evaluate import measure
-from compress.model import session
+from compress.graph.session import session
 from compress.passes import Int8Static
 
 
@@ -22,7 +22,7 @@ def running(tmp_path):
     """The operators that the runtime really runs."""
 
     def names(model):
-        session(model, optimized_to=tmp_path / "run.onnx")
+        session(model.ir, optimized_to=tmp_path / "run.onnx")
         return [node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node]
 
     return names

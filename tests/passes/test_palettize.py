@@ -12,8 +12,8 @@ from compress.errors import PassError
 from compress.estimator import estimate
 from compress.estimator.workload import Reader
 from compress.evaluate import measure
+from compress.graph.session import session
 from compress.graph.shapes import describe
-from compress.model import session
 from compress.passes import Finetune, Palettize, Sparsify
 
 
@@ -159,7 +159,7 @@ def test_the_estimator_reads_codes_and_codebooks(build, normal):
 def test_the_runtime_folds_the_lookup_or_keeps_the_codes(build, normal, tmp_path):
     model = compress.load(build(LINEAR, w=normal(48, 36)))
     for lookup, kept in (("at-load", False), ("at-run", True)):
-        session(Palettize(lookup=lookup)(model), optimized_to=tmp_path / "seen.onnx")
+        session(Palettize(lookup=lookup)(model).ir, optimized_to=tmp_path / "seen.onnx")
         operators = {node.op_type for node in onnx.load(tmp_path / "seen.onnx").graph.node}
         assert ("Gather" in operators) is kept
 

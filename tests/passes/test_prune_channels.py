@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from compress.data import Data
 from compress.errors import LimitError, PassError
-from compress.graph.coupling import Coupling, Kind
 from compress.model import Model
 from compress.passes.prune_channels import PruneChannels
+from compress.prune.coupling import Coupling, Kind
 
 BODY = """<ir_version: 10, opset_import: ["" : 21]>
 network (float[N,3,8,8] x) => (float[N,5] y) {

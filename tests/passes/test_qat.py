@@ -13,13 +13,13 @@ import torch
 from torch import nn
 
 from compress.data import Data
-from compress.graph.operators.quantization import fake_quantize
 from compress.model import Model
 from compress.passes.finetune import Finetune
 from compress.passes.int8_static import Int8Static
 from compress.passes.prune_channels import PruneChannels
 from compress.passes.qat import Qat
 from compress.source import load
+from compress.trainable.operators.quantization import fake_quantize
 
 torch.set_num_threads(1)
 CLASSES = 6

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 from rich.console import Console
 
-from compress.passes.base import Change
+from compress.changes import Change
 from compress.report import show, show_changes
 from compress.results import Results
 

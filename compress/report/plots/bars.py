@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compress.report import summary, units
+from compress import units
+from compress.report import summary
 from compress.report.plots.theme import component_colours, safe, template, whiskers
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from compress.report import summary, units
+from compress import units
+from compress.report import summary
 from compress.report.plots.theme import ACCENT, GREY, safe, template, whiskers
 
 if TYPE_CHECKING:

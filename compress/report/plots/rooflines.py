@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from compress.report import units
+from compress import units
 from compress.report.plots.theme import GREY, component_colours, safe, template
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from compress.report import units
+from compress import units
 from compress.report.plots.theme import BLUE, ORANGE, safe, template
 
 if TYPE_CHECKING:

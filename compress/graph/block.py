@@ -1,0 +1,127 @@
+"""Through a graph in parts: change a layer, then compute what follows from what came before."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+
+from compress.data import Feeds
+from compress.errors import PassError
+from compress.graph.session import session
+
+
+class Walk:
+    """Runs a graph part by part on all batches; every node runs once, with the weights that it has then.
+
+    The values that later nodes read are carried from part to part in files, one a batch, so that memory holds
+    one batch's.
+
+    Args:
+        model: the model. Weights of nodes that lie ahead may change between parts, its nodes may not.
+        batches: feeds by input name.
+
+    Raises:
+        PassError: a value that is carried is no tensor.
+    """
+
+    def __init__(self, model: ir.Model, batches: Iterable[Feeds]) -> None:
+        self._model = model
+        self._nodes = list(model.graph)
+        self._places = {node.name: place for place, node in enumerate(self._nodes)}
+        self._values = {value.name: value for node in self._nodes for value in node.outputs}
+        self._values |= {value.name: value for value in model.graph.inputs}
+        self._constant = _constants(model.graph)
+        self._last = self._last_readers()
+        self._folder = tempfile.TemporaryDirectory(prefix="compress-")
+        self._position, self._batches = 0, 0
+        self._live = [value for value in model.graph.inputs if not value.is_initializer()]
+        for feeds in batches:
+            self._write(self._batches, [feeds[value.name or ""] for value in self._live])
+            self._batches += 1
+
+    def __enter__(self) -> Walk:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._folder.cleanup()
+
+    def advance(self, node: str) -> None:
+        """Compute all that comes before the node of a name."""
+        end = max(self._places[node], self._position)
+        made = [value for each in self._nodes[self._position : end] for value in each.outputs]
+        kept = [
+            value
+            for value in (*self._live, *made)
+            if value not in self._constant and self._last.get(value, -1) >= end
+        ]
+        for batch, (carried, computed) in enumerate(self._run([v for v in kept if v not in self._live])):
+            values = {**dict(zip(self._live, carried, strict=True)), **computed}
+            self._write(batch, [values[value] for value in kept])
+        self._position, self._live = end, kept
+
+    def values(self, name: str) -> Iterator[np.ndarray]:
+        """Yield a value of every batch, computed from what has come so far."""
+        value = self._values[name]
+        if value in self._live:
+            place = self._live.index(value)
+            for batch in range(self._batches):
+                yield self._read(batch, [place])[0]
+        else:
+            for _, computed in self._run([value]):
+                yield computed[value]
+
+    def _last_readers(self) -> dict[ir.Value, int]:
+        return {value: place for place, node in enumerate(self._nodes) for value in _reads(node)}
+
+    def _run(
+        self, wanted: Sequence[ir.Value]
+    ) -> Iterator[tuple[list[np.ndarray], dict[ir.Value, np.ndarray]]]:
+        """Yield the values that each batch carries, and those that are wanted besides."""
+        run = None
+        names = [value.name or "" for value in self._live]
+        for batch in range(self._batches):
+            carried = self._read(batch, range(len(self._live)))
+            found = []
+            if wanted:
+                run = run or session(self._part(wanted, carried)).run
+                found = run([value.name or "" for value in wanted], dict(zip(names, carried, strict=True)))
+            yield carried, dict(zip(wanted, found, strict=True))
+
+    def _part(self, wanted: Sequence[ir.Value], carried: Sequence[np.ndarray]) -> ir.Model:
+        """Return the model that computes `wanted` from the carried values."""
+        part = ir.convenience.extract(self._model.graph, self._live, wanted)
+        for value, array in zip(part.inputs, carried, strict=True):
+            value.type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
+            value.shape = ir.Shape([None] * array.ndim)
+        return ir.Model(part, ir_version=self._model.ir_version)
+
+    def _write(self, batch: int, values: Sequence[np.ndarray]) -> None:
+        if not all(isinstance(value, np.ndarray) for value in values):
+            raise PassError("sequences flow between its layers, which only solvers without data can handle")
+        np.savez(Path(self._folder.name, f"{batch}.npz"), *values)
+
+    def _read(self, batch: int, places: Iterable[int]) -> list[np.ndarray]:
+        with np.load(Path(self._folder.name, f"{batch}.npz")) as stored:
+            return [stored[f"arr_{place}"] for place in places]
+
+
+def _reads(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield the values that a node and the bodies inside it read."""
+    yield from (value for value in node.inputs if value is not None)
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            for inner in attribute.as_graph():
+                yield from _reads(inner)
+
+
+def _constants(graph: ir.Graph) -> set[ir.Value]:
+    """Return the values that are the same for every input."""
+    constant = set(graph.initializers.values())
+    for node in graph:
+        if all(value in constant for value in _reads(node)):
+            constant.update(node.outputs)
+    return constant

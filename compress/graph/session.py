@@ -1,0 +1,89 @@
+"""ONNX Runtime sessions on a graph or a file, all with the same options."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import onnx_ir as ir
+import onnxruntime as ort
+from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+from compress.errors import ModelError
+from compress.graph.files import is_large, save
+
+REFUSALS: tuple[type[Exception], ...] = tuple(
+    kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)
+)
+"""The exceptions of ONNX Runtime, which have no common base of their own."""
+RUNTIME_ERRORS: tuple[type[Exception], ...] = (*REFUSALS, ValueError, RuntimeError)
+"""What a run may raise on feeds that do not fit."""
+
+
+def session(
+    model: ir.Model | str | os.PathLike[str],
+    *,
+    threads: int = 0,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+    optimize: bool = True,
+    optimized_to: str | os.PathLike[str] | None = None,
+) -> ort.InferenceSession:
+    """Return an ONNX Runtime session on a model or a file.
+
+    Args:
+        model: the model, or the path of an ONNX file.
+        threads: threads of one operator; 0 leaves the choice to the runtime.
+        providers: execution providers, most wanted first.
+        optimize: whether the runtime may rewrite the graph; without, Q/DQ run one by one in float.
+        optimized_to: where to write the graph that the runtime really runs.
+
+    Raises:
+        ModelError: the runtime does not take the model.
+    """
+    options = session_options(threads)
+    if not optimize:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if optimized_to is not None:
+        options.optimized_model_filepath = os.fspath(optimized_to)
+    if not isinstance(model, ir.Model):
+        return start(os.fspath(model), options, providers)
+    if not is_large(model):
+        return start(ir.to_proto(model).SerializeToString(), options, providers)
+    with tempfile.TemporaryDirectory() as folder:
+        return start(os.fspath(save(model, Path(folder, "model.onnx"))), options, providers)
+
+
+def session_options(threads: int = 0) -> ort.SessionOptions:
+    """Return the options of every session here; `threads` of one operator, 0 for the runtime's choice."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 3
+    options.intra_op_num_threads = threads
+    # Spinning threads steal the core from whatever is measured next.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
+
+
+def start(model: str | bytes, options: ort.SessionOptions, providers: Sequence[str]) -> ort.InferenceSession:
+    """Return a session on a path or on a serialized model.
+
+    Raises:
+        ModelError: the runtime does not take the model.
+    """
+    try:
+        return ort.InferenceSession(model, options, providers=list(providers))
+    except REFUSALS as error:
+        raise ModelError(f"ONNX Runtime cannot load the model: {error}") from error
+
+
+def as_run(model: ir.Model | str | os.PathLike[str]) -> ir.Model:
+    """Return the graph that the runtime makes of a model or a file on this machine.
+
+    Raises:
+        ModelError: the runtime does not take the model.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        optimized = Path(folder, "optimized.onnx")
+        session(model, threads=1, optimized_to=optimized)
+        return ir.external_data.load_to_model(ir.load(optimized))

@@ -1,0 +1,296 @@
+"""Which channels must be removed together, and removing them.
+
+A graph is traced once, node by node: every dimension of every value gets an `Axis`
+(`compress.prune.axes`), and the rules of the operators (`compress.prune.rules`) say which
+are equal. Each leaf axis that layers produce and others sum over is a coupling group; an operator
+without a rule pins all it touches. The concrete sizes come from `compress.graph.shapes`, with a prime
+of its own for every dynamic dimension, so that a dimension is never mistaken for another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from compress.errors import ModelError
+from compress.graph.shapes import infer
+from compress.prune.axes import Axis, Mask, kept, positions
+from compress.prune.rules import RULES
+from compress.prune.trace import Trace
+
+Kind: TypeAlias = Literal["channels", "heads", "head-width", "embedding"]
+"""What an index of a group is: a convolution channel, a neuron or a recurrent unit; an attention head,
+key/value group or convolution group; one number in every head; or one that a normalization averages over."""
+
+_PRIMES = (127, 131, 137, 139, 149, 151, 157, 163, 167, 173)
+_BATCH_PRIMES = (3, 5, 7, 11, 13)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Member:
+    """One dimension of one weight that a group runs through.
+
+    Attributes:
+        value: the initializer.
+        axis: its dimension.
+        channels: for each index of that dimension the index in the group, or -1.
+    """
+
+    value: ir.Value
+    axis: int
+    channels: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Group:
+    """Channels that layers share, so that removing one removes it from all of them.
+
+    Attributes:
+        leaf: its axis.
+        kind: what one index is.
+        producers: layers whose weights make the channels.
+        consumers: layers that sum over them.
+        members: the weights' dimensions that shrink with the group.
+        rivals: leaves of other groups that multiply with this one to one dimension.
+        obstacle: why no channel may be removed; empty when some may.
+    """
+
+    leaf: Axis
+    kind: Kind
+    producers: tuple[ir.Node, ...]
+    consumers: tuple[ir.Node, ...]
+    members: tuple[Member, ...]
+    rivals: frozenset[Axis]
+    obstacle: str
+
+    @property
+    def size(self) -> int:
+        """Number of channels."""
+        return self.leaf.size
+
+    @property
+    def name(self) -> str:
+        """Name of the first layer that makes the channels."""
+        return self.producers[0].name or ""
+
+
+class Coupling:
+    """The coupling groups of a model.
+
+    `remove` edits the model; afterwards the sizes kept here are stale, so trace it anew.
+
+    Args:
+        model: the model to trace; functions and subgraphs are treated as unknown operators.
+        shapes: input shapes by name at which the model runs if primes do not fit it.
+
+    Raises:
+        ModelError: the sizes of the graph cannot be found.
+    """
+
+    def __init__(self, model: ir.Model, shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})) -> None:
+        self.model = model
+        self._trace = Trace(_sizes(model, shapes))
+        _trace_graph(model.graph, self._trace)
+        self.groups = tuple(_groups(model.graph, self._trace))
+
+    def kept(self, value: ir.Value, axis: int, keep: Mapping[Group, Mask]) -> Mask:
+        """Return which indices of a value's dimension stay when `keep` is all that is kept."""
+        return kept(self._trace.dims(value)[axis], {group.leaf: mask for group, mask in keep.items()})
+
+    def remove(self, keep: Mapping[Group, Mask]) -> None:
+        """Shrink every weight, attribute and shape constant to the channels that are kept.
+
+        Args:
+            keep: for each group to be changed, one truth value per channel.
+        """
+        masks = {group.leaf: mask for group, mask in keep.items()}
+        for node, attribute, axis in self._trace.attributes:
+            node.attributes[attribute] = ir.AttrInt64(attribute, int(kept(axis, masks).sum()))
+        for (node, index), slots in self._trace.constants.items():
+            sums = {i: sum(int(kept(axis, masks).sum()) for axis in axes) for i, axes in slots.items()}
+            if any(sums[i] != sum(axis.size for axis in axes) for i, axes in slots.items()):
+                self._rewrite(node, index, sums)
+        for value, dims in self._trace.known().items():
+            selections = [kept(axis, masks) for axis in dims]
+            if not all(selection.all() for selection in selections):
+                _shrink(value, selections)
+
+    def _rewrite(self, node: ir.Node, index: int, numbers: Mapping[int, int]) -> None:
+        """Give a node a private copy of a shape constant with some elements replaced."""
+        old = node.inputs[index] if index < len(node.inputs) else None
+        if old is None or old.const_value is None:
+            node.attributes.pop("num_outputs", None)
+            array = np.array([numbers[i] for i in range(len(numbers))], np.int64)
+        else:
+            array = np.array(old.const_value.numpy())
+            array.reshape(-1)[list(numbers)] = list(numbers.values())
+        name = f"{node.outputs[0].name}/{node.op_type.lower()}_{index}"
+        value = ir.val(name, const_value=ir.tensor(array, name=name))
+        self.model.graph.register_initializer(value)
+        if index >= len(node.inputs):
+            node.resize_inputs(index + 1)
+        node.replace_input_with(index, value)
+        if old is not None and not old.uses():
+            self.model.graph.initializers.pop(old.name or "", None)
+
+
+def _sizes(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
+    try:
+        return infer(model, _prime_shapes(model.graph.inputs))
+    except ModelError:
+        return infer(model, shapes)
+
+
+def _prime_shapes(inputs: Iterable[ir.Value]) -> dict[str, tuple[int, ...]]:
+    """Bind each symbol to a prime; inputs with computed or unknown dimensions are left out."""
+    batches, others = iter(_BATCH_PRIMES), iter(_PRIMES)
+    symbols: dict[str, int] = {}
+    shapes = {}
+    for value in inputs:
+        dims = value.shape if value.shape is not None else ()
+        names = [dim.value for dim in dims if not isinstance(dim, int)]
+        if value.shape is None or not all(name and name.isidentifier() for name in names):
+            continue
+        sizes = []
+        for position, dim in enumerate(dims):
+            if not isinstance(dim, int) and dim.value not in symbols:
+                symbols[str(dim.value)] = next(others if position else batches, 1)
+            sizes.append(dim if isinstance(dim, int) else symbols[str(dim.value)])
+        shapes[value.name or ""] = tuple(sizes)
+    return shapes
+
+
+def _trace_graph(graph: ir.Graph, trace: Trace) -> None:
+    for value in graph.inputs:
+        if value.const_value is None:
+            trace.set(value, trace.fresh(value, "it is a dimension of a graph input"))
+    for node in graph:
+        _trace_node(node, trace)
+    for value in graph.outputs:
+        for axis in trace.dims(value):
+            axis.pin("it is a dimension of a graph output")
+
+
+def _trace_node(node: ir.Node, trace: Trace) -> None:
+    inputs = [value for value in node.inputs if value is not None]
+    if all(map(trace.is_constant, inputs)):
+        trace.mark_constant(node)
+    rule = RULES.get(node.op_type) if node.domain == "" else None
+    sizes = [trace.size(value) for value in (*inputs, *node.outputs)]
+    outputs = rule(node, trace) if rule and None not in sizes else None
+    found = [tuple(axis.size for axis in dims) for dims in outputs or ()]
+    if outputs is None or found != [trace.size(value) for value in node.outputs]:
+        reason = f"it passes through {node.op_type} {node.name!r}, which coupling does not follow"
+        for value in (*inputs, *_captured(node)):
+            for axis in trace.dims(value):
+                axis.pin(reason)
+        outputs = [trace.fresh(value, reason) for value in node.outputs]
+    for value, dims in zip(node.outputs, outputs, strict=True):
+        trace.set(value, dims)
+
+
+def _captured(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield the values that the subgraphs of a node take from outside."""
+    graphs: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            graphs.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            graphs.extend(attribute.as_graphs())
+    for graph in graphs:
+        for inner in graph.all_nodes():
+            yield from (value for value in inner.inputs if value is not None)
+        yield from graph.outputs
+
+
+def _groups(graph: ir.Graph, trace: Trace) -> Iterator[Group]:
+    producers: dict[Axis, list[ir.Node]] = {}
+    kinds: dict[Axis, Kind] = {}
+    for axis, node in trace.produced:
+        for leaf, kind in _kinds(axis):
+            producers.setdefault(leaf, []).append(node)
+            kinds.setdefault(leaf, kind)
+    consumers: dict[Axis, list[ir.Node]] = {}
+    for axis, node in trace.consumed:
+        for leaf in axis.leaves():
+            consumers.setdefault(leaf, []).append(node)
+    members = _members(graph, trace)
+    rivals = _rivals(axis for dims in trace.known().values() for axis in dims)
+    for leaf, nodes in producers.items():
+        if leaf.size == 1:
+            continue
+        obstacle = leaf.pinned
+        if leaf not in consumers:
+            obstacle = obstacle or "no layer sums over it"
+        if leaf in rivals.get(leaf, ()):
+            obstacle = obstacle or "it multiplies with itself in one dimension"
+        yield Group(
+            leaf=leaf,
+            kind="embedding" if leaf.normalized else kinds[leaf],
+            producers=tuple(dict.fromkeys(nodes)),
+            consumers=tuple(dict.fromkeys(consumers.get(leaf, ()))),
+            members=tuple(members.get(leaf, ())),
+            rivals=frozenset(rivals.get(leaf, ())),
+            obstacle=obstacle,
+        )
+
+
+def _members(graph: ir.Graph, trace: Trace) -> dict[Axis, list[Member]]:
+    members: dict[Axis, list[Member]] = {}
+    for value in graph.initializers.values():
+        for i, axis in enumerate(trace.dims(value)):
+            for leaf in dict.fromkeys(axis.leaves()):
+                members.setdefault(leaf, []).append(Member(value, i, positions(axis, leaf)))
+    return members
+
+
+def _kinds(axis: Axis, kind: Kind = "channels") -> Iterator[tuple[Axis, Kind]]:
+    """Yield the leaves of an axis that a layer produces, and what each is there."""
+    root = axis.root
+    parts = [part for part in root.parts if part.size > 1]
+    if root.kind == "leaf":
+        yield root, kind
+    elif root.kind == "sum" or len(parts) == 1:
+        for part in parts:
+            yield from _kinds(part, kind)
+    else:
+        for i, part in enumerate(parts):
+            last = i == len(parts) - 1 and kind != "heads"
+            yield from _kinds(part, "head-width" if last else "heads")
+
+
+def _rivals(axes: Iterable[Axis]) -> dict[Axis, set[Axis]]:
+    """Return for each leaf the leaves that it is multiplied with."""
+    rivals: dict[Axis, set[Axis]] = {}
+    seen: set[Axis] = set()
+    stack = [axis.root for axis in axes]
+    while stack:
+        root = stack.pop()
+        if root in seen:
+            continue
+        seen.add(root)
+        stack.extend(part.root for part in root.parts)
+        if root.kind == "product":
+            sides = [set(part.leaves()) for part in root.parts]
+            for i, side in enumerate(sides):
+                for leaf in side:
+                    rivals.setdefault(leaf, set()).update(*sides[:i], *sides[i + 1 :])
+    return rivals
+
+
+def _shrink(value: ir.Value, selections: list[Mask]) -> None:
+    if value.const_value is not None:
+        array = value.const_value.numpy()[np.ix_(*selections)]
+        value.const_value = ir.tensor(np.array(array, order="C"), name=value.name)
+        value.shape = ir.Shape(array.shape)
+    elif value.shape is not None:
+        value.shape = ir.Shape(
+            int(selection.sum()) if isinstance(dim, int) else dim
+            for dim, selection in zip(value.shape, selections, strict=True)
+        )

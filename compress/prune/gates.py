@@ -1,0 +1,155 @@
+"""What gradients tell of a group's channels: how loss and outputs answer when a channel is closed.
+
+A channel's gate is a factor on all that it gives to the layers behind. The gate's derivative at 1 is the
+sum of weight times gradient over what reads the channel, so that one pass backwards through the
+trainable graph serves every channel of every group, and a residual stream counts all its readers once.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from compress.errors import DataError
+from compress.graph.layers import layers
+from compress.model import Model
+from compress.numerics.importance import Scores
+from compress.progress import track
+from compress.prune.coupling import Group, Member
+from compress.train.examples import Batch
+from compress.train.objective import Objective, gives_probabilities
+from compress.trainable.module import Trainable
+
+PROBES = 32
+"""Random directions of the outputs that are followed back, shared out among the batches."""
+
+
+def taylor(model: Model, groups: Sequence[Group]) -> list[Scores]:
+    """Return how much the loss on the labels changes, to first order, when a channel is closed.
+
+    The mean over the batches of the squared change (Molchanov et al., Importance Estimation for Neural
+    Network Pruning, CVPR 2019, equation 8), and its root.
+
+    Raises:
+        DataError: there are no calibration data, or a batch has no labels.
+    """
+    if model.calibration is None:
+        raise DataError("importance: taylor needs labelled calibration data, and the model came without")
+    gates = _Gates(model, groups)
+    objective = Objective(probabilities=gives_probabilities(model))
+    for feeds, labels in track(model.calibration.batches(model.graph.inputs), "importance"):
+        if labels is None:
+            raise DataError("importance: taylor needs (inputs, labels) batches; fisher does without labels")
+        batch = Batch(_tensors(feeds), torch.as_tensor(np.asarray(labels)))
+        gates.follow([objective(gates.module(batch.feeds), batch)])
+    return gates.scores()
+
+
+def fisher(model: Model, groups: Sequence[Group]) -> list[Scores]:
+    """Return how much the outputs change when a channel is closed: the root of its Fisher information.
+
+    The squared derivative of every output, each taken relative to its mean square, summed over outputs and
+    samples (the Gauss-Newton diagonal: Theis et al., Faster gaze prediction with dense networks and Fisher
+    pruning, 2018). For classes' probabilities it is the derivative of their roots, which gives the Fisher
+    information of the predicted class. The sum is estimated by random directions, independent for every
+    output and sample, on the first 32 batches. No labels are read.
+
+    Raises:
+        DataError: there are no calibration data.
+    """
+    gates = _Gates(model, groups)
+    rooted = gives_probabilities(model)
+    random = torch.Generator().manual_seed(0)
+    batches = list(itertools.islice(model.batches(), PROBES))
+    for feeds in track(batches, "importance"):
+        first, *others = gates.module(_tensors(feeds))
+        outputs = [first.clamp(min=1e-12).sqrt() if rooted else first, *others]
+        outputs = [output for output in outputs if output.requires_grad]
+        gates.follow(_probes(outputs, random, math.ceil(PROBES / len(batches))))
+    return gates.scores()
+
+
+def _probes(outputs: Sequence[Tensor], random: torch.Generator, count: int) -> Iterator[Tensor]:
+    scales = [output.detach().square().mean().clamp(min=1e-12).rsqrt() for output in outputs]
+    for _ in range(count if outputs else 0):
+        terms = [
+            (output * torch.randn(output.shape, generator=random)).sum() * scale
+            for output, scale in zip(outputs, scales, strict=True)
+        ]
+        yield torch.stack(terms).sum()
+
+
+def _tensors(feeds: dict[str, np.ndarray]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(np.array(array)) for name, array in feeds.items()}
+
+
+class _Gates:
+    """The gates of all groups, and the sum of their squared derivatives."""
+
+    def __init__(self, model: Model, groups: Sequence[Group]) -> None:
+        readers = {(layer.weight, layer.in_axis): layer.node for layer in layers(model.graph)}
+        self._cuts = [_cut(group, readers) for group in groups]
+        names = {member.value.name or "" for cut in self._cuts for member in cut}
+        self.module = Trainable(model.ir, trained=names).eval()
+        self._weights = {
+            name: weight for name, weight in self.module.trained_weights().items() if name in names
+        }
+        self._squares = [np.zeros(group.size) for group in groups]
+        self._count = 0
+
+    def follow(self, ends: Iterator[Tensor] | Sequence[Tensor]) -> None:
+        """Add the squared derivatives of each of `ends`, scalars of one forward pass."""
+        for end in ends:
+            found = torch.autograd.grad(
+                end, list(self._weights.values()), retain_graph=True, allow_unused=True
+            )
+            gradients = dict(zip(self._weights, found, strict=True))
+            for squares, cut in zip(self._squares, self._cuts, strict=True):
+                squares += self._derivative(cut, gradients, len(squares)) ** 2
+            self._count += 1
+
+    def _derivative(self, cut: Sequence[Member], gradients: Mapping[str, Tensor | None], size: int) -> Scores:
+        total = np.zeros(size)
+        for member in cut:
+            name = member.value.name or ""
+            gradient = gradients.get(name)
+            if gradient is not None:
+                product = self._weights[name].detach() * gradient
+                others = [axis for axis in range(product.dim()) if axis != member.axis]
+                slices = product.sum(others) if others else product
+                inside = member.channels >= 0
+                weights = slices.double().numpy()[inside]
+                total += np.bincount(member.channels[inside], weights, minlength=size)
+        return total
+
+    def scores(self) -> list[Scores]:
+        """Return the root mean square derivative of every gate."""
+        return [np.sqrt(squares / max(self._count, 1)) for squares in self._squares]
+
+
+def _cut(group: Group, readers: dict[tuple[ir.Value, int | None], ir.Node]) -> list[Member]:
+    """Return where to close a group: the weights that read it, or, where a product of two activations
+    reads it too, the weights and biases that make it."""
+    reading = [member for member in group.members if (member.value, member.axis) in readers]
+    nodes = {readers[member.value, member.axis] for member in reading}
+    if reading and nodes >= set(group.consumers):
+        return reading
+    return [
+        member
+        for member in group.members
+        if member not in reading and _is_float(member.value) and not _normalizes(member.value)
+    ]
+
+
+def _is_float(value: ir.Value) -> bool:
+    return value.const_value is not None and value.const_value.dtype.is_floating_point()
+
+
+def _normalizes(value: ir.Value) -> bool:
+    return any(node.op_type.endswith("Normalization") for node in value.consumers())

@@ -1,0 +1,165 @@
+"""Refitting the layers of a pruned graph to what they computed before, by least squares, without labels."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+
+import numpy as np
+import onnx_ir as ir
+
+from compress.graph.capture import activations
+from compress.graph.layers import Layer, array
+from compress.graph.linear import (
+    Array,
+    channel_axis,
+    from_matrix,
+    input_rows,
+    linear_layers,
+    matrix,
+    output_rows,
+    source,
+    store,
+)
+from compress.model import Model
+from compress.numerics.regression import LeastSquares, cross_validated
+from compress.progress import track
+from compress.prune.axes import Mask
+from compress.prune.coupling import Coupling, Group
+
+ONE_BATCH = 0.1
+"""Damping where there is but one batch, so that nothing is left to validate on."""
+
+
+def repair(
+    model: Model,
+    reference: Model,
+    coupling: Coupling,
+    removed: Mapping[Group, Mask],
+    damping: float | None = None,
+) -> None:
+    """Refit every linear layer behind the first ones that lost inputs, in place.
+
+    Layers are taken in the order of the data, so that each is fitted to the inputs that the repaired
+    layers before it give, with the reference's outputs as targets (He et al., Channel Pruning for
+    Accelerating Very Deep Neural Networks, ICCV 2017). Depthwise convolutions have no other channel to
+    make up with and stay.
+
+    Args:
+        model: the pruned model; its calibration data are read once for each stage of layers.
+        reference: the model before pruning.
+        coupling: the groups as they were before pruning.
+        removed: what was kept of each group that lost channels.
+        damping: see `LeastSquares.solve`; None lets each layer's be chosen by cross-validation, and leaves
+            a layer that no fit makes better on batches it has not seen.
+
+    Raises:
+        DataError: there are no calibration data.
+    """
+    stages = _stages(model.graph, {node for group in removed for node in group.consumers})
+    for number, stage in enumerate(stages):
+        fits = [
+            _Fit(layer, coupling.kept(layer.node.outputs[0], channel_axis(layer), removed)) for layer in stage
+        ]
+        ours, theirs = itertools.tee(model.batches())
+        pairs = zip(
+            activations(model.ir, [fit.source for fit in fits], ours),
+            activations(reference.ir, [fit.target for fit in fits], theirs),
+            strict=True,
+        )
+        for inputs, targets in track(pairs, f"repair, stage {number + 1} of {len(stages)}"):
+            for fit in fits:
+                fit.update(inputs[fit.source], targets[fit.target])
+        for fit in fits:
+            fit.solve(damping)
+
+
+def _stages(graph: ir.Graph, changed: set[ir.Node]) -> list[list[Layer]]:
+    """Return the layers whose inputs have changed, in lists of those that can be fitted at once."""
+    fittable = {layer.node: layer for layer in linear_layers(graph) if layer.array.shape[1] > 1}
+    depth: dict[ir.Value, int] = {}
+    stages: dict[int, list[Layer]] = {}
+    for node in graph:
+        deepest = max((depth.get(value, 0) for value in node.inputs if value is not None), default=0)
+        if node in changed or deepest:
+            if node in fittable:
+                stages.setdefault(deepest, []).append(fittable[node])
+            deepest += 1
+        depth.update(dict.fromkeys(node.outputs, deepest))
+    return [stages[level] for level in sorted(stages)]
+
+
+class _Fit:
+    """One layer being fitted.
+
+    Attributes:
+        source: name of its input.
+        target: name of its output, which the reference computes under the same name.
+    """
+
+    def __init__(self, layer: Layer, kept: Mask) -> None:
+        self.layer = layer
+        self.source = source(layer)
+        self.target = layer.node.outputs[0].name or ""
+        self._kept = kept
+        self._prior = matrix(layer, layer.array)
+        self._halves = [LeastSquares(*self._prior.shape) for _ in range(2)]
+        self._random = np.random.default_rng(0)
+
+    def update(self, inputs: Array, targets: Array) -> None:
+        """Take in one batch of inputs and of the reference's outputs, every other batch by itself."""
+        features, chosen = input_rows(self.layer, inputs, self._random)
+        rows = output_rows(self.layer, targets, chosen)[:, self._kept]
+        self._halves[0].update(features, np.moveaxis(rows.reshape(len(rows), len(features), -1), 1, 0))
+        self._halves.reverse()
+
+    def solve(self, damping: float | None) -> None:
+        """Write the fitted weights, and the bias where the layer can have one."""
+        place = _bias_place(self.layer)
+        bias = self._bias(place)
+        within = bias if place and place[0] is self.layer.node else np.zeros_like(bias)  # what the target has
+        whole = self._halves[0] + self._halves[1]
+        intercept = place is not None
+        if damping is not None or not all(half.samples for half in self._halves):
+            weights, offset = whole.solve(self._prior, damping or ONE_BATCH, intercept=intercept)
+        else:
+            fitted = cross_validated(self._halves, self._prior, within, intercept=intercept)
+            if fitted is None:
+                return
+            weights, offset = fitted
+        store(self.layer.weight, from_matrix(self.layer, weights))
+        if place is not None:
+            _store_bias(*place, (offset + bias - within).reshape(-1))
+
+    def _bias(self, place: tuple[ir.Node, int] | None) -> Array:
+        """Return the bias there is, shape [groups, outputs]; zeros for none."""
+        groups, _, outputs = self._prior.shape
+        inputs = place[0].inputs if place else ()
+        value = inputs[place[1]] if place and place[1] < len(inputs) else None
+        return np.zeros((groups, outputs)) if value is None else array(value).reshape(groups, outputs)
+
+
+def _bias_place(layer: Layer) -> tuple[ir.Node, int] | None:
+    """Return where a layer's offset goes: input 2 of a Conv or Gemm, or the addition after a MatMul."""
+    node = layer.node
+    if node.op_type != "MatMul":
+        return node, 2
+    uses = node.outputs[0].uses()
+    for adder, index in uses if len(uses) == 1 else ():
+        value = adder.inputs[1 - index] if adder.op_type == "Add" else None
+        width = layer.array.shape[layer.out_axis]
+        if value is not None and value.const_value is not None and value.const_value.size == width:
+            return adder, 1 - index
+    return None
+
+
+def _store_bias(adder: ir.Node, index: int, offset: Array) -> None:
+    """Write a bias, under a new name if there was none or others read it."""
+    old = adder.inputs[index] if index < len(adder.inputs) else None
+    if old is not None and old.const_value is not None and len(old.uses()) == 1:
+        store(old, offset.reshape(old.const_value.shape.numpy()))
+    elif isinstance(adder.graph, ir.Graph):
+        new = ir.val(f"{adder.name}.bias", const_value=ir.tensor(offset.astype(np.float32)))
+        adder.graph.register_initializer(new)
+        adder.resize_inputs(max(len(adder.inputs), index + 1))
+        adder.replace_input_with(index, new)

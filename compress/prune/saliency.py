@@ -1,0 +1,106 @@
+"""What tells the importance of a group's channels: energies along the tensors that they run through."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from compress.graph.capture import observe
+from compress.graph.layers import array, layers
+from compress.graph.linear import channel_axis, linear_layers, source
+from compress.model import Model
+from compress.numerics.importance import Indices, Scores, coupled, slice_energy
+from compress.prune.coupling import Group
+
+Importance: TypeAlias = Literal["magnitude", "activation", "batch-norm", "taylor", "fisher", "random"]
+"""A way of telling important channels."""
+
+Parts: TypeAlias = Iterator[tuple[Scores, Indices]]
+
+
+def importance(kind: Importance, model: Model, groups: Sequence[Group], seed: int) -> list[Scores]:
+    """Return the importance of every channel of each group.
+
+    Args:
+        kind: ``magnitude``, the size of all weights of a channel; ``activation``, the size of what consumers
+            read times the weights they read it with (as Wanda, Sun et al. 2024, for single weights);
+            ``batch-norm``, the scale of BatchNormalization (Liu et al., Network Slimming, 2017), and the
+            magnitude where there is none; ``taylor`` and ``fisher``, see `compress.prune.gates`; ``random``,
+            a baseline.
+        model: the model of the groups; ``activation``, ``taylor`` and ``fisher`` read its calibration data.
+        groups: the groups.
+        seed: of the random scores.
+
+    Raises:
+        DataError: there are no calibration data where they are read, or no labels for ``taylor``.
+        ModelError: ``taylor`` or ``fisher``, and a node cannot run in torch.
+    """
+    if not groups:
+        return []
+    if kind == "random":
+        random = np.random.default_rng(seed)
+        return [random.random(group.size) for group in groups]
+    if kind == "activation":
+        return _activation(model, groups)
+    if kind in ("taylor", "fisher"):
+        from compress.prune import gates
+
+        return gates.taylor(model, groups) if kind == "taylor" else gates.fisher(model, groups)
+    chosen = _scales if kind == "batch-norm" else _weights
+    return [coupled(list(chosen(group)) or _weights(group), group.size) for group in groups]
+
+
+def shares_of_weights(graph: ir.Graph, groups: Iterable[Group], costs: Mapping[str, float]) -> list[Scores]:
+    """Return what the removal of one channel saves of the cost of the layers that it runs through.
+
+    Args:
+        graph: the graph of the groups.
+        groups: the groups.
+        costs: by name of the node; a layer's is shared out evenly along each dimension of its weight.
+    """
+    readers = {layer.weight: layer.name for layer in layers(graph)}
+    saved = []
+    for group in groups:
+        total = np.full(group.size, np.finfo(np.float64).tiny)
+        for member in group.members:
+            cost = costs.get(readers.get(member.value, ""), 0.0)
+            inside = member.channels[member.channels >= 0]
+            total += np.bincount(inside, minlength=group.size) * cost / len(member.channels)
+        saved.append(total)
+    return saved
+
+
+def _weights(group: Group) -> Parts:
+    for member in group.members:
+        weight = array(member.value)
+        if weight.ndim > 1 and weight.dtype.kind == "f":
+            yield slice_energy(weight, member.axis), member.channels
+
+
+def _scales(group: Group) -> Parts:
+    for member in group.members:
+        if any(node.op_type == "BatchNormalization" and index == 1 for node, index in member.value.uses()):
+            yield slice_energy(array(member.value), 0), member.channels
+
+
+def _activation(model: Model, groups: Sequence[Group]) -> list[Scores]:
+    readers = {layer.weight: layer for layer in linear_layers(model.graph)}
+    axes = {source(layer): channel_axis(layer) for layer in readers.values()}
+    energies: dict[str, Scores] = {}
+
+    def update(name: str, values: npt.NDArray[np.floating]) -> None:
+        energies[name] = energies.get(name, 0.0) + slice_energy(values, axes[name])
+
+    def parts(group: Group) -> Parts:
+        for member in group.members:
+            layer = readers.get(member.value)
+            if layer is not None and member.axis == layer.in_axis:
+                inputs = energies[source(layer)].reshape(-1, len(member.channels)).sum(axis=0)
+                yield slice_energy(layer.array, member.axis) * inputs, member.channels
+
+    observe(model.ir, axes, model.batches(), update, progress="importance")
+    return [coupled(list(parts(group)) or _weights(group), group.size) for group in groups]

@@ -1,0 +1,166 @@
+"""What the rules of single operators write down while a graph is traced: axes, weights, shape constants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from compress.prune.axes import Axis, equate, product
+
+Dims: TypeAlias = tuple[Axis, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """An element of a shape tensor that stands in an initializer: input `index` of `node`."""
+
+    node: ir.Node
+    index: int
+    element: int
+    number: int
+
+
+class Trace:
+    """The axes of every value of one graph, and the places that must follow when an axis shrinks.
+
+    Attributes:
+        sizes: concrete sizes of every value, by name.
+        produced: axes whose indices a layer makes with weights of their own, and that layer.
+        consumed: axes that a layer sums over, and that layer.
+        attributes: node, attribute name and the axis whose size it states.
+        constants: by (node, input index), the axes whose sizes add up to each element of a constant.
+    """
+
+    def __init__(self, sizes: Mapping[str, Sequence[int]]) -> None:
+        self.sizes = sizes
+        self.produced: list[tuple[Axis, ir.Node]] = []
+        self.consumed: list[tuple[Axis, ir.Node]] = []
+        self.attributes: list[tuple[ir.Node, str, Axis]] = []
+        self.constants: dict[tuple[ir.Node, int], dict[int, Dims]] = {}
+        self._dims: dict[ir.Value, Dims] = {}
+        self._constant: set[ir.Value] = set()
+
+    def size(self, value: ir.Value) -> tuple[int, ...] | None:
+        """Return the concrete shape of a value, None where it has none."""
+        if value.const_value is not None:
+            return tuple(value.const_value.shape.numpy())
+        found = self.sizes.get(value.name or "")
+        return None if found is None else tuple(found)
+
+    def dims(self, value: ir.Value | None) -> Dims:
+        """Return a value's axes; those of an initializer begin free. () for a missing input."""
+        if value is None:
+            return ()
+        if value not in self._dims:
+            self._dims[value] = tuple(map(Axis, self.size(value) or ()))
+        return self._dims[value]
+
+    def known(self) -> Mapping[ir.Value, Dims]:
+        """Return the axes of every value that was traced."""
+        return self._dims
+
+    def set(self, value: ir.Value, dims: Dims) -> None:
+        """Give a value its axes."""
+        self._dims[value] = dims
+
+    def fresh(self, value: ir.Value, pinned: str = "") -> Dims:
+        """Return new axes of a value's sizes."""
+        return tuple(Axis(size, pinned) for size in self.size(value) or ())
+
+    def is_constant(self, value: ir.Value | None) -> bool:
+        """Tell whether a value follows from initializers alone."""
+        return value is not None and (value.const_value is not None or value in self._constant)
+
+    def mark_constant(self, node: ir.Node) -> None:
+        """Note that a node's outputs follow from initializers alone."""
+        self._constant.update(node.outputs)
+
+    def integers(self, node: ir.Node, index: int, attribute: str = "") -> list[int] | None:
+        """Return a constant integer input, or the attribute that older opsets have in its place."""
+        if attribute and attribute in node.attributes:
+            return [int(number) for number in node.attributes[attribute].as_ints()]
+        value = node.inputs[index] if index < len(node.inputs) else None
+        if value is None or value.const_value is None:
+            return None
+        return [int(number) for number in value.const_value.numpy().reshape(-1)]
+
+    def broadcast(self, operands: Sequence[Dims]) -> Dims:
+        """Equate axes from the right, as elementwise operators do; axes of one index stretch."""
+        rank = max(map(len, operands))
+        result = []
+        for position in range(1, rank + 1):
+            axes = [dims[-position] for dims in operands if len(dims) >= position]
+            wide = [axis for axis in axes if axis.size != 1] or axes[:1]
+            for axis in wide[1:]:
+                equate(wide[0], axis)
+            result.append(wide[0])
+        return tuple(reversed(result))
+
+    def follow(self, node: ir.Node, index: int, dims: Dims) -> None:
+        """State that input `index` of `node` is a shape tensor whose elements are the sizes of `dims`.
+
+        An element that is a constant will be rewritten, one that is read off another value equates
+        the two axes, and any other pins the axis.
+        """
+        value = node.inputs[index]
+        sources = self.elements(node, index)
+        if value is None or len(sources) != len(dims):
+            for axis in dims:
+                axis.pin("its size comes from a shape computation that is not understood")
+            return
+        for axis, source in zip(dims, sources, strict=True):
+            if isinstance(source, Slot):
+                if source.number > 0:
+                    self.rewrite(source.node, source.index, source.element, (axis,))
+            elif source is not None and source.size == axis.size:
+                equate(source, axis)
+            else:
+                axis.pin("its size is computed while the model runs")
+
+    def rewrite(self, node: ir.Node, index: int, element: int, axes: Dims) -> None:
+        """State that an element of a constant input is the sum of the sizes of `axes`."""
+        slots = self.constants.setdefault((node, index), {})
+        for before, now in zip(slots.get(element, ()), axes, strict=False):
+            equate(before, now)
+        slots[element] = axes
+
+    def elements(self, node: ir.Node, index: int) -> list[Slot | Axis | None]:
+        """Return where each element of a one-dimensional integer input comes from."""
+        value = node.inputs[index]
+        if value is None:
+            return []
+        if value.const_value is not None:
+            numbers = value.const_value.numpy().reshape(-1)
+            return [Slot(node, index, element, int(number)) for element, number in enumerate(numbers)]
+        unknown: list[Slot | Axis | None] = [None] * int(np.prod(self.size(value) or (1,)))
+        maker = value.producer()
+        if maker is None or maker.domain != "":
+            return unknown
+        if maker.op_type == "Concat":
+            return [source for i in range(len(maker.inputs)) for source in self.elements(maker, i)]
+        if maker.op_type in ("Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape"):
+            return self.elements(maker, 0)
+        if maker.op_type == "Mul":
+            factors = [self.elements(maker, i) for i in (0, 1)]
+            return [_multiplied(pair) for pair in zip(*factors, strict=False)] or unknown
+        if maker.op_type == "Shape":
+            start, end = maker.attributes.get_int("start", 0), maker.attributes.get_int("end", None)
+            return [*self.dims(maker.inputs[0])[start:end]]
+        if maker.op_type == "Gather":
+            chosen, source = self.integers(maker, 1), self.elements(maker, 0)
+            return unknown if chosen is None else [source[i] for i in chosen]
+        if maker.op_type == "Slice":
+            bounds = [self.integers(maker, i) for i in (1, 2)]
+            if None not in bounds and self.integers(maker, 4) in (None, [1]):
+                (start,), (end,) = bounds  # type: ignore[misc]
+                return self.elements(maker, 0)[start:end]
+        return unknown
+
+
+def _multiplied(factors: Sequence[Slot | Axis | None]) -> Axis | None:
+    axes = [factor for factor in factors if isinstance(factor, Axis)]
+    return product(axes) if len(axes) == len(factors) else None

@@ -1,0 +1,269 @@
+"""Layers whose inputs become 8-bit integers as the model runs, in ranges that each run finds for itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from compress.changes import Change
+from compress.errors import PassError
+from compress.graph.layers import Layer, layers
+from compress.numerics.affine import Quantized, quantize
+from compress.numerics.granularity import PerAxis
+from compress.quantize.nodes import MICROSOFT, gather_dequantize, initializer
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+STANDARD_GATES = ["Sigmoid", "Tanh", "Tanh"]
+"""Activations of an LSTM that leaves them out, one direction's."""
+
+
+@dataclass(slots=True)
+class Dynamic:
+    """What of a graph can run that way.
+
+    Attributes:
+        weights: the layers that read each weight of linear layers, embeddings among them.
+        recurrent: LSTM nodes with input and hidden weights.
+        skipped: layers that cannot, with the reason.
+    """
+
+    weights: list[tuple[Layer, ...]] = field(default_factory=list)
+    recurrent: list[tuple[Layer, Layer]] = field(default_factory=list)
+    skipped: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the layers that multiply integers; embeddings multiply nothing."""
+        found = [layer.name for group in self.weights for layer in group if layer.in_axis is not None]
+        return [*found, *(pair[0].name for pair in self.recurrent)]
+
+
+def find(graph: ir.Graph, chosen: Callable[[Layer], bool]) -> Dynamic:
+    """Find the linear layers and LSTMs that can multiply integers, of those that `chosen` accepts."""
+    result = Dynamic()
+    readers: dict[ir.Value, list[Layer]] = {}
+    for layer in layers(graph):
+        readers.setdefault(layer.weight, []).append(layer)
+    recurrent: dict[ir.Node, list[Layer]] = {}
+    for group in readers.values():
+        reason = "not selected"
+        if any(chosen(layer) for layer in group):
+            reason = next(filter(None, map(_obstacle, group)), "") or _shared_otherwise(group)
+        if reason:
+            result.skipped.update((layer.name, reason) for layer in group)
+        elif group[0].node.op_type == "LSTM":
+            recurrent.setdefault(group[0].node, []).append(group[0])
+        else:
+            result.weights.append(tuple(group))
+    for node, pair in recurrent.items():
+        if len(pair) == 2:
+            result.recurrent.append((pair[0], pair[1]))
+        else:
+            result.skipped[node.name or ""] = "its input or hidden weight stays in float"
+    return result
+
+
+def _obstacle(layer: Layer) -> str:
+    node = layer.node
+    match node.op_type:
+        case "Gather":
+            return ""
+        case "LSTM":
+            return _lstm_obstacle(node)
+        case "MatMul" | "Gemm":
+            pass
+        case _:
+            return f"{node.op_type} has no fast kernel for integers whose range is found as it runs"
+    if node.inputs[0] is None or node.inputs[0].const_value is not None:
+        return "its input is constant"
+    if layer.index != 1:
+        return "its weight comes first"
+    scaled = any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta"))
+    if scaled or bool(node.attributes.get_int("transA", 0)):
+        return "its product is scaled or transposed"
+    return ""
+
+
+def _lstm_obstacle(node: ir.Node) -> str:
+    """Return why the runtime's kernel, which knows less than the standard, cannot take an LSTM."""
+    if bool(node.attributes.get_int("layout", 0)):
+        return "its batch comes first, which the integer kernel does not know"
+    given = node.attributes.get_strings("activations", STANDARD_GATES)
+    if any(name != STANDARD_GATES[place % 3] for place, name in enumerate(given)):
+        return "its activations are not the usual ones"
+    return ""
+
+
+def _shared_otherwise(group: Sequence[Layer]) -> str:
+    """Tell whether something needs the floats of a weight that `group` reads."""
+    if all(layer.in_axis is None for layer in group):
+        return "an embedding multiplies nothing"
+    nodes = {layer.node for layer in group}
+    turned = {node for layer in group if layer.in_axis is not None and (node := _transpose(layer))}
+    others = [use.node for use in group[0].weight.uses() if use.node not in nodes | turned]
+    others += [node for each in turned for node in each.outputs[0].consumers() if node not in nodes]
+    if others or any(each.outputs[0].is_graph_output() for each in turned):
+        return "something else reads its weight in float"
+    if group[0].node.op_type == "LSTM" and len(group) > 1:
+        return "its weight is shared"
+    return "" if len({layer.out_axis for layer in group}) == 1 else "its weight is read in two layouts"
+
+
+def _transpose(layer: Layer) -> ir.Node | None:
+    """Return the Transpose between a weight and the layer that reads it, if there is one."""
+    value = layer.node.inputs[layer.index]
+    return value.producer() if value is not None else None
+
+
+def place(graph: ir.Graph, found: Dynamic, bits: int, known: Mapping[str, Quantized]) -> list[Change]:
+    """Let what was found multiply integers, with weights of `bits` per output channel, in place.
+
+    Linear weights whose name is in `known` are stored as they are there.
+
+    Raises:
+        PassError: a weight cannot be quantized; the message names the layer.
+    """
+    rounded: dict[ir.Value, ir.Node] = {}
+    changes = [_place_linear(graph, group, bits, rounded, known) for group in found.weights]
+    changes += [change for pair in found.recurrent for change in _place_lstm(graph, pair, bits)]
+    return changes + [Change(name, skipped=reason) for name, reason in found.skipped.items()]
+
+
+def _place_linear(
+    graph: ir.Graph,
+    group: Sequence[Layer],
+    bits: int,
+    rounded: dict[ir.Value, ir.Node],
+    known: Mapping[str, Quantized],
+) -> Change:
+    """Store one weight as integers and let its readers compute with them."""
+    layer = next(each for each in group if each.in_axis is not None)
+    name = layer.weight.name or ""
+    quantized = known.get(name) or _nearest(layer, torch.from_numpy(layer.array.copy()), bits)
+    change = _change(layer, torch.from_numpy(layer.array.copy()), quantized)
+    is_table = any(each.in_axis is None for each in group)
+    for each in group:
+        turned = _transpose(each)
+        if each.in_axis is None:
+            gather_dequantize(graph, each.node, each.weight, quantized)
+        else:
+            weight = _integers(graph, name, quantized, is_table=is_table)
+            _multiply(graph, each, weight, quantized, rounded)
+        if turned is not None and not turned.outputs[0].uses():
+            graph.remove(turned, safe=True)
+    del graph.initializers[name]
+    return change
+
+
+def _integers(graph: ir.Graph, name: str, quantized: Quantized, *, is_table: bool) -> ir.Value:
+    """Store a linear weight as [inputs, outputs]; one that is an embedding too keeps its rows."""
+    values = quantized.values.numpy()
+    rows = quantized.granularity == PerAxis(0)
+    if not (rows and is_table):
+        return initializer(graph, f"{name}.quantized", values.T if rows else values)
+    table = initializer(graph, f"{name}.quantized", values)
+    for reader in table.consumers():
+        if reader.op_type == "Transpose":
+            return reader.outputs[0]
+    turned = ir.node("Transpose", [table], {"perm": [1, 0]}, name=f"{name}.turned")
+    graph.insert_before(graph[0], turned)  # the runtime computes it as the model is loaded
+    return turned.outputs[0]
+
+
+def _multiply(
+    graph: ir.Graph, layer: Layer, weight: ir.Value, quantized: Quantized, rounded: dict[ir.Value, ir.Node]
+) -> None:
+    """Put in a linear layer's place what the runtime fuses into one kernel.
+
+    ``MatMulInteger(x, weight) * (scale of x * scale of weight) + bias``
+    """
+    node, name = layer.node, layer.name
+    value = node.inputs[0]
+    assert value is not None
+    if value not in rounded:
+        rounded[value] = _round(graph, value)
+    integers, step, zero_point = rounded[value].outputs
+    steps = initializer(graph, f"{layer.weight.name}.scale", quantized.scale.numpy())
+    product = ir.node("MatMulInteger", [integers, weight, zero_point], name=f"{name}.integer")
+    sums = ir.node("Cast", product.outputs, {"to": ir.DataType.FLOAT}, name=f"{name}.cast")
+    scale = ir.node("Mul", [step, steps], name=f"{name}.scale")
+    floats = ir.node("Mul", [sums.outputs[0], scale.outputs[0]], name=name)
+    new = [product, sums, scale, floats]
+    if len(node.inputs) > 2 and node.inputs[2] is not None:
+        new.append(ir.node("Add", [floats.outputs[0], node.inputs[2]], name=f"{name}.bias"))
+    _take_over(graph, node, new)
+
+
+def _round(graph: ir.Graph, value: ir.Value) -> ir.Node:
+    """Add the node that makes integers of a value; layers that read it share them."""
+    node = ir.node("DynamicQuantizeLinear", [value], num_outputs=3, name=f"{value.name}.quantize")
+    producer = value.producer()
+    if producer is None:
+        graph.insert_before(graph[0], node)
+    else:
+        graph.insert_after(producer, node)
+    return node
+
+
+def _place_lstm(graph: ir.Graph, pair: tuple[Layer, Layer], bits: int) -> list[Change]:
+    """Let the runtime's DynamicQuantizeLSTM do an LSTM; weights become [directions, inputs, 4 hidden].
+
+    Source: ONNX Runtime's ContribOperators.md, com.microsoft.DynamicQuantizeLSTM.
+    """
+    node = pair[0].node
+    inputs: list[ir.Value | None] = [*node.inputs, *[None] * (8 - len(node.inputs))]
+    changes = []
+    for layer in pair:
+        name = layer.weight.name or ""
+        weight = torch.from_numpy(layer.array.copy())
+        rows = weight.flatten(0, 1)  # one scale for each gate's channel of each direction
+        quantized = _nearest(layer, rows, bits, axis=0)
+        values = quantized.values.reshape(weight.shape).transpose(1, 2)
+        scales = quantized.scale.reshape(weight.shape[:2]).numpy()
+        inputs[layer.index] = initializer(graph, f"{name}.quantized", values.numpy())
+        inputs.append(initializer(graph, f"{name}.scale", scales))
+        inputs.append(initializer(graph, f"{name}.zero_point", np.zeros(scales.shape, np.int8)))
+        changes.append(_change(layer, rows, quantized))
+    attributes = {key: value for key, value in node.attributes.items() if key != "layout"}
+    new = ir.node(
+        "DynamicQuantizeLSTM",
+        inputs,
+        attributes,
+        domain=MICROSOFT,
+        num_outputs=len(node.outputs),
+        name=node.name,
+    )
+    _take_over(graph, node, [new])
+    graph.opset_imports.setdefault(MICROSOFT, 1)
+    for layer in pair:
+        del graph.initializers[layer.weight.name or ""]
+    return changes
+
+
+def _nearest(layer: Layer, weight: Tensor, bits: int, axis: int | None = None) -> Quantized:
+    try:
+        return quantize(weight, PerAxis(layer.out_axis if axis is None else axis), bits, narrow=True)
+    except ValueError as error:
+        raise PassError(f"layer {layer.name!r}, weight {layer.weight.name!r}: {error}") from error
+
+
+def _change(layer: Layer, weight: Tensor, quantized: Quantized) -> Change:
+    story = f"8-bit activations in the range of each run, {quantized.bits}-bit weights per channel"
+    before = layer.array.nbytes
+    return Change(layer.name, story, before, quantized.bytes, quantized.relative_error(weight))
+
+
+def _take_over(graph: ir.Graph, old: ir.Node, new: Sequence[ir.Node]) -> None:
+    """Put nodes in the place of one; the last has its outputs, under their names."""
+    graph.insert_before(old, new)
+    for before, after in zip(old.outputs, new[-1].outputs, strict=True):
+        after.name, after.shape, after.type = before.name, before.shape, before.type
+        before.replace_all_uses_with(after, replace_graph_outputs=True)
+    graph.remove(old, safe=True)

@@ -1,0 +1,229 @@
+"""Weights as numbers of codebook entries: which weights share a codebook, and the nodes that look them up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import ml_dtypes
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from compress.changes import Change
+from compress.errors import PassError
+from compress.graph.layers import Layer
+from compress.numerics.codebook import Palette, palettize
+from compress.quantize.nodes import initializer, put_first
+
+if TYPE_CHECKING:
+    from compress.numerics.gptq import Hessian
+
+PAIR = np.array([0, 2, 4, 6], np.uint8)
+"""Where the four numbers of two bits lie in a byte."""
+
+
+@dataclass(frozen=True, slots=True)
+class Shelf:
+    """How one weight is laid out for codebooks.
+
+    Attributes:
+        readers: the layers that read it.
+        channels: output channels that share a codebook; None if all weights do.
+        dimensions: weights that a code stands for; they divide what shares a codebook.
+    """
+
+    readers: tuple[Layer, ...]
+    channels: int | None
+    dimensions: int
+
+    @classmethod
+    def of(cls, readers: Sequence[Layer], channels: int | None, dimensions: int) -> Shelf:
+        """Return the layout nearest to what is wanted: numbers that do not divide the weight get smaller."""
+        layer = readers[0]
+        shape, axis = layer.array.shape, layer.out_axis
+        if channels is not None and layer.in_axis is not None:
+            channels = _divisor(shape[axis], channels)
+            together = channels * layer.array.size // shape[axis]
+        else:
+            channels, together = None, shape[-1]
+        return cls(tuple(readers), channels, _divisor(together, dimensions))
+
+    @property
+    def layer(self) -> Layer:
+        """The first reader."""
+        return self.readers[0]
+
+    @property
+    def is_table(self) -> bool:
+        """Whether rows of the weight are looked up, and nothing else is done with it."""
+        nodes = {reader.node for reader in self.readers}
+        looked_up = all(
+            reader.in_axis is None and (ids := reader.node.inputs[1]) is not None and ids.shape is not None
+            for reader in self.readers
+        )
+        return looked_up and all(use.node in nodes for use in self.layer.weight.uses())
+
+    def rows(self, weight: Tensor) -> Tensor:
+        """Return a weight, or what has its shape, as [codebooks, elements]."""
+        if self.channels is None:
+            return weight.reshape(1, -1)
+        moved = weight.movedim(self.layer.out_axis, 0)
+        return moved.reshape(len(moved) // self.channels, -1)
+
+    def solve(self, entries: int, moments: Hessian | None) -> Palette:
+        """Find codebooks; `moments` of the layer's inputs say what an error of each feature costs.
+
+        Raises:
+            PassError: the weight is not finite; the message names the layer.
+        """
+        from compress.graph.linear import from_matrix, matrix
+
+        weight = self.layer.array
+        importance = None
+        if moments is not None and moments.rows:
+            features = moments.matrix().diagonal().numpy()[None, :, None]
+            spread = from_matrix(self.layer, np.broadcast_to(features, matrix(self.layer, weight).shape))
+            importance = self.rows(torch.from_numpy(spread))
+        try:
+            return palettize(self.rows(torch.from_numpy(weight.copy())), entries, self.dimensions, importance)
+        except ValueError as error:
+            raise PassError(
+                f"layer {self.layer.name!r}, weight {self.layer.weight.name!r}: {error}"
+            ) from error
+
+
+def _divisor(number: int, wanted: int) -> int:
+    return next(size for size in range(min(wanted, number), 0, -1) if number % size == 0)
+
+
+def store_palette(graph: ir.Graph, shelf: Shelf, palette: Palette, *, decoded: bool) -> Change:
+    """Replace a weight by codes and codebooks.
+
+    Args:
+        graph: the graph; changed in place.
+        shelf: how the weight is laid out.
+        palette: the codes.
+        decoded: look entries up at every run, instead of as the model is loaded.
+    """
+    layer, before = shelf.layer, shelf.layer.array
+    restored = palette.restore().numpy()
+    error = float(np.linalg.norm(restored - shelf.rows(torch.from_numpy(before.copy())).numpy()))
+    entries, dimensions = palette.codebook.shape[1:]
+    bits = next(size for size in (2, 4, 8) if entries <= 1 << size)
+    codes = palette.codes.numpy()
+    if bits == 2 and codes.shape[1] % len(PAIR):
+        bits = 4
+    size = math.ceil(codes.size * bits / 8) + palette.codebook.nbytes
+    if size >= before.nbytes:
+        return Change(layer.name, skipped=f"codebooks would outweigh what {entries} entries save")
+    if shelf.is_table:
+        bits = max(bits, 4)
+        size = math.ceil(codes.size * bits / 8) + palette.codebook.nbytes
+        _look_up_rows(graph, shelf, codes, palette.codebook.numpy(), bits)
+        form = "looked up at every run"
+    else:
+        _look_up(graph, shelf, codes, palette.codebook.numpy(), bits, decoded=decoded)
+        form = "looked up at every run" if decoded else "float once loaded"
+    vectors = f" of {dimensions} weights" if dimensions > 1 else ""
+    shared = "per tensor" if shelf.channels is None else f"per {shelf.channels} channels"
+    return Change(
+        layer.name,
+        f"{entries} entries{vectors} {shared}, codes of {bits} bits, {form}",
+        bytes_before=before.nbytes,
+        bytes_after=size,
+        error=error / (float(np.linalg.norm(before)) or 1.0),
+    )
+
+
+class _Chain:
+    """Nodes that follow one another, each reading what the one before gives."""
+
+    def __init__(self, name: str, value: ir.Value) -> None:
+        self.name, self.value, self.nodes = name, value, list[ir.Node]()
+
+    def then(self, op_type: str, *others: ir.Value, **attributes: int | str | list[int]) -> None:
+        """Append a node that reads the last output, and `others`."""
+        self._append(op_type, [self.value, *others], attributes)
+
+    def from_book(self, book: ir.Value) -> None:
+        """Append the lookup of entries [..., dimensions] of `book`."""
+        self._append("Gather", [book, self.value], {})
+
+    def _append(
+        self, op_type: str, inputs: list[ir.Value], attributes: dict[str, int | str | list[int]]
+    ) -> None:
+        node = ir.node(op_type, inputs, attributes, name=f"{self.name}.{op_type.lower()}{len(self.nodes)}")
+        node.outputs[0].name = f"{node.name}.output"
+        self.nodes.append(node)
+        self.value = node.outputs[0]
+
+
+def _stored(graph: ir.Graph, name: str, codes: np.ndarray, bits: int) -> ir.Value:
+    return initializer(graph, f"{name}.codes", codes.astype(ml_dtypes.uint4) if bits == 4 else codes)
+
+
+def _look_up(
+    graph: ir.Graph, shelf: Shelf, codes: np.ndarray, book: np.ndarray, bits: int, *, decoded: bool
+) -> None:
+    """Compute the weight from its codes before all other nodes."""
+    weight, name = shelf.layer.weight, shelf.layer.weight.name or ""
+    books, entries, dimensions = book.shape
+    packed = codes
+    if bits == 2:
+        fours = codes.reshape(books, -1, len(PAIR)) << PAIR
+        packed = np.bitwise_or.reduce(fours, axis=-1, keepdims=True)
+    chain = _Chain(name, _stored(graph, name, packed, bits))
+    if bits == 2:
+        chain.then("BitShift", initializer(graph, f"{name}.shifts", PAIR), direction="RIGHT")
+        chain.then("BitwiseAnd", initializer(graph, f"{name}.mask", np.array(3, np.uint8)))
+    if decoded:  # which the runtime computes at every run, and all that follows it
+        chain.then("DequantizeLinear", initializer(graph, f"{name}.one", np.array(1, np.float32)))
+    chain.then("Cast", to=ir.DataType.INT32)
+    if books > 1:
+        first = (np.arange(books, dtype=np.int32) * entries).reshape(-1, *[1] * (packed.ndim - 1))
+        chain.then("Add", initializer(graph, f"{name}.books", first))
+    chain.from_book(initializer(graph, f"{name}.codebook", book.reshape(-1, dimensions)))
+    shape = list(shelf.layer.array.shape)
+    axis = 0 if shelf.channels is None else shelf.layer.out_axis
+    moved = [shape[axis], *shape[:axis], *shape[axis + 1 :]]
+    chain.then("Reshape", initializer(graph, f"{name}.shape", np.array(moved, np.int64)))
+    if axis:
+        chain.then("Transpose", perm=[*range(1, axis + 1), 0, *range(axis + 1, len(shape))])
+    chain.value.name, chain.value.shape, chain.value.type = f"{name}.restored", weight.shape, weight.type
+    put_first(graph, *chain.nodes)
+    weight.replace_all_uses_with(chain.value)
+    del graph.initializers[name]
+
+
+def _look_up_rows(graph: ir.Graph, shelf: Shelf, codes: np.ndarray, book: np.ndarray, bits: int) -> None:
+    """Look up the codes of rows, and then their entries: the table is never expanded."""
+    name = shelf.layer.weight.name or ""
+    table = codes.reshape(len(shelf.layer.array), -1)
+    entries = initializer(graph, f"{name}.codebook", book.reshape(-1, book.shape[2]))
+    stored = _stored(graph, name, table, bits)
+    if bits == 4:  # the runtime looks up no smaller type than bytes, and widens these once
+        cast = ir.node("Cast", [stored], {"to": ir.DataType.UINT8}, name=f"{name}.bytes")
+        put_first(graph, cast)
+        stored = cast.outputs[0]
+    for reader in shelf.readers:
+        node, ids = reader.node, reader.node.inputs[1]
+        assert ids is not None
+        assert ids.shape is not None
+        chain = _Chain(f"{node.name}.{name}", stored)
+        chain.then("Gather", ids)
+        chain.then("Cast", to=ir.DataType.INT32)
+        chain.from_book(entries)
+        rows = np.array([0] * len(ids.shape) + [-1], np.int64)
+        chain.then("Reshape", initializer(graph, f"{name}.row", rows))
+        output = node.outputs[0]
+        chain.value.type, chain.value.shape = output.type, output.shape
+        graph.insert_before(node, chain.nodes)
+        output_name = output.name
+        output.replace_all_uses_with(chain.value, replace_graph_outputs=True)
+        graph.remove(node, safe=True)
+        chain.value.name = output_name
+    del graph.initializers[name]

@@ -1,0 +1,128 @@
+"""Weights of a graph coded at one rate: what their errors cost, and where their integers go."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from compress.changes import Change
+from compress.errors import ModelError, PassError
+from compress.graph.layers import Layer
+from compress.graph.linear import from_matrix, groups, linear_layers, matrix, recurrent_layers
+from compress.graph.moments import second_moments
+from compress.model import Model
+from compress.numerics.affine import Quantized
+from compress.numerics.gptq import Hessian
+from compress.numerics.granularity import PerAxis, PerGroup, PerTensor
+from compress.numerics.rate import Coded, Source, code_to_rate
+from compress.quantize.curvature import curvature
+from compress.quantize.weight_only import Operators, Plan, store
+
+
+def coded_plans(model: Model, plans: Sequence[Plan], rate: float) -> list[tuple[Plan, Coded]]:
+    """Return integers for the weight of every plan, `rate` bits a weight on average.
+
+    Raises:
+        PassError: a weight is not finite, or the rate is out of reach.
+        DataError: calibration data are not finite.
+    """
+    costs = _Costs(model, plans)
+    sources = []
+    for plan in plans:
+        try:
+            sources.append(costs.source(plan))
+        except ValueError as error:
+            raise plan.blame(error) from error
+    try:
+        return list(zip(plans, code_to_rate(sources, rate), strict=True))
+    except ValueError as error:
+        raise PassError(f"coded-weights: {error}") from error
+
+
+class _Costs:
+    """What errors of weights cost at the outputs, or relative to the weights where that is not known."""
+
+    def __init__(self, model: Model, plans: Sequence[Plan]) -> None:
+        self.curvature: dict[str, Tensor] = {}
+        self.moments: dict[ir.Value, Hessian] = {}
+        if model.calibration is None:
+            return
+        # Without functions for all nodes there are no gradients, but inputs all the same.
+        with contextlib.suppress(ModelError):
+            self.curvature = curvature(model, [plan.layer.weight.name or "" for plan in plans])
+        plain = {layer.weight for layer in linear_layers(model.graph) if groups(layer) == 1}
+        plain |= {layer.weight for layer in recurrent_layers(model.graph) if layer.index == 1}
+        found = [plan.layer for plan in plans if plan.layer.weight in plain]
+        moments = second_moments(model.ir, model.batches(), found)
+        self.moments = {layer.weight: moments[layer.name] for layer in found}
+
+    def source(self, plan: Plan) -> Source:
+        """Return a plan's weight with what its errors cost."""
+        layer = plan.layer
+        weight = _columns(layer, plan.weight())
+        costs = self.curvature.get(layer.weight.name or "")
+        cost = 1 / max(float(weight.square().sum()), 1e-30) if costs is None else float(costs.mean())
+        return Source(weight, cost, self._hessian(layer))
+
+    def _hessian(self, layer: Layer) -> Tensor | None:
+        """Return the second moments of the rows that `_columns` of a weight are multiplied with."""
+        moments = self.moments.get(layer.weight)
+        # With fewer rows of inputs than features, feedback fits the rows it saw and does worse on others.
+        if moments is None or moments.rows < matrix(layer, layer.array).shape[1]:
+            return None
+        directions = 1 if _is_matrix(layer) else layer.array.shape[0]
+        return torch.kron(torch.eye(directions), moments.matrix())
+
+
+def _is_matrix(layer: Layer) -> bool:
+    return layer.node.op_type in ("Conv", "Gemm", "MatMul") and groups(layer) == 1
+
+
+def _columns(layer: Layer, weight: Tensor) -> Tensor:
+    """Return a weight as [features, output channels]."""
+    if _is_matrix(layer):
+        return torch.from_numpy(np.ascontiguousarray(matrix(layer, weight.numpy())[0]))
+    return PerAxis(layer.out_axis).rows(weight).T.contiguous()
+
+
+def _restored(layer: Layer, content: Tensor) -> Tensor:
+    """Undo `_columns`."""
+    if _is_matrix(layer):
+        return torch.from_numpy(from_matrix(layer, content.numpy()[None]))
+    return PerAxis(layer.out_axis).from_rows(content.T.contiguous(), layer.array.shape)
+
+
+def store_coded(graph: ir.Graph, plan: Plan, coded: Coded, operators: Operators) -> Change:
+    """Store a weight's integers, in 4 bits if they fit."""
+    layer = plan.layer
+    narrow = bool((coded.codes >= -8).all() and (coded.codes <= 7).all()) and _may_be_narrow(plan)
+    bits = 4 if narrow else 8
+    middle = 0 if plan.signed else 1 << (bits - 1)
+    dtype = torch.int8 if plan.signed else torch.uint8
+    granularity = plan.granularity
+    if isinstance(granularity, PerAxis) and coded.scale.numel() == 1 and layer.in_axis is not None:
+        granularity = PerTensor()
+    shape = tuple(layer.array.shape)
+    scale = PerAxis(layer.out_axis).expand(coded.scale.expand(shape[layer.out_axis]), shape)
+    scale_shape = granularity.scale_shape(shape)
+    if isinstance(granularity, PerGroup):
+        scale = scale.expand(scale_shape)
+    scale = (coded.scale if isinstance(granularity, PerTensor) else scale).reshape(scale_shape).contiguous()
+    zero_point = torch.full(scale_shape, middle, dtype=dtype)
+    values = (_restored(layer, coded.codes) + middle).to(dtype)
+    quantized = Quantized(values, scale, zero_point, granularity, bits, plan.signed)
+    change = store(graph, replace(plan, granularity=granularity, bits=bits), quantized, operators)
+    length = coded.bits / coded.codes.numel()
+    return replace(change, action=change.action and f"{change.action}, {length:.2f} bits once coded")
+
+
+def _may_be_narrow(plan: Plan) -> bool:
+    if plan.layer.in_axis is None:
+        return plan.blocked and plan.layer.array.shape[1] % 2 == 0
+    return True

@@ -1,0 +1,323 @@
+"""Integers of weights in few bits: rounded to the nearest, or for the least error of the layer's outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+import numpy as np
+import onnx_ir as ir
+import torch
+from torch import Tensor
+
+from compress.errors import DataError
+from compress.graph.block import Walk
+from compress.graph.layers import Layer
+from compress.graph.linear import (
+    in_layout,
+    input_rows,
+    linear_layers,
+    matrix,
+    recurrent_layers,
+    source,
+    store,
+)
+from compress.graph.moments import second_moments
+from compress.numerics.affine import Method, Quantized, quantize
+from compress.numerics.awq import awq
+from compress.numerics.gptq import Hessian, gptq
+from compress.numerics.granularity import Granularity, PerAxis, PerGroup
+from compress.numerics.hqq import hqq
+from compress.progress import track
+from compress.quantize import nodes as emit
+from compress.quantize.weight_only import Plan
+
+if TYPE_CHECKING:
+    from compress.model import Model
+
+Name = Literal["rtn", "hqq", "gptq", "awq"]
+
+MOST_MOMENTS = 1 << 28
+"""Second moments of a layer, squares of features; one with more is rounded, for want of memory and rows."""
+TABLE_DAMPING = 0.3
+"""Damping for a table that is embedding and classifier: the embedding wants all features right."""
+
+
+class Form(TypedDict):
+    """Settings that all solvers take, see `quantize`."""
+
+    symmetric: bool
+    signed: bool
+    method: Method
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How integers are chosen.
+
+    Attributes:
+        solver: to the nearest ("rtn"), for the least p-norm of the weights' errors ("hqq"), or for the
+            least error of outputs, by feedback ("gptq") or by scaled inputs ("awq").
+        symmetric: zero points in the middle of the range; None for all but convolutions of fewer than
+            8 bits: kernels of linear layers are faster without, and others lose nothing.
+        clip: how ranges are chosen; "hqq" has its own way.
+    """
+
+    solver: Name
+    symmetric: bool | None
+    clip: Method
+
+    def form(self, plan: Plan) -> Form:
+        """Return the form of a weight's integers."""
+        symmetric = self.symmetric
+        if symmetric is None:
+            symmetric = plan.bits >= 8 or "Conv" not in plan.layer.node.op_type
+        # An embedding outside of blocked kernels is multiplied by its scales alone.
+        symmetric |= plan.signed and plan.layer.in_axis is None
+        return {"symmetric": symmetric, "signed": plan.signed, "method": self.clip}
+
+    def rounded(self, plan: Plan) -> Solution:
+        """Quantize one weight without knowing its inputs.
+
+        Raises:
+            PassError: it is not finite; the message names the layer.
+        """
+        weight, kind = plan.weight(), (plan.granularity, plan.bits)
+        importance = weight.abs() if self.clip == "mse" and _is_linear(plan.layer) else None
+        form = self.form(plan)
+        try:
+            if self.solver == "hqq" and plan.bits < 8:
+                return Solution(hqq(weight, *kind, symmetric=form["symmetric"], signed=form["signed"]), "hqq")
+            return Solution(quantize(weight, *kind, **form, importance=importance), "rounded")
+        except ValueError as error:
+            raise plan.blame(error) from error
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Solution:
+    """The integers of one weight.
+
+    Attributes:
+        quantized: the integers, of the weight times its input scales.
+        story: how they were found, for people.
+        input_scales: what the layer's inputs are divided by, [K]; None for nothing.
+        by_row: whether the rows of the weight, not its columns, go with them.
+    """
+
+    quantized: Quantized
+    story: str
+    input_scales: Tensor | None = None
+    by_row: bool = False
+
+    def effective(self) -> Tensor:
+        """Return the float weight that the layer has now."""
+        weight = self.quantized.dequantize()
+        if self.input_scales is None:
+            return weight
+        return weight / (self.input_scales[:, None] if self.by_row else self.input_scales)
+
+
+def solutions(model: Model, plans: Sequence[Plan], rule: Rule) -> list[tuple[Plan, Solution]]:
+    """Return every plan with its integers and the solver that found them.
+
+    GPTQ and AWQ take convolutions, linear and recurrent layers in the order of the graph. Each is
+    fitted to the inputs that the layers before it, in few bits already, give it, so as to make of them
+    what it made of the original ones. Layers with one input are solved side by side. AWQ divides the
+    inputs of linear layers in `model` and scales their weights up. Both solvers round all other
+    weights, those in 8 bits, and those whose inputs were not seen; GPTQ wants as many rows of inputs
+    as it has features.
+
+    Raises:
+        DataError: the solver needs calibration data, and there are none or they are not finite.
+        PassError: a weight or its inputs cannot be quantized; the message names the layer.
+    """
+    found = [] if rule.solver in ("rtn", "hqq") else _sharing_inputs(model.graph, plans, rule)
+    taken = {id(plan) for sharing in found for plan in sharing}
+    solved = _tables(model, plans, rule) if rule.solver == "gptq" else {}
+    solved |= {id(plan): rule.rounded(plan) for plan in plans if id(plan) not in taken | solved.keys()}
+    if found:
+        changed = model.copy()
+        for plan in plans:
+            if id(plan) in solved:
+                _put(changed, plan, solved[id(plan)].effective())
+        with Walk(model.ir, model.batches()) as before, Walk(changed.ir, model.batches()) as now:
+            for sharing in track(found, "layers in turn"):
+                for walk in (before, now):
+                    walk.advance(sharing[0].layer.name)
+                for plan, solution in zip(sharing, _solve(sharing, before, now, rule), strict=True):
+                    solved[id(plan)] = solution
+                    _put(changed, plan, solution.effective())
+        for sharing in found:
+            _scale_inputs(model.graph, [plan.layer for plan in sharing], solved[id(sharing[0])].input_scales)
+    return [(plan, solved[id(plan)]) for plan in plans]
+
+
+def _tables(model: Model, plans: Sequence[Plan], rule: Rule) -> dict[int, Solution]:
+    """Return the solutions of embeddings that a MatMul, the classifier most often, reads as well.
+
+    They come before all other layers: the network starts with them. The classifier's inputs in the
+    original model tell which errors matter; strong damping keeps the embedding's own small.
+    """
+    multiplied = {
+        id(plan): next(reader for reader in plan.readers if reader.in_axis is not None)
+        for plan in plans
+        if plan.bits < 8 and sorted(each.node.op_type for each in plan.readers) == ["Gather", "MatMul"]
+    }
+    moments = second_moments(model.ir, model.batches(), list(multiplied.values())) if multiplied else {}
+    solved = {}
+    for plan in plans:
+        layer = multiplied.get(id(plan))
+        if layer is None or moments[layer.name].rows < len(moments[layer.name]):
+            continue
+        turned = replace(plan, readers=(layer,))
+        weight = torch.from_numpy(np.array(matrix(layer, layer.array)[0]))
+        try:
+            result = gptq(
+                weight,
+                moments[layer.name].matrix(),
+                *_kind(turned),
+                **rule.form(turned),
+                damping=TABLE_DAMPING,
+            )
+        except ValueError as error:
+            raise plan.blame(error) from error
+        solved[id(plan)] = Solution(_restored(turned, [result]), "gptq")
+    return solved
+
+
+def _put(model: Model, plan: Plan, weight: Tensor) -> None:
+    store(model.graph.initializers[plan.layer.weight.name or ""], weight.numpy())
+
+
+def _is_linear(layer: Layer) -> bool:
+    return layer.node.op_type in ("MatMul", "Gemm")
+
+
+def _sharing_inputs(graph: ir.Graph, plans: Sequence[Plan], rule: Rule) -> list[list[Plan]]:
+    """Return the plans that a solver takes in the order of the graph, those of the same rows together."""
+    plain = {layer.weight for found in (linear_layers, recurrent_layers) for layer in found(graph)}
+    found: dict[Hashable, list[Plan]] = {}
+    for plan in plans:
+        layer, attributes = plan.layer, plan.layer.node.attributes
+        if plan.bits >= 8 or layer.weight not in plain:
+            continue  # 8 bits gain nothing
+        if rule.solver == "awq" and not _is_linear(layer):
+            continue
+        granularity = _of_matrix(plan)
+        count, features, _ = matrix(layer, layer.array).shape
+        if granularity is not None and count * features**2 <= MOST_MOMENTS:
+            window = [(name, attributes.get_ints(name, [])) for name in ("pads", "strides", "dilations")]
+            shape = (count, features, plan.bits, plan.signed, granularity)
+            found.setdefault((source(layer), str(window), shape), []).append(plan)
+    return list(found.values())
+
+
+def _of_matrix(plan: Plan) -> Granularity | None:
+    """Return the granularity over [features, outputs]; None if groups there are no runs of one length."""
+    granularity = plan.granularity
+    if isinstance(granularity, PerGroup):
+        channels = plan.layer.array.shape[granularity.axis]
+        runs = plan.layer.array.ndim == 2 or channels % granularity.size == 0
+        return PerGroup(granularity.size, 0) if runs else None
+    return PerAxis(1)
+
+
+def _solve(sharing: list[Plan], before: Walk, now: Walk, rule: Rule) -> list[Solution]:
+    """Quantize the weights of layers with one input, side by side, each group with its own moments."""
+    moments = _moments(sharing[0].layer, before, now)
+    # With fewer rows than features GPTQ fits the rows it saw and does worse on others than rounding.
+    if moments[0].rows < (len(moments[0]) if rule.solver == "gptq" else 1):
+        return [rule.rounded(plan) for plan in sharing]
+    weights = [torch.from_numpy(np.array(matrix(plan.layer, plan.layer.array))) for plan in sharing]
+    try:
+        if rule.solver == "awq":
+            return _scaled(sharing, torch.cat([weight[0] for weight in weights], 1), moments[0], rule)
+        solved = [
+            gptq(each.compensated(weight), each.matrix(), *_kind(sharing[0]), **rule.form(sharing[0]))
+            for each, weight in zip(moments, torch.cat(weights, 2), strict=True)
+        ]
+    except ValueError as error:
+        raise sharing[0].blame(error) from error
+    shares = zip(*(_split(result, [each.shape[2] for each in weights]) for result in solved), strict=True)
+    return [Solution(_restored(plan, share), "gptq") for plan, share in zip(sharing, shares, strict=True)]
+
+
+def _scaled(sharing: list[Plan], weight: Tensor, moments: Hessian, rule: Rule) -> list[Solution]:
+    """Quantize linear layers with one input by AWQ."""
+    hessian = moments.matrix()
+    magnitude = hessian.diagonal().sqrt()  # the root of the mean square stands for the mean
+    scales, result = awq(weight, hessian, magnitude, *_kind(sharing[0]), **rule.form(sharing[0]))
+    widths = [plan.layer.array.shape[plan.layer.out_axis] for plan in sharing]
+    return [
+        Solution(_restored(plan, [share]), "awq", scales, plan.layer.in_axis == 0)
+        for plan, share in zip(sharing, _split(result, widths), strict=True)
+    ]
+
+
+def _kind(plan: Plan) -> tuple[Granularity, int]:
+    granularity = _of_matrix(plan)
+    assert granularity is not None
+    return granularity, plan.bits
+
+
+def _moments(layer: Layer, before: Walk, now: Walk) -> list[Hessian]:
+    """Return the second moments of a layer's inputs as they are now, and how they drifted, group by group.
+
+    Raises:
+        DataError: an input is not finite.
+    """
+    count, features, _ = matrix(layer, layer.array).shape
+    found = [Hessian(features) for _ in range(count)]
+    name = source(layer)
+    for batch, inputs in enumerate(zip(before.values(name), now.values(name), strict=True)):
+        originals, rows = (input_rows(layer, each, np.random.default_rng(batch))[0] for each in inputs)
+        try:
+            for each, group, original in zip(found, rows, originals, strict=True):
+                each.update(*(torch.from_numpy(np.ascontiguousarray(part)) for part in (group, original)))
+        except ValueError as error:
+            raise DataError(f"calibration data, batch {batch}: activation {name!r}: {error}") from error
+    return found
+
+
+def _split(result: Quantized, widths: list[int]) -> list[Quantized]:
+    """Return the columns of several layers one by one."""
+    parts = [torch.split(each, widths, -1) for each in (result.values, result.scale, result.zero_point)]
+    return [
+        replace(result, values=values, scale=scale, zero_point=zero_point)
+        for values, scale, zero_point in zip(*parts, strict=True)
+    ]
+
+
+def _restored(plan: Plan, groups: Sequence[Quantized]) -> Quantized:
+    """Return one layer's result, a matrix [features, outputs] a group, in the layout of its weight."""
+
+    def whole(contents: Sequence[Tensor]) -> Tensor:
+        joined = torch.stack(tuple(contents))
+        if joined.ndim == 2:  # a scale a channel
+            return joined.flatten()
+        return torch.from_numpy(in_layout(plan.layer, joined.numpy()))
+
+    return replace(
+        groups[0],
+        values=whole([each.values for each in groups]),
+        scale=whole([each.scale for each in groups]),
+        zero_point=whole([each.zero_point for each in groups]),
+        granularity=plan.granularity,
+    )
+
+
+def _scale_inputs(graph: ir.Graph, readers: Sequence[Layer], scales: Tensor | None) -> None:
+    """Divide the common input of `readers` by `scales` [features] and multiply their weights by them."""
+    value = readers[0].node.inputs[0]
+    if value is None or scales is None or bool((scales == 1).all()):
+        return
+    factor = emit.initializer(graph, f"{value.name}.unscale", (1 / scales).numpy())
+    node = ir.node("Mul", [value, factor], name=f"{readers[0].name}.unscale")
+    node.outputs[0].name = f"{readers[0].name}.unscaled"
+    node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
+    graph.insert_before(readers[0].node, node)
+    for layer in readers:
+        layer.node.replace_input_with(0, node.outputs[0])
+        factors = scales.numpy()
+        store(layer.weight, layer.array * (factors[:, None] if layer.in_axis == 0 else factors))

@@ -1,0 +1,295 @@
+"""The training loop: schedule, early stop, checkpoints, several processes."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import math
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.distributed as distributed
+
+# Its functions have the process group of the moment of their import as a default argument. The first
+# optimizer would import it when the group exists; the group would then outlive its destruction, and its
+# threads would abort the exit of the interpreter.
+import torch.distributed.nn
+from torch import Tensor, nn
+
+from compress.errors import PassError
+from compress.train.examples import Batch, Examples
+from compress.train.objective import Objective, accuracy, labels_of
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How to train.
+
+    Attributes:
+        epochs: how often the examples are seen.
+        optimizer: makes the optimizer of groups of parameters.
+        warmup: part of all steps over which the learning rate rises; then it falls as a cosine.
+        patience: epochs without improvement on held-out examples before training stops; 0 never does.
+        judge: "loss" or "accuracy", what improves.
+        seed: dropout and order derive from it.
+        mixed: whether matrix products run in bfloat16.
+        keep_zeros: whether zeros in matrices and kernels stay zero.
+        checkpoint: file to resume from, written after every epoch.
+        settings: what else tells this training from another; a checkpoint remembers it.
+    """
+
+    epochs: int
+    optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
+    warmup: float = 0.05
+    patience: int = 0
+    judge: Literal["loss", "accuracy"] = "loss"
+    seed: int = 0
+    mixed: bool = False
+    keep_zeros: bool = True
+    checkpoint: Path | None = None
+    settings: str = ""
+
+
+@dataclass
+class Outcome:
+    """What training came to."""
+
+    epochs: int = 0
+    losses: list[float] = field(default_factory=list)
+    """Mean training loss of each epoch."""
+    scores: list[float] = field(default_factory=list)
+    """Loss (or minus the accuracy) on held-out examples before training and after each epoch."""
+
+    @property
+    def kept(self) -> int:
+        """How many epochs the weights have seen that did best on held-out examples; the last ones without."""
+        return self.scores.index(min(self.scores)) if self.scores else self.epochs
+
+    def story(self) -> str:
+        """Return in words what happened."""
+        kept = "" if self.kept == self.epochs else f", epoch {self.kept} kept"
+        return f"trained {self.epochs} epochs, loss {self.losses[0]:.3g} to {self.losses[-1]:.3g}{kept}"
+
+
+Report = Callable[[int, int, float, float | None], None]
+"""Called after each step with epoch, step, loss and the last held-out score."""
+
+
+def train(
+    module: nn.Module,
+    weights: dict[str, nn.Parameter],
+    objective: Objective,
+    examples: Examples,
+    held_out: Examples,
+    plan: Plan,
+    report: Report,
+) -> Outcome:
+    """Train `weights` of a module in place and leave the best of them, by held-out examples, there.
+
+    The result depends on seed and data alone. In a process group of `torch.distributed` every process
+    takes its share of the batches and all end with the same weights.
+
+    Args:
+        module: called with a mapping of input tensors, returns a tuple of tensors.
+        weights: the parameters to train, by name.
+
+    Raises:
+        PassError: the loss is no longer finite, or the checkpoint is of another training.
+    """
+    run = _Run(module, weights, objective, examples, held_out, plan)
+    with torch.random.fork_rng(devices=[]):
+        run.resume()
+        run.judge()
+        while run.outcome.epochs < plan.epochs and not run.stalled:
+            run.epoch(report)
+            run.save()
+    run.finish()
+    return run.outcome
+
+
+class _Run:
+    """The state of one training: what a checkpoint holds and what an epoch moves on."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        weights: dict[str, nn.Parameter],
+        objective: Objective,
+        examples: Examples,
+        held_out: Examples,
+        plan: Plan,
+    ) -> None:
+        self.module, self.weights, self.objective = module, weights, objective
+        self.examples, self.held_out, self.plan = examples, held_out, plan
+        self.device = next(iter(weights.values())).device
+        self.rank, self.processes = _place()
+        self.steps = len(examples) // self.processes
+        if not self.steps:
+            raise PassError(f"{len(examples)} batches are too few for {self.processes} processes")
+        # Decay is for matrices and kernels: on biases and norm scales it only hurts.
+        many = [weight for weight in weights.values() if weight.dim() > 1]
+        few = [weight for weight in weights.values() if weight.dim() <= 1]
+        self.optimizer = plan.optimizer([{"params": many}, {"params": few, "weight_decay": 0.0}])
+        # A zero with a gradient of zero stays one: decay, momentum and Adam's step are all zero.
+        self.alive = [(weight, weight.detach() != 0) for weight in many if plan.keep_zeros]
+        total = plan.epochs * self.steps
+        warm = math.ceil(plan.warmup * total)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: _rate(step, warm, total)
+        )
+        self.outcome = Outcome()
+        self.best: dict[str, Tensor] | None = None
+        self.key = _fingerprint(module, plan) if plan.checkpoint else ""
+        if self.processes > 1:
+            for tensor in module.state_dict().values():
+                distributed.broadcast(tensor, 0)
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the last epochs brought no improvement."""
+        scores, patience = self.outcome.scores[1:], self.plan.patience
+        return bool(
+            patience and len(scores) > patience and min(scores[:-patience]) <= min(scores[-patience:])
+        )
+
+    def epoch(self, report: Report) -> None:
+        """Train one epoch, judge it and remember the weights if they are the best so far."""
+        number = self.outcome.epochs
+        torch.manual_seed(self.plan.seed * 100_003 + number)
+        self.module.train()
+        losses = []
+        score = self.outcome.scores[-1] if self.outcome.scores else None
+        for step, batch in enumerate(self._share(self.examples.epoch(number))):
+            losses.append(self._step(batch.to(self.device), f"epoch {number + 1}, step {step + 1}"))
+            report(number, step, losses[-1], score)
+        self._average([buffer for buffer in self.module.buffers() if buffer.is_floating_point()])
+        self.outcome.epochs += 1
+        self.outcome.losses.append(self._agreed(sum(losses) / len(losses)))
+        self.judge()
+
+    def judge(self) -> None:
+        """Score the weights before the first epoch and after each; remember them if they are the best."""
+        if self.held_out.batches and len(self.outcome.scores) == self.outcome.epochs:
+            self.outcome.scores.append(self._score())
+            if self.outcome.scores[-1] == min(self.outcome.scores):
+                self.best = {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
+
+    def _share(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Yield this process's batches; what does not go round is left out of the epoch."""
+        for place, batch in enumerate(batches):
+            if place % self.processes == self.rank and place < self.steps * self.processes:
+                yield batch
+
+    def _step(self, batch: Batch, where: str) -> float:
+        self.optimizer.zero_grad(set_to_none=True)
+        with self._precision():
+            loss = self.objective(self.module(batch.feeds), batch)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise PassError(f"{where}: the loss is {value}; lower learning_rate")
+        torch.autograd.backward(loss)
+        self._average([weight.grad for weight in self.weights.values() if weight.grad is not None])
+        for weight, alive in self.alive:
+            if weight.grad is not None:
+                weight.grad *= alive
+        self.optimizer.step()
+        self.schedule.step()
+        return value
+
+    def _score(self) -> float:
+        """Return the score of the held-out examples; smaller is better."""
+        self.module.eval()
+        total, count = 0.0, 0
+        with torch.no_grad(), self._precision():
+            for part in self.held_out.in_order():
+                batch = part.to(self.device)
+                results = self.module(batch.feeds)
+                if self.plan.judge == "accuracy":
+                    score = -accuracy(results[0], labels_of(batch))
+                else:
+                    score = float(self.objective(results, batch))
+                total, count = total + score * len(batch), count + len(batch)
+        return self._agreed(total / count)
+
+    def _precision(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.mixed)
+
+    def _average(self, tensors: list[Tensor]) -> None:
+        """Make tensors the mean over all processes."""
+        if self.processes > 1:
+            for tensor in tensors:
+                distributed.all_reduce(tensor)
+                tensor /= self.processes
+
+    def _agreed(self, value: float) -> float:
+        """Return a number's mean over all processes, so that they decide alike."""
+        mean = torch.tensor(value, dtype=torch.float64, device=self.device)
+        self._average([mean])
+        return mean.item()
+
+    def save(self) -> None:
+        """Write the checkpoint, whole or not at all."""
+        path = self.plan.checkpoint
+        if path is None or self.rank:
+            return
+        state = {
+            "key": self.key,
+            "module": self.module.state_dict(),
+            "best": self.best,
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.last_epoch,
+            "outcome": [self.outcome.epochs, self.outcome.losses, self.outcome.scores],
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.{os.getpid()}")
+        torch.save(state, partial)
+        partial.replace(path)
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, if there is one."""
+        path = self.plan.checkpoint
+        if path is None or not path.is_file():
+            return
+        state = torch.load(path, map_location=self.device, weights_only=True)
+        if state["key"] != self.key:
+            raise PassError(f"{path}: is the checkpoint of another training; delete it or name another")
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.last_epoch = state["schedule"]
+        self.best = state["best"]
+        self.outcome = Outcome(*state["outcome"])
+
+    def finish(self) -> None:
+        """Put the best weights in place and remove the checkpoint."""
+        if self.best is not None:
+            self.module.load_state_dict(self.best)
+        self.module.eval()
+        if self.plan.checkpoint is not None and not self.rank:
+            self.plan.checkpoint.unlink(missing_ok=True)
+
+
+def _place() -> tuple[int, int]:
+    """Return this process's number and how many there are."""
+    if distributed.is_available() and distributed.is_initialized():
+        return distributed.get_rank(), distributed.get_world_size()
+    return 0, 1
+
+
+def _rate(step: int, warm: int, total: int) -> float:
+    """Return the part of the learning rate at a step: up in a line, down as half a cosine."""
+    if step < warm:
+        return (step + 1) / warm
+    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
+
+
+def _fingerprint(module: nn.Module, plan: Plan) -> str:
+    """Return what tells one training from another: where it starts and how long it runs."""
+    digest = hashlib.sha256(f"{plan.settings} {plan.epochs} {plan.seed} {plan.warmup}".encode())
+    for name, tensor in module.state_dict().items():
+        digest.update(name.encode())
+        digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,83 @@
+"""GPTQ in 8 bits: less error of outputs than rounding to the nearest, groups of convolutions included."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import compress
+from compress.graph.linear import linear_layers, store
+from compress.numerics.affine import quantize
+from compress.numerics.gptq import gptq
+from compress.numerics.granularity import PerAxis
+from compress.numerics.grouped import gptq_groups
+from compress.passes import Int8Static
+from compress.quantize.feedback import solve
+
+
+@settings(deadline=None, max_examples=15)
+@given(features=st.integers(2, 12), outputs=st.integers(1, 5), seed=st.integers(0, 99))
+def test_one_group_gives_what_gptq_gives(features, outputs, seed):
+    rng = torch.Generator().manual_seed(seed)
+    rows = torch.randn(200, features, generator=rng) @ torch.randn(features, features, generator=rng)
+    weight, hessian = torch.randn(features, outputs, generator=rng), rows.T @ rows / len(rows)
+    expected = gptq(weight, hessian, PerAxis(1), 4, narrow=True, method="minmax")
+    found = gptq_groups(weight[None], hessian[None], expected.scale[None, None], -7, 7)[0]
+    assert float((found != expected.values).float().mean()) < 0.05  # a rounding boundary may fall either way
+
+
+# ruff: noqa: E501  (a graph a line)
+@pytest.mark.parametrize(
+    ("text", "weight", "size"),
+    [
+        ("g (float[N,12,9,9] x) => (float[N,12,7,7] y) { y = Conv<group=12>(x, w) }", (12, 1, 3, 3), (6, 12, 9, 9)),
+        ("g (float[N,12,9,9] x) => (float[N,8,9,9] y) { y = Conv<group=4, pads=[1,1,1,1]>(x, w) }", (8, 3, 3, 3), (6, 12, 9, 9)),
+        ("g (float[N,12,9,9] x) => (float[N,8,4,4] y) { y = Conv<strides=[2,2]>(x, w) }", (8, 12, 3, 3), (20, 12, 9, 9)),
+        ("g (float[N,24] x) => (float[N,9] y) { y = Gemm<transB=1>(x, w) }", (9, 24), (200, 24)),
+        ("g (float[N,T,24] x) => (float[N,T,9] y) { y = MatMul(x, w) }", (24, 9), (20, 10, 24)),
+    ],
+    ids=["depthwise", "grouped", "strided", "transposed", "linear"],
+)  # fmt: skip
+def test_outputs_come_closer_than_by_rounding_to_the_nearest(build, normal, text, weight, size):
+    x = normal(*size)
+    x = np.cumsum(x, axis=-1)  # features that go together
+    model = compress.load(build(text, w=normal(*weight)), calibration=[{"x": x}])
+    (layer,) = linear_layers(model.graph)
+    solved = solve(model, [layer], 6)["w"]
+    nearest = quantize(torch.from_numpy(layer.array.copy()), PerAxis(layer.out_axis), 6, narrow=True)
+    assert solved.values.shape == nearest.values.shape
+    assert torch.equal(solved.scale, nearest.scale)
+
+    def error(quantized):
+        variant = model.copy()
+        store(variant.graph.initializers["w"], quantized.dequantize().numpy())
+        return float(np.square(variant.run({"x": x})[0] - model.run({"x": x})[0]).sum())
+
+    assert error(solved) < 0.9 * error(nearest)
+
+
+def test_learning_goes_on_from_there_and_makes_nothing_worse(build, normal):
+    text = "g (float[N,T,24] x) => (float[N,T,9] y) { y = MatMul(x, w) }"
+    x = np.cumsum(normal(20, 10, 24), axis=-1)
+    model = compress.load(build(text, w=normal(24, 9)), calibration=[{"x": x}])
+    (layer,) = linear_layers(model.graph)
+    errors = []
+    for learn in (False, True):
+        solved = solve(model, [layer], 3, learn=learn)["w"]
+        errors.append(np.square(x @ (solved.dequantize().numpy() - layer.array)).sum())
+    assert errors[1] <= errors[0] * 1.0001
+
+
+def test_too_few_rows_are_not_fitted(build, normal):
+    text = "g (float[N,24] x) => (float[N,9] y) { y = MatMul(x, w) }"
+    model = compress.load(build(text, w=normal(24, 9)), calibration=[{"x": normal(5, 24)}])
+    assert solve(model, list(linear_layers(model.graph)), 8) == {}
+
+
+def test_a_pass_uses_it(digits):
+    plain, careful = Int8Static()(digits), Int8Static(rounding="gptq")(digits)
+    feeds = next(digits.batches())
+    wanted = digits.run(feeds)[0]
+    errors = [float(np.square(each.run(feeds)[0] - wanted).sum()) for each in (careful, plain)]
+    assert errors[0] < errors[1]
