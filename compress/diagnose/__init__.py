@@ -1,0 +1,5 @@
+"""What a variant does differently from its original, and what the runtime really runs."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

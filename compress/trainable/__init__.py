@@ -1,0 +1,1 @@
+"""The graph as a torch module, one small function an operator."""
