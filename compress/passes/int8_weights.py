@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from compress import quantize
 from compress.changes import Change
 from compress.passes.base import Pass
 
 if TYPE_CHECKING:
-    import torch
-
-    from compress.graph.layers import Layer
     from compress.model import Model
     from compress.numerics.affine import Quantized
-    from compress.numerics.granularity import Granularity
 
 
 class Int8Weights(Pass, name="int8-weights"):
@@ -51,32 +48,11 @@ class Int8Weights(Pass, name="int8-weights"):
             rounded: integers of weights by name, for weights stored with one scale a channel; others
                 are rounded to the nearest.
         """
-        import onnx_ir as ir
-
-        from compress.numerics.affine import quantize
-        from compress.quantize.weight_only import store_weights
-
-        def solve(
-            layer: Layer, weight: torch.Tensor, granularity: Granularity, bits: int, signed: bool
-        ) -> Quantized:
-            known = (rounded or {}).get(layer.weight.name or "")
-            if known is not None and signed and known.granularity == granularity:
-                return known
-            return quantize(weight, granularity, bits, signed=signed)
-
-        def stored(graph: ir.Graph) -> list[Change]:
-            return store_weights(
-                graph,
-                lambda layer: (
-                    layer.weight.graph is graph
-                    and not (graph is model.graph and layer.node.op_type in besides)
-                    and self.selects(*layer.names)
-                ),
-                solve,
-                bits=8,
-                group_size=self.group_size,
-                operators=self.operators,
-            )
-
-        graphs = (graph for graph in model.ir.graphs() if isinstance(graph, ir.Graph))
-        return [change for graph in graphs for change in stored(graph)]
+        return quantize.store_int8_weights(
+            model,
+            self.selects,
+            group_size=self.group_size,
+            operators=self.operators,
+            besides=besides,
+            rounded=rounded,
+        )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -13,9 +13,12 @@ import torch
 from compress.changes import Change
 from compress.errors import PassError
 from compress.graph.layers import RECURRENT, Layer, array, is_float_weight, layers
-from compress.numerics.affine import Quantized, stored_bits
+from compress.numerics.affine import Quantized, quantize, stored_bits
 from compress.numerics.granularity import Granularity, PerAxis, PerGroup, PerTensor
 from compress.quantize import nodes as emit
+
+if TYPE_CHECKING:
+    from compress.model import Model
 
 Operators = Literal["onnxruntime", "expanded", "standard"]
 """Integer kernels of ONNX Runtime where it has them; weights that become float as the model is loaded;
@@ -26,8 +29,6 @@ SMALLEST_BLOCK = 16
 FEWEST_HALVES = 64
 """Fewer numbers stay float32: the Cast that float16 needs takes more of the file than it saves."""
 
-Solver = Callable[[Layer, torch.Tensor, Granularity, int, bool], Quantized]
-"""Quantizes a layer's weight, given as a tensor: (layer, weight, granularity, bits, signed)."""
 Precision = Callable[[Sequence[Layer]], tuple[int, int | None]]
 """From the layers that read a weight to its bits and the largest number of weights that share a scale;
 None for one scale a channel."""
@@ -73,27 +74,51 @@ class Plan:
         return PassError(f"layer {self.layer.name!r}, weight {self.layer.weight.name!r}: {error}")
 
 
-def store_weights(
-    graph: ir.Graph,
-    chosen: Callable[[Layer], bool],
-    solve: Solver,
+def store_int8_weights(
+    model: Model,
+    chosen: Callable[..., bool],
     *,
-    bits: int,
-    group_size: int,
-    operators: Operators,
+    group_size: int = 128,
+    operators: Operators = "onnxruntime",
+    besides: Collection[str] = (),
+    rounded: Mapping[str, Quantized] | None = None,
 ) -> list[Change]:
-    """Store the weights of every chosen layer in `bits` bits and return a change per weight.
+    """Store the weights of all chosen layers as 8-bit integers, in place; return a change per weight.
+
+    Weights in the bodies of If, Loop and Scan are stored as well. Layers that another pass has quantized
+    already have no float weight left, so that this function stores what the other pass left over.
+
+    Args:
+        model: the model; changed in place.
+        chosen: called with the names of a layer's node and weight.
+        group_size: the largest number of weights that share a scale in the runtime's blocked kernels.
+        operators: which nodes compute with the integers.
+        besides: operators whose weights stay as they are, outside of the bodies of If, Loop and Scan.
+        rounded: integers by the weight's name, used where a weight is stored with one scale a channel;
+            other weights are rounded to the nearest.
 
     Raises:
-        PassError: a weight cannot be quantized; the message names the layer.
+        PassError: a weight is not finite; the message names the layer.
     """
-    found, changes = plans(graph, chosen, lambda readers: (bits, group_size), operators)
-    for plan in found:
-        try:
-            quantized = solve(plan.layer, plan.weight(), plan.granularity, plan.bits, plan.signed)
-        except ValueError as error:
-            raise plan.blame(error) from error
-        changes.append(store(graph, plan, quantized, operators))
+    known = rounded or {}
+    changes: list[Change] = []
+    for graph in [each for each in model.ir.graphs() if isinstance(each, ir.Graph)]:
+        excluded = besides if graph is model.graph else ()
+
+        def fits(layer: Layer, graph: ir.Graph = graph, excluded: Collection[str] = excluded) -> bool:
+            inside = layer.weight.graph is graph and layer.node.op_type not in excluded
+            return inside and chosen(*layer.names)
+
+        found, left = plans(graph, fits, lambda readers: (8, group_size), operators)
+        changes += left
+        for plan in found:
+            integers = known.get(plan.layer.weight.name or "")
+            if integers is None or not plan.signed or integers.granularity != plan.granularity:
+                try:
+                    integers = quantize(plan.weight(), plan.granularity, plan.bits, signed=plan.signed)
+                except ValueError as error:
+                    raise plan.blame(error) from error
+            changes.append(store(graph, plan, integers, operators))
     return changes
 
 
