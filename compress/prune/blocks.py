@@ -1,22 +1,85 @@
-"""Residual blocks: branches that an addition lays on a stream, and taking them out."""
+"""Residual blocks: branches that an addition lays on a stream, what each is worth, and taking them out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
+from compress.changes import Change
 from compress.data import Feeds
+from compress.errors import LimitError
 from compress.graph.layers import Layer, layers_of
 from compress.graph.propagate import TensorInfo
 from compress.graph.session import session
+from compress.graph.shapes import describe
 from compress.model import Model
+from compress.progress import track
+from compress.prune.price import Unit, prices
 
 GATE = "gate of "
-"""How the inputs are called that open and close the branches of a probe."""
+"""What the names of the inputs begin with that open and close the branches of a probe."""
+LEFT_OUT = "include and exclude leave it out"
+Effect: TypeAlias = Callable[[Collection[int]], float]
+"""Tells the relative error of all outputs when some blocks are closed."""
+
+
+def drop_blocks(
+    model: Model,
+    selects: Callable[..., bool],
+    *,
+    ratio: float,
+    of: Literal["blocks"] | Unit,
+    hardware: str,
+    greedy: bool,
+    batches: int,
+) -> list[Change]:
+    """Drop the residual blocks that change the outputs least, in place.
+
+    Args:
+        model: the model, with calibration data.
+        selects: tells from the names of a block's layers and weights whether the block may go.
+        ratio: fraction of what `of` names; of blocks it is rounded down, but one goes at least.
+        of: blocks, or the unit of a cost.
+        hardware: the profile that tells the energy.
+        greedy: whether effects are measured anew after each block that went.
+        batches: calibration batches on which effects are measured.
+
+    Raises:
+        DataError: there are no calibration data.
+        LimitError: the ratio is more than all blocks cost.
+    """
+    feeds = list(itertools.islice(model.batches(), batches))
+    shapes = {name: array.shape for name, array in feeds[0].items()}
+    known = describe(model.ir, shapes)
+    blocks = residual_blocks(model.graph, known)
+    allowed = [number for number, block in enumerate(blocks) if selects(*block.names)]
+    if not allowed:
+        reason = LEFT_OUT if blocks else "there is no residual block"
+        return [Change(block.name, skipped=reason) for block in blocks] or [Change("", skipped=reason)]
+    if of == "blocks":
+        costs: Mapping[str, float] = {block.addition.name or "": 1.0 for block in blocks}
+        goal = max(int(ratio * len(costs) + 1e-9), 1.0)
+    else:
+        costs = prices(model, of, hardware, shapes)
+        goal = ratio * sum(costs.values())
+    found = _search(blocks, allowed, costs, goal, Gated(model.ir, known).effects(feeds), greedy=greedy)
+    if found is None:
+        raise LimitError(
+            f"drop-blocks: {ratio:.0%} fewer {of} is more than all blocks together; lower the ratio"
+        )
+    dropped, others = found
+    changes = [_account(blocks[number], effect) for number, effect in dropped.items()]
+    for number, block in enumerate(blocks):
+        if number not in dropped:
+            changes.append(Change(block.name, skipped=_reason(others.get(number), number in allowed)))
+    drop(model.ir, [blocks[number] for number in dropped])
+    return changes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -39,6 +102,16 @@ class Block:
     def name(self) -> str:
         """Name of the first layer."""
         return self.layers[0].name
+
+    @property
+    def names(self) -> list[str]:
+        """Names a user may know its layers by: the nodes' and the weights'."""
+        return [name for layer in self.layers for name in layer.names]
+
+    @property
+    def all_nodes(self) -> set[str]:
+        """Names of all its nodes, the addition among them."""
+        return {node.name or "" for node in (*self.nodes, self.addition)}
 
     @property
     def stream(self) -> ir.Value:
@@ -91,15 +164,15 @@ def drop(model: ir.Model, blocks: Iterable[Block]) -> None:
 
 
 class Gated:
-    """A model that runs with any of its residual branches closed, in one session.
+    """A graph that runs with any of its residual branches closed, in one session.
 
     Args:
         model: the model; it is not changed.
         known: shape and type of its values, by name.
     """
 
-    def __init__(self, model: Model, known: Mapping[str, TensorInfo]) -> None:
-        probe = model.copy()
+    def __init__(self, model: ir.Model, known: Mapping[str, TensorInfo]) -> None:
+        probe = model.clone()
         self._gates: list[tuple[str, np.dtype]] = []
         for number, block in enumerate(residual_blocks(probe.graph, known)):
             branch = _operand(block.addition, block.place)
@@ -111,16 +184,80 @@ class Gated:
             block.addition.replace_input_with(block.place, closed.outputs[0])
             probe.graph.inputs.append(gate)
             self._gates.append((gate.name or "", dtype.numpy()))
-        self._session = session(probe.ir)
+        self._session = session(probe)
 
-    def run(self, feeds: Feeds, closed: Iterable[int]) -> list[np.ndarray]:
+    def outputs(self, feeds: Feeds, closed: Collection[int]) -> list[np.ndarray]:
         """Return the outputs with some blocks closed, by their number in `residual_blocks`."""
-        shut = set(closed)
         gates = {
-            name: np.array(number not in shut, dtype) for number, (name, dtype) in enumerate(self._gates)
+            name: np.array(number not in closed, dtype) for number, (name, dtype) in enumerate(self._gates)
         }
         outputs: list[np.ndarray] = self._session.run(None, {**feeds, **gates})
         return outputs
+
+    def effects(self, batches: Sequence[Feeds]) -> Effect:
+        """Return a function that tells the relative error of all outputs when some blocks are closed."""
+        wanted = [self.outputs(feeds, ()) for feeds in track(batches, "original outputs")]
+
+        def effect(closed: Collection[int]) -> float:
+            pairs = [
+                pair
+                for feeds, targets in zip(batches, wanted, strict=True)
+                for pair in zip(self.outputs(feeds, closed), targets, strict=True)
+                if pair[1].dtype.kind == "f"
+            ]
+            noise = [np.square(got - want, dtype=np.float64).sum() for got, want in pairs]
+            signal = [np.square(want, dtype=np.float64).sum() for _, want in pairs]
+            return float(np.sqrt(np.mean(np.divide(noise, np.maximum(signal, 1e-30)))))
+
+        return effect
+
+
+def _search(
+    blocks: Sequence[Block],
+    allowed: Sequence[int],
+    costs: Mapping[str, float],
+    goal: float,
+    effect: Effect,
+    *,
+    greedy: bool,
+) -> tuple[dict[int, float], dict[int, float]] | None:
+    """Return the blocks that go, in order, with the effect of all so far; and the effect of the others.
+
+    None says that the goal is more than all blocks cost.
+    """
+    dropped: dict[int, float] = {}
+    effects: dict[int, float] = {}
+    gone: set[str] = set()
+
+    def cost(nodes: Collection[str]) -> float:
+        return sum(costs.get(name, 0.0) for name in nodes)
+
+    while cost(gone) < goal:
+        saved = {number: cost(blocks[number].all_nodes - gone) for number in allowed}
+        left = [n for n in allowed if saved[n] and blocks[n].addition.name not in gone]
+        if not left:
+            return None
+        if greedy or not effects:
+            effects = {number: effect([*dropped, number]) for number in left}
+        best = min(left, key=lambda number: effects[number] / saved[number])
+        dropped[best] = effects.pop(best)
+        gone |= blocks[best].all_nodes
+    return dropped, effects
+
+
+def _account(block: Block, effect: float) -> Change:
+    weights = [value.const_value for value in initializers(block.nodes)]
+    size = sum(weight.nbytes for weight in weights if weight is not None)
+    text = f"dropped {len(block.layers)} layers; outputs are {effect:.3g} off with all dropped so far"
+    return Change(block.name, text, size, 0)
+
+
+def _reason(effect: float | None, allowed: bool) -> str:
+    if not allowed:
+        return LEFT_OUT
+    if effect is None:
+        return "it went with a block around it"
+    return f"without it outputs would be {effect:.3g} off"
 
 
 def _operand(node: ir.Node, place: int) -> ir.Value:

@@ -6,6 +6,9 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
+from compress.estimator import estimate
+from compress.estimator.workload import Reader
+from compress.graph.shapes import describe
 from compress.model import Model
 
 Unit: TypeAlias = Literal["macs", "weight-bytes", "energy"]
@@ -37,14 +40,9 @@ def prices(
                     reader = next(iter(value.consumers()), None)
                     found[(reader and reader.name) or ""] += value.const_value.nbytes
     elif unit == "energy":
-        from compress.estimator import estimate
-
         for cost in estimate(model, hardware, shapes=shapes).layers:
             found[cost.name] += cost.cost.energy_joules
     else:
-        from compress.estimator.workload import Reader
-        from compress.graph.shapes import describe
-
         for layer in Reader(model.ir, describe(model.ir, shapes)).layers():
             found[layer.name] += layer.macs
     return found

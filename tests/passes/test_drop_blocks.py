@@ -44,7 +44,7 @@ def test_a_dropped_block_is_one_that_adds_zero(make):
     for number in range(3):
         smaller = model.copy()
         drop(smaller.ir, [blocks(smaller)[number]])
-        closed = Gated(model, describe(model.ir, {"x": (16, 6)})).run(feeds, [number])
+        closed = Gated(model.ir, describe(model.ir, {"x": (16, 6)})).outputs(feeds, [number])
         np.testing.assert_allclose(smaller.run(feeds)[0], closed[0], rtol=1e-5, atol=1e-6)
         assert [value.name for value in smaller.graph.outputs] == ["y"]
         assert smaller.weight_bytes == model.weight_bytes * 2 / 3

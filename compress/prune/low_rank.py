@@ -1,0 +1,127 @@
+"""Low rank: one linear layer becomes two thin ones."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from compress.changes import Change
+from compress.graph.layers import Layer
+from compress.graph.linear import Array, linear_layers, matrix
+from compress.graph.moments import second_moments
+from compress.model import Model
+from compress.numerics.lowrank import Spectrum, rank_for_error, ranks_for_size, spectrum
+
+
+def factorize(
+    model: Model,
+    selects: Callable[..., bool],
+    *,
+    ratio: float,
+    error: float | None,
+    importance: Literal["activation", "weight"],
+) -> list[Change]:
+    """Replace linear layers by two thinner ones in a row, in place.
+
+    Args:
+        model: the model; ``activation`` reads its calibration data.
+        selects: tells from the names of node and weight whether a layer is worked on.
+        ratio: fraction of the selected layers' weights that is removed, shared out among the layers.
+        error: largest relative error of a layer's outputs; takes the place of the ratio.
+        importance: whether errors are those of outputs on calibration data, or of the weights.
+
+    Raises:
+        DataError: there are no calibration data where they are read.
+    """
+    chosen: list[Layer] = []
+    changes = []
+    for layer in linear_layers(model.graph):
+        if not selects(*layer.names):
+            changes.append(Change(layer.name, skipped="include and exclude leave it out"))
+        elif layer.node.attributes.get_int("group", 1) != 1:
+            changes.append(Change(layer.name, skipped="a grouped convolution is thin already"))
+        else:
+            chosen.append(layer)
+    moments = second_moments(model.ir, model.batches(), chosen) if importance == "activation" else {}
+    spectra = {
+        layer.name: spectrum(
+            torch.from_numpy(np.array(matrix(layer, layer.array)[0])),
+            moments[layer.name].matrix() if moments else None,
+        )
+        for layer in chosen
+    }
+    ranks = _ranks(spectra, ratio, error)
+    return [*(_factor(layer, spectra[layer.name], ranks[layer.name]) for layer in chosen), *changes]
+
+
+def _ranks(spectra: Mapping[str, Spectrum], ratio: float, error: float | None) -> dict[str, int | None]:
+    """Return the rank of each layer by name; None where two factors would be larger than the layer."""
+    if error is None:
+        room = (1 - ratio) * sum(found.dense for found in spectra.values())
+        return dict(zip(spectra, ranks_for_size(list(spectra.values()), room), strict=True))
+    ranks = {name: rank_for_error(found, error) for name, found in spectra.items()}
+    return {name: r if r * spectra[name].cost < spectra[name].dense else None for name, r in ranks.items()}
+
+
+def _factor(layer: Layer, found: Spectrum, rank: int | None) -> Change:
+    if rank is None:
+        return Change(layer.name, skipped="two factors would be larger at the error that is allowed")
+    left, right = found.left[:, :rank], found.right[:rank]
+    full = found.left @ found.right
+    error = float((full - left @ right).norm() / full.norm().clamp(min=1e-30))
+    before = layer.array.nbytes
+    scale = (right.norm(dim=1) / left.norm(dim=0).clamp(min=1e-30)).sqrt()  # both factors equally large
+    _replace(layer, (left * scale).numpy(), (right / scale[:, None]).numpy())
+    after = 4 * rank * found.cost
+    return Change(layer.name, f"rank {rank} of {len(found.energies)}", before, after, error)
+
+
+def _replace(layer: Layer, left: Array, right: Array) -> None:
+    """Put a node with the weight `left` before the layer's own, which goes on with `right`."""
+    node, name = layer.node, layer.weight.name or ""
+    rank = right.shape[0]
+    if node.op_type == "Conv":
+        kernel = layer.array.shape[2:]
+        first = np.moveaxis(left.T.reshape(rank, *kernel, -1), -1, 1)
+        second = right.T.reshape(-1, rank, *[1] * len(kernel))
+        attributes = [node.attributes.pop(key) for key in tuple(node.attributes)]
+    else:
+        first, second, attributes = left, right.T if node.attributes.get_int("transB", 0) else right, []
+    weights = [
+        _register(node, f"{name}.{part}", content) for part, content in (("left", first), ("right", second))
+    ]
+    operator = "Conv" if node.op_type == "Conv" else "MatMul"
+    thin = ir.Node("", operator, [node.inputs[0], weights[0]], attributes, name=f"{layer.name}.left")
+    thin.outputs[0].name = f"{node.outputs[0].name}.left"
+    thin.outputs[0].type = node.outputs[0].type
+    old = node.inputs[1]
+    node.prepend(thin)
+    node.replace_input_with(0, thin.outputs[0])
+    node.replace_input_with(1, weights[1])
+    _drop(old)
+
+
+def _register(node: ir.Node, name: str, content: Array) -> ir.Value:
+    value = ir.val(name, const_value=ir.tensor(np.array(content, np.float32, order="C"), name=name))
+    if isinstance(node.graph, ir.Graph):
+        node.graph.register_initializer(value)
+    return value
+
+
+def _drop(value: ir.Value | None) -> None:
+    """Remove a weight that nothing reads any more, and the Transpose that turned it."""
+    if value is None or value.uses() or value.is_graph_output():
+        return
+    maker = value.producer()
+    if maker is None:
+        if value.graph is not None:
+            value.graph.initializers.pop(value.name or "", None)
+        return
+    source = maker.inputs[0]
+    if maker.graph is not None:
+        maker.graph.remove(maker, safe=True)
+    _drop(source)

@@ -1,0 +1,79 @@
+"""Unstructured and 2:4 sparsity: single weights of linear layers become zero."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+
+from compress.changes import Change
+from compress.graph.layers import Layer
+from compress.graph.linear import from_matrix, linear_layers, matrix, store
+from compress.graph.moments import second_moments
+from compress.model import Model
+from compress.numerics.gptq import Hessian
+from compress.numerics.sparsity import keep_largest, sparsegpt, wanda
+
+Pattern: TypeAlias = Literal["unstructured", "2:4"]
+"""Where zeros may be: anywhere, or two in every four input channels in a row."""
+Solver: TypeAlias = Literal["magnitude", "wanda", "sparsegpt"]
+"""Which weights become zero; see `compress.numerics.sparsity`."""
+
+
+def sparsify(
+    model: Model, selects: Callable[..., bool], *, ratio: float, pattern: Pattern, solver: Solver
+) -> list[Change]:
+    """Set the least important weights of linear layers to zero, in place.
+
+    Args:
+        model: the model; all solvers but ``magnitude`` read its calibration data.
+        selects: tells from the names of node and weight whether a layer is worked on.
+        ratio: fraction of each layer's weights that become zero.
+        pattern: where zeros may be.
+        solver: which weights become zero.
+
+    Raises:
+        DataError: there are no calibration data where they are read.
+    """
+    chosen: list[Layer] = []
+    changes = []
+    for layer in linear_layers(model.graph):
+        reason = (
+            _reason_to_stay(layer, pattern) if selects(*layer.names) else "include and exclude leave it out"
+        )
+        if reason:
+            changes.append(Change(layer.name, skipped=reason))
+        else:
+            chosen.append(layer)
+    moments = {} if solver == "magnitude" else second_moments(model.ir, model.batches(), chosen)
+    group = 4 if pattern == "2:4" else None
+    done = [_zeroed(layer, moments.get(layer.name), ratio, group, solver) for layer in chosen]
+    return [*done, *changes]
+
+
+def _reason_to_stay(layer: Layer, pattern: Pattern) -> str:
+    channels = layer.array.shape[layer.in_axis or 0]
+    if layer.node.attributes.get_int("group", 1) != 1:
+        return "a depthwise or grouped convolution has few weights, and all of them matter"
+    if pattern == "2:4" and channels % 4:
+        return f"its {channels} input channels do not divide into fours"
+    return ""
+
+
+@torch.no_grad()
+def _zeroed(layer: Layer, moments: Hessian | None, ratio: float, group: int | None, solver: Solver) -> Change:
+    """Set weights of one layer to zero, and tell how far its matrix moved."""
+    before = torch.from_numpy(np.array(matrix(layer, layer.array)[0]))
+    if moments is None:
+        after = before * keep_largest(before.abs(), ratio, group)
+    elif solver == "wanda":
+        after = before * keep_largest(wanda(before, moments.matrix().diagonal()), ratio, group)
+    else:
+        after = sparsegpt(before, moments.matrix(), ratio, group)
+    store(layer.weight, from_matrix(layer, after.numpy()[None]))
+    size = before.numel() * before.element_size()
+    zeros = float((after == 0).float().mean())
+    error = float((after - before).norm() / before.norm().clamp(min=1e-30))
+    return Change(layer.name, f"{zeros:.0%} of the weights are zero", size, size, error)
