@@ -1,0 +1,76 @@
+"""Operators that put elements elsewhere, choose some of them, or only look at a shape."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from compress.graph.facts.record import LAYOUTS, MICROSOFT, Operator, Weight
+
+_moved = partial(Operator, cost="layout", moves_only=True, linear=True, homogeneous=True, monotone=True)
+_chosen = partial(_moved, cost="selection")
+_view = partial(_moved, cost="view", zeros="keeps")
+_filled = partial(Operator, cost="layout", linear=True, monotone=True)
+"""Moves elements, and puts others between them."""
+_early = partial(Operator, cost="early")
+_quantized = partial(Operator, domain=MICROSOFT, codes="packed")
+
+MOVEMENT = (
+    _view("Flatten", on_integers="passes"),
+    _view("Identity", elementwise=True),
+    _view("Reshape", on_integers="passes"),
+    _view("Squeeze", on_integers="passes"),
+    _view("Unsqueeze", on_integers="passes"),
+    # As it runs once trained; nothing drops out then.
+    _view("Dropout", elementwise=True),
+    Operator("Optional", cost="view"),
+    Operator("OptionalGetElement", cost="view"),
+    # Known before the run
+    _early("Constant", operands=0),
+    _early("ConstantOfShape", operands=0),
+    _early("OptionalHasElement"),
+    _early("Range", operands=0),
+    _early("Shape"),
+    _early("Size"),
+    # Everything moved
+    _moved("Concat", operands=None, on_integers="computes"),
+    _moved("Expand"),
+    _moved("ReverseSequence", by_index=True),
+    _moved("Tile"),
+    _moved("Transpose", zeros="keeps", on_integers="passes"),
+    _chosen("DepthToSpace", zeros="keeps"),
+    _chosen("SpaceToDepth", zeros="keeps"),
+    # Some of it chosen
+    _chosen("Compress", by_index=True),
+    _chosen("Gather", by_index=True, weights=(Weight(0, 0, None),)),
+    _chosen("GatherElements", by_index=True),
+    _chosen("GatherND", by_index=True),
+    _chosen("Slice", on_integers="passes"),
+    _chosen("Split"),
+    # With other values between
+    _filled("AffineGrid"),
+    _filled("CenterCropPad"),
+    _filled("Col2Im"),
+    _filled("OneHot", linear=False, monotone=False),
+    _filled("NonZero", linear=False, monotone=False),
+    _filled("Pad"),
+    _filled("Resize", homogeneous=True, on_integers="passes"),
+    _filled("Scatter", operands=3, by_index=True),
+    _filled("ScatterElements", operands=3, by_index=True),
+    _filled("ScatterND", operands=3, by_index=True),
+    _filled("TensorScatter", operands=2, by_index=True),
+    _filled("Upsample", homogeneous=True),
+    Operator("ConcatFromSequence", cost="layout"),
+    Operator("SplitToSequence", cost="selection"),
+    # ONNX Runtime's own
+    Operator("QLinearConcat", domain=MICROSOFT, cost="layout", operands=None),
+    Operator("ReorderInput", domain=LAYOUTS[0], cost="layout"),
+    Operator("ReorderOutput", domain=LAYOUTS[0], cost="layout"),
+    _quantized("GatherBlockQuantized", cost="selection", by_index=True, weights=(Weight(0, 0, None),)),
+    Operator(
+        "EmbedLayerNormalization",
+        domain=MICROSOFT,
+        cost="selection",
+        operands=2,
+        weights=(Weight(2, 0, None), Weight(3, 0, None), Weight(4, 0, None)),
+    ),
+)
