@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from compress.trainable.operators.activation import hard_sigmoid, leaky_relu
 from compress.trainable.operators.attention import attention, rotary_embedding
-from compress.trainable.operators.convolution import convolution
+from compress.trainable.operators.convolution import Sliding, convolution
 from compress.trainable.operators.linear import gemm
 from compress.trainable.operators.normalization import layer_normalization, rms_normalization
 from compress.trainable.operators.table import MICROSOFT, Int, Matrix, Weight, operator
@@ -47,17 +48,12 @@ def fused_convolution(
     *,
     activation: str = "",
     activation_params: Sequence[float] = (),
-    auto_pad: str = "NOTSET",
-    dilations: Sequence[int] | None = None,
     group: int = 1,
     kernel_shape: Sequence[int] | None = None,
-    pads: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
+    **sliding: Unpack[Sliding],
 ) -> Tensor:
     """Convolution, plus another value, through an activation."""
-    result = convolution(
-        x, weight, bias, auto_pad=auto_pad, dilations=dilations, group=group, pads=pads, strides=strides
-    )
+    result = convolution(x, weight, bias, group=group, **sliding)
     return _activated(result if addend is None else result + addend, activation, activation_params)
 
 

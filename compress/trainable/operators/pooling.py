@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compress.trainable.operators.convolution import pad_amounts, window_padding
+from compress.trainable.operators.convolution import Sliding, pad_amounts, steps_and_gaps, window_padding
 from compress.trainable.operators.table import Ints, operator
 
 _MAX_POOLS = (F.max_pool1d, F.max_pool2d, F.max_pool3d)
@@ -33,16 +34,13 @@ class _Windows:
         cls,
         x: Tensor,
         kernel: Sequence[int],
-        strides: Sequence[int] | None,
-        dilations: Sequence[int] | None,
-        auto_pad: str,
-        pads: Sequence[int] | None,
         ceil_mode: int,
+        sliding: Sliding,
     ) -> _Windows:
         rank = len(kernel)
-        steps, gaps = list(strides or [1] * rank), list(dilations or [1] * rank)
+        steps, gaps = steps_and_gaps(rank, sliding)
         extents = [(size - 1) * gap + 1 for size, gap in zip(kernel, gaps, strict=True)]
-        padding = window_padding(x, extents, steps, auto_pad, pads)
+        padding = window_padding(x, extents, steps, sliding)
         overhang = [0] * rank
         if ceil_mode:
             for axis, (begin, end) in enumerate(padding):
@@ -77,17 +75,14 @@ class _Windows:
 def max_pool(
     x: Tensor,
     *,
-    auto_pad: str = "NOTSET",
     ceil_mode: int = 0,
-    dilations: Sequence[int] | None = None,
     kernel_shape: Sequence[int],
-    pads: Sequence[int] | None = None,
     storage_order: int = 0,
-    strides: Sequence[int] | None = None,
     outputs: int,
+    **sliding: Unpack[Sliding],
 ) -> tuple[Tensor, ...]:
     """Largest element of each window, and on request its index in the flattened input."""
-    windows = _Windows.over(x, kernel_shape, strides, dilations, auto_pad, pads, ceil_mode)
+    windows = _Windows.over(x, kernel_shape, ceil_mode, sliding)
     exact = x if x.is_floating_point() else x.double()
     rank = len(kernel_shape)
     padding = [begin for begin, _ in windows.padding]
@@ -138,7 +133,7 @@ def max_unpool(
     """Put elements back where a max pooling took them from, zeros elsewhere."""
     rank = len(kernel_shape)
     steps = strides or [1] * rank
-    padding = window_padding(x, kernel_shape, steps, "NOTSET", pads)
+    padding = window_padding(x, kernel_shape, steps, {"pads": pads} if pads else {})
     sizes = [
         (size - 1) * step + kernel - begin - end
         for size, step, kernel, (begin, end) in zip(x.shape[2:], steps, kernel_shape, padding, strict=True)
@@ -155,16 +150,13 @@ def max_unpool(
 def average_pool(
     x: Tensor,
     *,
-    auto_pad: str = "NOTSET",
     ceil_mode: int = 0,
     count_include_pad: int = 0,
-    dilations: Sequence[int] | None = None,
     kernel_shape: Sequence[int],
-    pads: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
+    **sliding: Unpack[Sliding],
 ) -> Tensor:
     """Mean of each window, of its padding too with `count_include_pad`."""
-    windows = _Windows.over(x, kernel_shape, strides, dilations, auto_pad, pads, ceil_mode)
+    windows = _Windows.over(x, kernel_shape, ceil_mode, sliding)
     if windows.symmetric and set(windows.dilations) == {1}:
         padding = [begin for begin, _ in windows.padding]
         pool = _AVERAGE_POOLS[len(kernel_shape) - 1]
@@ -185,16 +177,13 @@ def average_pool(
 def lp_pool(
     x: Tensor,
     *,
-    auto_pad: str = "NOTSET",
     ceil_mode: int = 0,
-    dilations: Sequence[int] | None = None,
     kernel_shape: Sequence[int],
     p: int = 2,
-    pads: Sequence[int] | None = None,
-    strides: Sequence[int] | None = None,
+    **sliding: Unpack[Sliding],
 ) -> Tensor:
     """The p-norm of each window."""
-    windows = _Windows.over(x, kernel_shape, strides, dilations, auto_pad, pads, ceil_mode)
+    windows = _Windows.over(x, kernel_shape, ceil_mode, sliding)
     return windows.sums(F.pad(x, windows.amounts).abs().pow(p)).pow(1.0 / p)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
@@ -57,6 +58,18 @@ class _Direction:
 Cell = Callable[[_Direction, Tensor, State], State]
 
 
+class Recurrence(TypedDict, total=False):
+    """Attributes of every recurrent operator."""
+
+    activation_alpha: Sequence[float]
+    activation_beta: Sequence[float]
+    activations: Sequence[str]
+    clip: float
+    direction: str
+    hidden_size: int
+    layout: int
+
+
 @dataclass(frozen=True, slots=True)
 class _Settings:
     """The attributes that all recurrent operators share."""
@@ -67,6 +80,19 @@ class _Settings:
     betas: Sequence[float]
     clip: float | None
     batch_first: bool
+
+    @classmethod
+    def of(cls, activations: Sequence[str], recurrence: Recurrence) -> _Settings:
+        """Return what the attributes of a node say; `activations` are the operator's own, of a direction."""
+        direction = recurrence.get("direction", "forward")
+        return cls(
+            direction,
+            recurrence.get("activations") or [*activations] * (2 if direction == "bidirectional" else 1),
+            recurrence.get("activation_alpha", ()),
+            recurrence.get("activation_beta", ()),
+            recurrence.get("clip"),
+            bool(recurrence.get("layout")),
+        )
 
     @property
     def count(self) -> int:
@@ -260,18 +286,10 @@ def rnn(
     b: Weight | None = None,
     lengths: Tensor | None = None,
     initial: Tensor | None = None,
-    *,
-    activation_alpha: Sequence[float] = (),
-    activation_beta: Sequence[float] = (),
-    activations: Sequence[str] = (),
-    clip: float | None = None,
-    direction: str = "forward",
-    hidden_size: int | None = None,
-    layout: int = 0,
+    **recurrence: Unpack[Recurrence],
 ) -> tuple[Tensor, ...]:
     """Elman network: all hidden states, and the last."""
-    names = activations or ["Tanh"] * (2 if direction == "bidirectional" else 1)
-    settings = _Settings(direction, names, activation_alpha, activation_beta, clip, bool(layout))
+    settings = _Settings.of(["Tanh"], recurrence)
 
     def kernel(x: Tensor, initial: list[Tensor], weights: list[Tensor], both: bool) -> tuple[Tensor, ...]:
         return torch.rnn_tanh(x, initial[0].contiguous(), weights, True, 1, 0.0, False, both, False)
@@ -289,18 +307,11 @@ def gru(
     lengths: Tensor | None = None,
     initial: Tensor | None = None,
     *,
-    activation_alpha: Sequence[float] = (),
-    activation_beta: Sequence[float] = (),
-    activations: Sequence[str] = (),
-    clip: float | None = None,
-    direction: str = "forward",
-    hidden_size: int | None = None,
-    layout: int = 0,
     linear_before_reset: int = 0,
+    **recurrence: Unpack[Recurrence],
 ) -> tuple[Tensor, ...]:
     """Gated recurrent unit: all hidden states, and the last. ONNX's gates are z, r, h; torch's r, z, h."""
-    names = activations or ["Sigmoid", "Tanh"] * (2 if direction == "bidirectional" else 1)
-    settings = _Settings(direction, names, activation_alpha, activation_beta, clip, bool(layout))
+    settings = _Settings.of(["Sigmoid", "Tanh"], recurrence)
 
     def kernel(x: Tensor, initial: list[Tensor], weights: list[Tensor], both: bool) -> tuple[Tensor, ...]:
         return torch.gru(x, initial[0].contiguous(), weights, True, 1, 0.0, False, both, False)
@@ -321,14 +332,8 @@ def lstm(
     initial_c: Tensor | None = None,
     peepholes: Weight | None = None,
     *,
-    activation_alpha: Sequence[float] = (),
-    activation_beta: Sequence[float] = (),
-    activations: Sequence[str] = (),
-    clip: float | None = None,
-    direction: str = "forward",
-    hidden_size: int | None = None,
     input_forget: int = 0,
-    layout: int = 0,
+    **recurrence: Unpack[Recurrence],
 ) -> tuple[Tensor, ...]:
     """Long short-term memory: all hidden states, the last, and the last memory.
 
@@ -336,8 +341,7 @@ def lstm(
     """
     if input_forget:
         raise NotImplementedError("input_forget: coupled gates")
-    names = activations or ["Sigmoid", "Tanh", "Tanh"] * (2 if direction == "bidirectional" else 1)
-    settings = _Settings(direction, names, activation_alpha, activation_beta, clip, bool(layout))
+    settings = _Settings.of(["Sigmoid", "Tanh", "Tanh"], recurrence)
 
     def kernel(x: Tensor, initial: list[Tensor], weights: list[Tensor], both: bool) -> tuple[Tensor, ...]:
         state = [part.contiguous() for part in initial]

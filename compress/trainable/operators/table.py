@@ -3,6 +3,7 @@
 An operator's signature is its whole declaration. Positional parameters are the node's inputs,
 keyword-only parameters its attributes under their ONNX names, and an annotation says what an input
 is for: `Ints` and its kin arrive as Python numbers, `Weight` and its kin may hold trained values.
+Attributes that several operators share stand in a `TypedDict`, taken as ``**name: Unpack[...]``.
 Three keyword-only names are no attributes but are supplied by whoever runs the graph:
 
 - ``training``: whether the module is in training mode,
@@ -129,6 +130,9 @@ def _declared(function: Callable[..., Any], since: int) -> Operator:
     for parameter in inspect.signature(function).parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY:
             keywords.add(parameter.name)
+        elif parameter.kind is parameter.VAR_KEYWORD:
+            (shared,) = typing.get_args(hints[parameter.name])
+            keywords |= shared.__annotations__.keys()
         else:
             variadic |= parameter.kind is parameter.VAR_POSITIONAL
             roles.append(_role(hints[parameter.name]))
