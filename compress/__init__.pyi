@@ -1,6 +1,6 @@
 from .codec import open as open
+from .engine import run as run
 from .estimator import estimate as estimate
 from .model import Model as Model
-from .pipeline import Pipeline as Pipeline
-from .pipeline import run as run
+from .passes.pipeline import Pipeline as Pipeline
 from .source import load as load

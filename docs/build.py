@@ -20,11 +20,10 @@ from typing import Any
 
 import compress
 import compress.passes
-from compress import describe
-from compress.budget import Budget
 from compress.estimator import hardware
 from compress.passes.base import REGISTRY, Pass
-from compress.schema import schema
+from compress.recipe import Budget, schema
+from compress.report import describe
 from compress.trainable import operators
 from compress.trainable.operators.table import TRAINING
 

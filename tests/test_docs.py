@@ -88,7 +88,7 @@ def test_readme_recipe_is_valid(tmp_path: Path) -> None:
 
 def test_contributed_pass_works(tmp_path: Path, known_passes: None) -> None:
     import compress
-    from compress import describe
+    from compress.report import describe
 
     (source,) = blocks("CONTRIBUTING.md", "python")
     file = tmp_path / "round_mantissa.py"

@@ -19,7 +19,7 @@ LIGHT = [
     "compress.recipe",
     "compress.passes",
     "compress.results",
-    "compress.schema",
+    "compress.recipe.schema",
 ]
 HEAVY = {
     "torch",

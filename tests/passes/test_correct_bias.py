@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import compress
+from compress import Pipeline
 from compress.errors import DataError
 from compress.graph.capture import activations
 from compress.passes import CorrectBias, Equalize, Int4Weights, Int8Static, Int8Weights
-from compress.pipeline import Pipeline
 
 CHAIN = """g (float[N,6,8,8] x) => (float[N,5] y) {
     a = Conv<pads=[1,1,1,1]>(x, w1, b1) r = Relu(a) c = Conv<group=8>(r, w2, b2) s = Relu(c)

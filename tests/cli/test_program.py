@@ -9,11 +9,12 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from compress import cli, describe
+from compress import cli
 from compress.errors import RecipeError
 from compress.passes.base import REGISTRY
 from compress.passes.prune_channels import PruneChannels
-from compress.schema import schema
+from compress.recipe import schema
+from compress.report import describe
 
 COMMANDS = ["run", "check", "schema", "passes", "estimate", "hardware", "compare", "pack", "unpack", "report"]
 HEAVY = ["torch", "torchao", "onnx", "onnx_ir", "onnxruntime", "transformers", "scipy", "plotly"]

@@ -8,9 +8,9 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from compress.budget import Budget
 from compress.passes.base import REGISTRY
-from compress.recipe import Settings
+from compress.recipe.budget import Budget
+from compress.recipe.values import Settings
 
 _REFERENCE = "#/$defs/{model}"
 _MENTION = {"$ref": _REFERENCE.format(model="mention")}

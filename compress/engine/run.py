@@ -15,6 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from compress.engine.store import Store, code_digest, environment, file_digest, key
 from compress.errors import (
     CompressError,
     DataError,
@@ -25,11 +26,11 @@ from compress.errors import (
     TrustError,
 )
 from compress.passes.base import Pass
+from compress.passes.pipeline import apply
 from compress.progress import step
-from compress.recipe import METRICS, Recipe, Variant
-from compress.recipe import load as load_recipe
+from compress.recipe.load import load as load_recipe
+from compress.recipe.values import METRICS, Recipe, Variant
 from compress.results import ChangeRecord, HardwareScore, Metric, Results, VariantResult
-from compress.store import Store, code_digest, environment, file_digest, key
 
 if TYPE_CHECKING:
     from compress.data import Data
@@ -45,35 +46,6 @@ ZERO_BATCHES = 4
 """Batches on which zeros of activations are counted, for hardware that makes use of them."""
 CONCERNS_ALL = (DataError, HardwareError, StoreError, TrustError)
 """Errors that every variant would meet, so that the run ends."""
-
-
-class Pipeline:
-    """Passes in order; calling it with a model returns the changed copy."""
-
-    def __init__(self, passes: Iterable[Pass]) -> None:
-        self.passes = tuple(passes)
-
-    def __call__(self, model: Model) -> Model:
-        """Return what the passes make of `model`, which stays as it was.
-
-        Raises:
-            PassError: a pass cannot do its work; the message names it and what came before.
-        """
-        for number, each in enumerate(self.passes):
-            model = apply(each, model, self.passes[:number])
-        return model
-
-    def __repr__(self) -> str:
-        return f"Pipeline([{', '.join(map(repr, self.passes))}])"
-
-
-def apply(each: Pass, model: Model, before: Sequence[Pass] = ()) -> Model:
-    """Apply one pass; errors name it and the passes before it."""
-    try:
-        return each(model)
-    except PassError as error:
-        after = f" (after {', '.join(map(str, before))})" if before else ""
-        raise PassError(f"{each}{after}: {error}") from error
 
 
 def run(
@@ -269,7 +241,7 @@ class _Runner:
 
     @cached_property
     def _score_settings(self) -> list[Any]:
-        from compress.references import PROFILES
+        from compress.recipe.references import PROFILES
 
         recipe = self.recipe
         metric = recipe.metric
@@ -354,7 +326,7 @@ class _Runner:
         from compress.estimator import estimate, load
         from compress.estimator.zeros import counted
         from compress.model import Model
-        from compress.references import profile_id
+        from compress.recipe.references import profile_id
 
         profiles = [load(each) for each in self.recipe.hardware]
         zeros: dict[str, float] = {}

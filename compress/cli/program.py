@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from compress import cli_estimate, cli_hardware
-from compress.cli_estimate import Json
+from compress.cli import estimate, hardware
+from compress.cli.estimate import Json
 from compress.errors import CompressError, InputError, did_you_mean
 from compress.report import tables
 
@@ -127,10 +127,10 @@ def run(
             raise InputError(f"{recipe}: there is no variant {name!r}{did_you_mean(name, known)}")
     folder = output or Path("runs", recipe.stem)
     # Only now: these take seconds to import, and a mistake in the recipe is told at once.
-    from compress import pipeline
+    from compress import engine
     from compress.report import html
 
-    results = pipeline.run(loaded, folder, trust=trust, fresh=fresh, variants=variant or ())
+    results = engine.run(loaded, folder, trust=trust, fresh=fresh, variants=variant or ())
     html.write(results, folder / "report.html")
     _print_results(results, folder, as_json)
     if any(one.status == "failed" for one in results.variants):
@@ -168,7 +168,7 @@ def schema() -> None:
     A recipe that begins with the comment "yaml-language-server: $schema=recipe.schema.json" is
     completed and checked while it is written.
     """
-    from compress.schema import schema
+    from compress.recipe import schema
 
     typer.echo(json.dumps(schema(), indent=1))
 
@@ -179,8 +179,8 @@ def show_passes(
 ) -> None:
     """List the passes, or explain one with all its settings."""
     import compress.passes  # noqa: F401  (the catalogue registers every pass)
-    from compress import describe
     from compress.passes.base import REGISTRY
+    from compress.report import describe
 
     if name is None:
         table = tables.new("pass", "what it does")
@@ -201,8 +201,8 @@ def show_passes(
 
 app.command(
     epilog="Example: compress estimate model.onnx --hardware eyeriss-v1 --shape x=1x3x224x224",
-)(cli_estimate.estimate)
-app.add_typer(cli_hardware.hardware, name="hardware")
+)(estimate.estimate)
+app.add_typer(hardware.hardware, name="hardware")
 
 
 @app.command(epilog="Example: compress compare original.onnx int8.onnx --recipe recipes/digits.yaml")

@@ -12,39 +12,18 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import TypeVar, get_args
 
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    InstanceOf,
-    PlainSerializer,
-    PositiveInt,
-    ValidationError,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from compress import document, references
-from compress.budget import Budget
-from compress.document import Node
 from compress.errors import PassError, RecipeError, did_you_mean
 from compress.passes.base import Pass, get
+from compress.recipe import document, references
+from compress.recipe.budget import Budget
+from compress.recipe.document import Node
+from compress.recipe.values import METRICS, DataFunctions, Recipe, Settings, Variant
 
-METRICS: Mapping[str, Literal["higher", "lower"]] = {
-    "accuracy": "higher",
-    "top5": "higher",
-    "cosine": "higher",
-    "mse": "lower",
-    "mae": "lower",
-    "perplexity": "lower",
-}
-"""Metrics that have a name, and which way each is better."""
-DEFAULT_HARDWARE = ("eyeriss-v1", "cpu", "tpu-v4i")
-"""Profiles that score a model when none are named."""
 COMPOSITION = ("variants", "extends", "vars", "matrix")
 """Keys of a recipe beside those of `Settings`."""
 
@@ -55,112 +34,6 @@ _WORDS = {"tuple_type": "Input should be a list", "model_type": "Input should be
 """What pydantic says in the words of another language."""
 _VARIANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _Model = TypeVar("_Model", bound=BaseModel)
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-
-class DataFunctions(_Frozen):
-    """Functions that yield batches, as ``file.py:function``."""
-
-    calibration: str | None = None
-    """Batches that passes may read."""
-    evaluation: str | None = None
-    """Batches that only scores read."""
-
-
-class MetricChoice(_Frozen):
-    """What is measured on the evaluation batches."""
-
-    name: str
-    """accuracy, top5, cosine, mse, mae, perplexity, or ``file.py:function``."""
-    better: Literal["higher", "lower"] = "higher"
-    """Which way is better; the metrics that have a name know it."""
-
-    @field_validator("name")
-    @classmethod
-    def _known(cls, name: str) -> str:
-        if name not in METRICS and ".py:" not in name:
-            raise ValueError(f"unknown metric {name!r}{did_you_mean(name, METRICS)}")
-        return name
-
-    @model_validator(mode="before")
-    @classmethod
-    def _better(cls, value: Any) -> Any:
-        named = isinstance(value, dict) and METRICS.get(str(value.get("name")))
-        return {"better": named, **value} if named else value
-
-
-def _calibrates_and_evaluates(value: Any) -> Any:
-    return {"calibration": value, "evaluation": value} if isinstance(value, str) else value
-
-
-def _by_name(value: Any) -> Any:
-    return {"name": value} if isinstance(value, str) else value
-
-
-class Settings(_Frozen):
-    """What a recipe says beside its variants."""
-
-    version: Literal[1]
-    """Version of the recipe format: 1."""
-    model: str
-    """An .onnx or .pt2 file, a Hugging Face folder, ``file.py:function``, or ``package:NAME/inner/path``
-    for a file or folder inside an installed package. Paths are relative to the recipe."""
-    data: Annotated[
-        DataFunctions | None,
-        BeforeValidator(_calibrates_and_evaluates, json_schema_input_type=str | DataFunctions | None),
-    ] = None
-    """``file.py:function`` that yields batches, or {calibration: ..., evaluation: ...}, two of them."""
-    metric: Annotated[
-        MetricChoice | None,
-        BeforeValidator(_by_name, json_schema_input_type=str | MetricChoice | None),
-    ] = None
-    """accuracy, top5, cosine, mse, mae, perplexity, ``file.py:function``, or {name: ..., better: lower}."""
-    hardware: tuple[str, ...] = DEFAULT_HARDWARE
-    """Profiles to score on: ids, or paths of .yaml files; empty for none."""
-    budget: Budget | None = None
-    """Limits on every variant that has passes and no budget of its own."""
-    seed: int = Field(default=0, ge=0, le=2**32 - 1)
-    """Seed of everything random."""
-    threads: int = Field(default=0, ge=0)
-    """Threads of one operator; 0 leaves the choice to ONNX Runtime."""
-    providers: tuple[str, ...] = Field(default=("CPUExecutionProvider",), min_length=1)
-    """Execution providers of ONNX Runtime, most wanted first."""
-    latency: int = Field(default=20, ge=0)
-    """Timed runs of each variant, in turn with the original; 0 measures no latency."""
-    pack: bool = False
-    """Also write every variant as one packed file, model.packed, and tell its size: see ``compress pack``."""
-    shapes: dict[str, tuple[PositiveInt, ...]] = {}
-    """Sizes by input name, for estimates: {x: [1, 3, 224, 224]}; left out where the model states them."""
-
-
-class Variant(_Frozen):
-    """One way to compress the model."""
-
-    name: str
-    """Also the name of its folder."""
-    passes: tuple[Annotated[InstanceOf[Pass], PlainSerializer(str)], ...]
-    """What is done, in order; nothing for the original."""
-    budget: Budget | None = None
-    """Limits: its own, or none if it says null; else the recipe's, if it has passes."""
-
-
-class Recipe(Settings):
-    """A recipe as it will be run."""
-
-    path: Path
-    """Where it was read."""
-    title: str = ""
-    """Its first line, if that is a comment."""
-    variants: tuple[Variant, ...]
-    """In the order of the file, at least one."""
-
-    @property
-    def home(self) -> Path:
-        """The folder of the recipe: references are relative to it, and code inside of it is trusted."""
-        return self.path.parent
 
 
 def load(path: str | os.PathLike[str]) -> Recipe:

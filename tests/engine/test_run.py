@@ -17,7 +17,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 import compress
-from compress import codec, pipeline
+from compress import codec
 from compress.errors import CompressError, DataError, ModelError, PassError, StoreError
 from compress.passes import Fold, Int4Weights, Int8Static
 from compress.results import Results
@@ -334,7 +334,7 @@ def test_a_pass_that_fails_names_itself_and_what_came_before(recipe: Path) -> No
     del REGISTRY["broken-for-a-test"]
     model = compress.load(recipe.parent / "toy.onnx")
     with pytest.raises(PassError, match=r"broken-for-a-test \(after int4-weights\): layer 'conv': cannot"):
-        pipeline.Pipeline([Int4Weights(), Broken()])(model)
+        compress.Pipeline([Int4Weights(), Broken()])(model)
 
 
 def test_all_errors_are_compress_errors() -> None:

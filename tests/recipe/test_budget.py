@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compress.budget import SIZE, UNITS, Budget, Limit, parse
+from compress.recipe.budget import SIZE, UNITS, Budget, Limit, parse
 from compress.results import HardwareScore, Latency, Metric, VariantResult
 
 QUANTITY_AND_UNIT = st.sampled_from([(q, unit) for q, units in UNITS.items() for unit in (*units, "%")])

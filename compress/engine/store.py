@@ -96,7 +96,7 @@ def environment() -> tuple[tuple[str, str], ...]:
         except PackageNotFoundError:
             versions[package] = ""
     code = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
+    for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
         code.update(path.read_bytes())
     versions["compress"] = code.hexdigest()[:16]
     return tuple(sorted(versions.items()))

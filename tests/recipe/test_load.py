@@ -8,13 +8,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from compress import document, recipe
+from compress import recipe
 from compress.errors import RecipeError
 from compress.passes.fold import Fold
 from compress.passes.int4_weights import Int4Weights
 from compress.passes.int8_static import Int8Static
 from compress.passes.prune_channels import PruneChannels
-from compress.schema import schema
+from compress.recipe import document, schema
 
 Write = Callable[..., Path]
 

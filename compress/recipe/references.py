@@ -8,11 +8,11 @@ import symtable
 from dataclasses import replace
 from pathlib import Path
 
-from compress.document import Node
 from compress.errors import ModelError, did_you_mean
+from compress.recipe.document import Node
 from compress.source import locate
 
-PROFILES = Path(__file__).parent / "estimator" / "profiles"
+PROFILES = Path(__file__).parent.parent / "estimator" / "profiles"
 """Folder of the hardware profiles that come with the package; a profile is called by its file's stem."""
 
 # One dotless name, since finding an inner package would import the outer one; and no way up.

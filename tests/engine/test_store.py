@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from compress import store
+from compress.engine import store
 from compress.errors import StoreError
 
 

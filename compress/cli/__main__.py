@@ -1,0 +1,5 @@
+"""The command line, as ``python -m compress.cli``."""
+
+from compress.cli.program import main
+
+main()

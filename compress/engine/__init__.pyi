@@ -1,0 +1,2 @@
+from .run import run as run
+from .store import Store as Store

@@ -1,0 +1,5 @@
+"""Recipes: YAML becomes frozen values, and those a plan: a tree of tasks."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,10 @@
+from .budget import Budget as Budget
+from .load import load as load
+from .schema import schema as schema
+from .values import DEFAULT_HARDWARE as DEFAULT_HARDWARE
+from .values import METRICS as METRICS
+from .values import DataFunctions as DataFunctions
+from .values import MetricChoice as MetricChoice
+from .values import Recipe as Recipe
+from .values import Settings as Settings
+from .values import Variant as Variant
