@@ -9,7 +9,7 @@ of its own for every dynamic dimension, so that a dimension is never mistaken fo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal, TypeAlias
@@ -80,10 +80,39 @@ class Group:
         return self.producers[0].name or ""
 
 
+@dataclass(frozen=True, slots=True)
+class Removal:
+    """What is left of a graph when groups lose channels; it can be applied to any copy of that graph.
+
+    Nodes are known by their place in the graph, values by name.
+
+    Attributes:
+        kept: which indices of each dimension stay, for every value.
+        attributes: by (node, attribute), the new number.
+        constants: by (node, input), the new numbers of elements of a shape constant.
+        consumers: nodes that sum over fewer channels than before.
+    """
+
+    kept: Mapping[str, tuple[Mask, ...]]
+    attributes: Mapping[tuple[int, str], int]
+    constants: Mapping[tuple[int, int], Mapping[int, int]]
+    consumers: frozenset[int]
+
+    def apply(self, graph: ir.Graph) -> None:
+        """Shrink every weight, attribute and shape constant to what is left, in place."""
+        nodes = list(graph)
+        for (place, attribute), number in self.attributes.items():
+            nodes[place].attributes[attribute] = ir.AttrInt64(attribute, number)
+        for (place, index), numbers in self.constants.items():
+            _rewrite(graph, nodes[place], index, numbers)
+        for value in (*graph.initializers.values(), *(value for node in nodes for value in node.outputs)):
+            masks = self.kept.get(value.name or "", ())
+            if not all(mask.all() for mask in masks):
+                _shrink(value, masks)
+
+
 class Coupling:
     """The coupling groups of a model.
-
-    `remove` edits the model; afterwards the sizes kept here are stale, so trace it anew.
 
     Args:
         model: the model to trace; functions and subgraphs are treated as unknown operators.
@@ -94,50 +123,38 @@ class Coupling:
     """
 
     def __init__(self, model: ir.Model, shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})) -> None:
-        self.model = model
         self._trace = Trace(_sizes(model, shapes))
         _trace_graph(model.graph, self._trace)
+        self._places = {node: place for place, node in enumerate(model.graph)}
         self.groups = tuple(_groups(model.graph, self._trace))
 
-    def kept(self, value: ir.Value, axis: int, keep: Mapping[Group, Mask]) -> Mask:
-        """Return which indices of a value's dimension stay when `keep` is all that is kept."""
-        return kept(self._trace.dims(value)[axis], {group.leaf: mask for group, mask in keep.items()})
-
-    def remove(self, keep: Mapping[Group, Mask]) -> None:
-        """Shrink every weight, attribute and shape constant to the channels that are kept.
+    def removal(self, keep: Mapping[Group, Mask]) -> Removal:
+        """Return what is left of the graph.
 
         Args:
             keep: for each group to be changed, one truth value per channel.
         """
-        masks = {group.leaf: mask for group, mask in keep.items()}
-        for node, attribute, axis in self._trace.attributes:
-            node.attributes[attribute] = ir.AttrInt64(attribute, int(kept(axis, masks).sum()))
-        for (node, index), slots in self._trace.constants.items():
-            sums = {i: sum(int(kept(axis, masks).sum()) for axis in axes) for i, axes in slots.items()}
-            if any(sums[i] != sum(axis.size for axis in axes) for i, axes in slots.items()):
-                self._rewrite(node, index, sums)
-        for value, dims in self._trace.known().items():
-            selections = [kept(axis, masks) for axis in dims]
-            if not all(selection.all() for selection in selections):
-                _shrink(value, selections)
+        masks = {group.leaf: mask for group, mask in keep.items() if not mask.all()}
 
-    def _rewrite(self, node: ir.Node, index: int, numbers: Mapping[int, int]) -> None:
-        """Give a node a private copy of a shape constant with some elements replaced."""
-        old = node.inputs[index] if index < len(node.inputs) else None
-        if old is None or old.const_value is None:
-            node.attributes.pop("num_outputs", None)
-            array = np.array([numbers[i] for i in range(len(numbers))], np.int64)
-        else:
-            array = np.array(old.const_value.numpy())
-            array.reshape(-1)[list(numbers)] = list(numbers.values())
-        name = f"{node.outputs[0].name}/{node.op_type.lower()}_{index}"
-        value = ir.val(name, const_value=ir.tensor(array, name=name))
-        self.model.graph.register_initializer(value)
-        if index >= len(node.inputs):
-            node.resize_inputs(index + 1)
-        node.replace_input_with(index, value)
-        if old is not None and not old.uses():
-            self.model.graph.initializers.pop(old.name or "", None)
+        def left(axis: Axis) -> int:
+            return int(kept(axis, masks).sum())
+
+        constants = {}
+        for (node, index), slots in self._trace.constants.items():
+            numbers = {element: sum(map(left, axes)) for element, axes in slots.items()}
+            if any(numbers[element] != sum(axis.size for axis in axes) for element, axes in slots.items()):
+                constants[self._places[node], index] = numbers
+        return Removal(
+            {
+                value.name or "": tuple(kept(axis, masks) for axis in dims)
+                for value, dims in self._trace.known().items()
+            },
+            {(self._places[node], name): left(axis) for node, name, axis in self._trace.attributes},
+            constants,
+            frozenset(
+                self._places[node] for group in keep if group.leaf in masks for node in group.consumers
+            ),
+        )
 
 
 def _sizes(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
@@ -181,9 +198,9 @@ def _trace_node(node: ir.Node, trace: Trace) -> None:
     inputs = [value for value in node.inputs if value is not None]
     if all(map(trace.is_constant, inputs)):
         trace.mark_constant(node)
-    rule = RULES.get(node.op_type) if node.domain == "" else None
+    relate = RULES.get(node.op_type) if node.domain == "" else None
     sizes = [trace.size(value) for value in (*inputs, *node.outputs)]
-    outputs = rule(node, trace) if rule and None not in sizes else None
+    outputs = relate(node, trace) if relate and None not in sizes else None
     found = [tuple(axis.size for axis in dims) for dims in outputs or ()]
     if outputs is None or found != [trace.size(value) for value in node.outputs]:
         reason = f"it passes through {node.op_type} {node.name!r}, which coupling does not follow"
@@ -284,7 +301,26 @@ def _rivals(axes: Iterable[Axis]) -> dict[Axis, set[Axis]]:
     return rivals
 
 
-def _shrink(value: ir.Value, selections: list[Mask]) -> None:
+def _rewrite(graph: ir.Graph, node: ir.Node, index: int, numbers: Mapping[int, int]) -> None:
+    """Give a node a private copy of a shape constant with some elements replaced."""
+    old = node.inputs[index] if index < len(node.inputs) else None
+    if old is None or old.const_value is None:
+        node.attributes.pop("num_outputs", None)
+        array = np.array([numbers[i] for i in range(len(numbers))], np.int64)
+    else:
+        array = np.array(old.const_value.numpy())
+        array.reshape(-1)[list(numbers)] = list(numbers.values())
+    name = f"{node.outputs[0].name}/{node.op_type.lower()}_{index}"
+    value = ir.val(name, const_value=ir.tensor(array, name=name))
+    graph.register_initializer(value)
+    if index >= len(node.inputs):
+        node.resize_inputs(index + 1)
+    node.replace_input_with(index, value)
+    if old is not None and not old.uses():
+        graph.initializers.pop(old.name or "", None)
+
+
+def _shrink(value: ir.Value, selections: Sequence[Mask]) -> None:
     if value.const_value is not None:
         array = value.const_value.numpy()[np.ix_(*selections)]
         value.const_value = ir.tensor(np.array(array, order="C"), name=value.name)

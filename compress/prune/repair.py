@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Collection
 
 import numpy as np
 import onnx_ir as ir
@@ -25,19 +25,13 @@ from compress.model import Model
 from compress.numerics.regression import LeastSquares, cross_validated
 from compress.progress import track
 from compress.prune.axes import Mask
-from compress.prune.coupling import Coupling, Group
+from compress.prune.coupling import Removal
 
 ONE_BATCH = 0.1
 """Damping where there is but one batch, so that nothing is left to validate on."""
 
 
-def repair(
-    model: Model,
-    reference: Model,
-    coupling: Coupling,
-    removed: Mapping[Group, Mask],
-    damping: float | None = None,
-) -> None:
+def repair(model: Model, reference: ir.Model, removal: Removal, damping: float | None = None) -> None:
     """Refit every linear layer behind the first ones that lost inputs, in place.
 
     Layers are taken in the order of the data, so that each is fitted to the inputs that the repaired
@@ -48,23 +42,23 @@ def repair(
     Args:
         model: the pruned model; its calibration data are read once for each stage of layers.
         reference: the model before pruning.
-        coupling: the groups as they were before pruning.
-        removed: what was kept of each group that lost channels.
+        removal: what pruning left of the reference.
         damping: see `LeastSquares.solve`; None lets each layer's be chosen by cross-validation, and leaves
             a layer that no fit makes better on batches it has not seen.
 
     Raises:
         DataError: there are no calibration data.
     """
-    stages = _stages(model.graph, {node for group in removed for node in group.consumers})
+    stages = _stages(model.graph, removal.consumers)
     for number, stage in enumerate(stages):
         fits = [
-            _Fit(layer, coupling.kept(layer.node.outputs[0], channel_axis(layer), removed)) for layer in stage
+            _Fit(layer, removal.kept[layer.node.outputs[0].name or ""][channel_axis(layer)])
+            for layer in stage
         ]
         ours, theirs = itertools.tee(model.batches())
         pairs = zip(
             activations(model.ir, [fit.source for fit in fits], ours),
-            activations(reference.ir, [fit.target for fit in fits], theirs),
+            activations(reference, [fit.target for fit in fits], theirs),
             strict=True,
         )
         for inputs, targets in track(pairs, f"repair, stage {number + 1} of {len(stages)}"):
@@ -74,14 +68,19 @@ def repair(
             fit.solve(damping)
 
 
-def _stages(graph: ir.Graph, changed: set[ir.Node]) -> list[list[Layer]]:
-    """Return the layers whose inputs have changed, in lists of those that can be fitted at once."""
+def _stages(graph: ir.Graph, changed: Collection[int]) -> list[list[Layer]]:
+    """Return the layers whose inputs have changed, in lists of those that can be fitted at once.
+
+    Args:
+        graph: the pruned graph.
+        changed: places of the nodes that sum over fewer channels than before.
+    """
     fittable = {layer.node: layer for layer in linear_layers(graph) if layer.array.shape[1] > 1}
     depth: dict[ir.Value, int] = {}
     stages: dict[int, list[Layer]] = {}
-    for node in graph:
+    for place, node in enumerate(graph):
         deepest = max((depth.get(value, 0) for value in node.inputs if value is not None), default=0)
-        if node in changed or deepest:
+        if place in changed or deepest:
             if node in fittable:
                 stages.setdefault(deepest, []).append(fittable[node])
             deepest += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Literal, TypeAlias
 
@@ -9,28 +10,33 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from compress.errors import ModelError
 from compress.graph.capture import observe
 from compress.graph.layers import array, layers
 from compress.graph.linear import channel_axis, linear_layers, source
 from compress.model import Model
 from compress.numerics.importance import Indices, Scores, coupled, slice_energy
+from compress.prune import gates
 from compress.prune.coupling import Group
 
-Importance: TypeAlias = Literal["magnitude", "activation", "batch-norm", "taylor", "fisher", "random"]
+Importance: TypeAlias = Literal["auto", "magnitude", "activation", "batch-norm", "taylor", "fisher", "random"]
 """A way of telling important channels."""
 
 Parts: TypeAlias = Iterator[tuple[Scores, Indices]]
 
 
-def importance(kind: Importance, model: Model, groups: Sequence[Group], seed: int) -> list[Scores]:
-    """Return the importance of every channel of each group.
+def importance(
+    kind: Importance, model: Model, groups: Sequence[Group], seed: int
+) -> tuple[Importance, list[Scores]]:
+    """Return the importance of every channel of each group, and what kind it is.
 
     Args:
         kind: ``magnitude``, the size of all weights of a channel; ``activation``, the size of what consumers
             read times the weights they read it with (as Wanda, Sun et al. 2024, for single weights);
             ``batch-norm``, the scale of BatchNormalization (Liu et al., Network Slimming, 2017), and the
             magnitude where there is none; ``taylor`` and ``fisher``, see `compress.prune.gates`; ``random``,
-            a baseline.
+            a baseline; ``auto``, fisher where there are calibration data and torch can run the graph, else
+            magnitude.
         model: the model of the groups; ``activation``, ``taylor`` and ``fisher`` read its calibration data.
         groups: the groups.
         seed: of the random scores.
@@ -39,19 +45,27 @@ def importance(kind: Importance, model: Model, groups: Sequence[Group], seed: in
         DataError: there are no calibration data where they are read, or no labels for ``taylor``.
         ModelError: ``taylor`` or ``fisher``, and a node cannot run in torch.
     """
+    if kind == "auto":
+        if model.calibration is not None:
+            with contextlib.suppress(ModelError):  # torch cannot run the graph
+                return importance("fisher", model, groups, seed)
+        return importance("magnitude", model, groups, seed)
     if not groups:
-        return []
-    if kind == "random":
-        random = np.random.default_rng(seed)
-        return [random.random(group.size) for group in groups]
-    if kind == "activation":
-        return _activation(model, groups)
-    if kind in ("taylor", "fisher"):
-        from compress.prune import gates
-
-        return gates.taylor(model, groups) if kind == "taylor" else gates.fisher(model, groups)
-    chosen = _scales if kind == "batch-norm" else _weights
-    return [coupled(list(chosen(group)) or _weights(group), group.size) for group in groups]
+        return kind, []
+    match kind:
+        case "random":
+            random = np.random.default_rng(seed)
+            return kind, [random.random(group.size) for group in groups]
+        case "activation":
+            return kind, _activation(model, groups)
+        case "taylor":
+            return kind, gates.taylor(model, groups)
+        case "fisher":
+            return kind, gates.fisher(model, groups)
+        case "batch-norm":
+            return kind, [coupled(list(_scales(group)) or _weights(group), group.size) for group in groups]
+        case "magnitude":
+            return kind, [coupled(_weights(group), group.size) for group in groups]
 
 
 def shares_of_weights(graph: ir.Graph, groups: Iterable[Group], costs: Mapping[str, float]) -> list[Scores]:
@@ -92,7 +106,7 @@ def _activation(model: Model, groups: Sequence[Group]) -> list[Scores]:
     axes = {source(layer): channel_axis(layer) for layer in readers.values()}
     energies: dict[str, Scores] = {}
 
-    def update(name: str, values: npt.NDArray[np.floating]) -> None:
+    def add(name: str, values: npt.NDArray[np.floating]) -> None:
         energies[name] = energies.get(name, 0.0) + slice_energy(values, axes[name])
 
     def parts(group: Group) -> Parts:
@@ -102,5 +116,5 @@ def _activation(model: Model, groups: Sequence[Group]) -> list[Scores]:
                 inputs = energies[source(layer)].reshape(-1, len(member.channels)).sum(axis=0)
                 yield slice_energy(layer.array, member.axis) * inputs, member.channels
 
-    observe(model.ir, axes, model.batches(), update, progress="importance")
+    observe(model.ir, axes, model.batches(), add, progress="importance")
     return [coupled(list(parts(group)) or _weights(group), group.size) for group in groups]

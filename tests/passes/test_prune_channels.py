@@ -11,7 +11,9 @@ from compress.data import Data
 from compress.errors import LimitError, PassError
 from compress.model import Model
 from compress.passes.prune_channels import PruneChannels
-from compress.prune.coupling import Coupling, Kind
+from compress.prune.coupling import Coupling, Kind, Removal
+from compress.prune.price import price
+from compress.prune.saliency import importance
 
 BODY = """<ir_version: 10, opset_import: ["" : 21]>
 network (float[N,3,8,8] x) => (float[N,5] y) {
@@ -103,11 +105,11 @@ def test_nothing_to_remove_says_so(model):
 
 
 def test_a_graph_that_no_longer_runs_is_an_error(model, monkeypatch):
-    def half_done(self, keep):
-        value = self.model.graph.initializers["w1"]
+    def half_done(self, graph):
+        value = graph.initializers["w1"]
         value.const_value = ir.tensor(value.const_value.numpy()[:4], name="w1")
 
-    monkeypatch.setattr(Coupling, "remove", half_done)
+    monkeypatch.setattr(Removal, "apply", half_done)
     with pytest.raises(PassError, match="prune-channels: the pruned graph does not run"):
         PruneChannels()(model)
 
@@ -126,15 +128,14 @@ def test_the_kinds_are_those_of_the_coupling_groups():
 @pytest.mark.parametrize("of", ["macs", "weight-bytes"])
 def test_a_share_of_the_cost_is_met_closely(model, of):
     pruned = PruneChannels(ratio=0.6, of=of)(model)
-    meter = PruneChannels(of=of)
-    left = meter._cost(pruned, {}) / meter._cost(model, {})
+    left = price(pruned, of, "cpu", {}) / price(model, of, "cpu", {})
     assert 0.3 < left <= 0.4
 
 
 def test_a_share_of_the_energy(model):
-    meter = PruneChannels(of="energy", hardware="eyeriss-v1")
     pruned = PruneChannels(ratio=0.3, of="energy", hardware="eyeriss-v1")(model)
-    assert 0.5 < meter._cost(pruned, {}) / meter._cost(model, {}) <= 0.7
+    left, whole = (price(each, "energy", "eyeriss-v1", {}) for each in (pruned, model))
+    assert 0.5 < left / whole <= 0.7
 
 
 def test_a_share_that_cannot_be_reached_says_what_to_do(model):
@@ -208,10 +209,10 @@ def test_no_group_loses_more_than_nine_tenths_to_the_others(model):
 def test_a_graph_that_torch_cannot_run_is_pruned_by_magnitude(model):
     groups = Coupling(model.ir).groups[:2]
     model.calibration = Data([np.ones((8, 3, 8, 8), np.float32)])
-    assert PruneChannels()._importance(model, groups)[0] == "fisher"
+    assert importance("auto", model, groups, seed=0)[0] == "fisher"
     relu = next(node for node in model.graph if node.op_type == "Relu")
     relu.op_type = "StringNormalizer"  # which has no counterpart in torch
-    assert PruneChannels()._importance(model, groups)[0] == "magnitude"
+    assert importance("auto", model, groups, seed=0)[0] == "magnitude"
 
 
 def test_random_importance_depends_on_the_seed_alone(model):

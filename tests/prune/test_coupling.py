@@ -214,7 +214,7 @@ def test_removing_channels_equals_zeroing_them(name, zeroed):
     coupling = Coupling(model.ir)
     keep = random_masks(coupling, rng)
     expected = zeroed(model, keep)
-    coupling.remove(keep)
+    coupling.removal(keep).apply(model.graph)
     assert model.weight_bytes < 0.75 * original.weight_bytes
     for batch in (1, 3):
         inputs = feeds(model, batch, rng)
@@ -330,7 +330,7 @@ def test_shared_shape_constants_get_private_copies():
     )
     coupling = Coupling(model.ir)
     first, second, _ = coupling.groups
-    coupling.remove({first: np.arange(6) < 2, second: np.arange(6) < 5})
+    coupling.removal({first: np.arange(6) < 2, second: np.arange(6) < 5}).apply(model.graph)
     assert model.run({"x": np.ones((2, 4), np.float32)})[0].shape == (2, 3)
     assert model.graph.initializers["a"].shape == (4, 2)
     assert model.graph.initializers["b"].shape == (2, 5)
@@ -348,7 +348,7 @@ def test_an_even_split_that_becomes_uneven_gets_explicit_sizes():
     )
     coupling = Coupling(model.ir)
     left, right = coupling.groups[:2]
-    coupling.remove({left: np.arange(4) < 1, right: np.arange(4) < 3})
+    coupling.removal({left: np.arange(4) < 1, right: np.arange(4) < 3}).apply(model.graph)
     assert model.run({"x": np.ones((2, 4), np.float32)})[0].shape == (2, 3)
 
 

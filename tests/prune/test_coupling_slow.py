@@ -28,7 +28,7 @@ def test_removing_channels_equals_zeroing_them(entry, zeroed):
         if not group.obstacle and group.kind != "embedding" and not taken:
             keep[group] = np.arange(group.size) % 2 == 0
     wanted = zeroed(original, keep).run(feeds)
-    coupling.remove(keep)
+    coupling.removal(keep).apply(model.graph)
     assert model.weight_bytes < 0.85 * original.weight_bytes
     for got, want in zip(model.run(feeds), wanted, strict=True):
         np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-3 * np.abs(want).max())

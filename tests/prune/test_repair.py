@@ -55,9 +55,10 @@ def pruned(model, size, mask, *, mend, damping=1e-6):
     smaller = model.copy()
     coupling = Coupling(smaller.ir)
     group = next(group for group in coupling.groups if group.size == size and not group.obstacle)
-    coupling.remove({group: mask})
+    removal = coupling.removal({group: mask})
+    removal.apply(smaller.graph)
     if mend:
-        repair(smaller, model, coupling, {group: mask}, damping)
+        repair(smaller, model.ir, removal, damping)
     return smaller
 
 

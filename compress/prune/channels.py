@@ -1,0 +1,248 @@
+"""Structured pruning: channels, heads and neurons removed from every layer that they run through."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+
+from compress.changes import Change
+from compress.errors import LimitError, ModelError, PassError
+from compress.graph.session import REFUSALS, session
+from compress.graph.shapes import bind
+from compress.model import Model
+from compress.numerics.importance import Scores
+from compress.prune.axes import Mask
+from compress.prune.coupling import Coupling, Group, Kind
+from compress.prune.price import Unit, price, prices
+from compress.prune.repair import repair
+from compress.prune.saliency import Importance, importance, shares_of_weights
+
+Shapes: TypeAlias = dict[str, tuple[int, ...]]
+Sizes: TypeAlias = dict[str, tuple[tuple[int, ...], int]]
+
+STEPS = 10
+"""Halvings of the interval in which the ratio of channels is sought: to a thousandth."""
+CLOSE = 0.005
+"""How far below its goal a cost may end, as a fraction, before the search does."""
+MOST = 0.9
+"""Largest fraction of a group's channels that goes when channels of all groups compete."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pruning:
+    """How channels are removed; the settings of the pass ``prune-channels`` say what each is for."""
+
+    ratio: float
+    of: Literal["channels"] | Unit
+    hardware: str
+    importance: Importance
+    scope: Literal["auto", "local", "global"]
+    kinds: tuple[Kind, ...]
+    round_to: int
+    minimum: int
+    repair: bool
+    damping: float | None
+    seed: int
+
+    def count(self, group: Group, share: float) -> int:
+        """Return how many channels a group keeps when it may lose a share of them."""
+        multiple = 1 if group.kind in ("heads", "head-width") else self.round_to
+        wanted = max(group.size - math.floor(group.size * share + 1e-9), self.minimum)
+        return min(math.ceil(wanted / multiple) * multiple, group.size)
+
+
+def remove_channels(model: Model, selects: Callable[..., bool], how: Pruning) -> list[Change]:
+    """Remove the least important channels from every layer that they run through, in place.
+
+    Args:
+        model: the model; some ways of telling importance, and repair, read its calibration data.
+        selects: tells from the names of a group's layers and weights whether it may lose channels.
+        how: the settings.
+
+    Raises:
+        DataError: there are no calibration data where they are read, or no labels.
+        LimitError: what may be pruned does not cost as much as is to be saved.
+        ModelError: the sizes of the graph cannot be found, or torch cannot run it where it must.
+        PassError: the pruned graph does not run.
+    """
+    shapes = _shapes(model)
+    coupling = Coupling(model.ir, shapes)
+    groups, changes = _choose(coupling.groups, selects, how.kinds)
+    kind, found = importance(how.importance, model, groups, how.seed)
+    scores = dict(zip(groups, found, strict=True))
+    costs = {} if how.of == "channels" else prices(model, how.of, how.hardware, shapes)
+    if how.scope == "global" or (how.scope == "auto" and kind in ("taylor", "fisher")):
+        worth = _worth(model.graph, scores, costs)
+    else:
+        worth = []
+
+    def keep(ratio: float) -> dict[Group, Mask]:
+        shares = _shares(worth, ratio) if worth else [ratio] * len(groups)
+        return {
+            group: _best(scores[group], how.count(group, share))
+            for group, share in zip(groups, shares, strict=True)
+        }
+
+    def smaller(ratio: float) -> Model:
+        copy = model.copy()
+        coupling.removal(keep(ratio)).apply(copy.graph)
+        return copy
+
+    ratio, of = how.ratio, how.of
+    if of != "channels":
+        goal = (1 - ratio) * sum(costs.values())
+        ratio = _ratio_of_channels(how, goal, lambda tried: price(smaller(tried), of, how.hardware, shapes))
+    kept = keep(ratio)
+    for group, mask in kept.items():
+        if mask.all():
+            reason = f"its {group.size} {group.kind} stay: none may go once the share is rounded"
+            changes.append(Change(group.name, skipped=reason))
+    before, former = _sizes(model.graph), model.ir.clone()
+    removal = coupling.removal(kept)
+    removal.apply(model.graph)
+    if how.repair:
+        repair(model, former, removal, how.damping)
+    _execute(model.ir, shapes)
+    return [*_account(model.graph, before), *changes]
+
+
+def _choose(
+    groups: Sequence[Group], selects: Callable[..., bool], kinds: Sequence[Kind]
+) -> tuple[list[Group], list[Change]]:
+    """Return the groups to prune, and why the others stay.
+
+    Of axes that multiply to one dimension only the first is pruned: heads and their width would
+    otherwise both lose the ratio.
+    """
+    chosen: list[Group] = []
+    changes = []
+    for group in groups:
+        rival = next((other.name for other in chosen if other.leaf in group.rivals), None)
+        if not selects(*_names(group)):
+            reason = "include and exclude leave it out"
+        elif group.kind not in kinds:
+            reason = f"kinds does not name {group.kind!r}"
+        elif group.obstacle:
+            reason = group.obstacle
+        elif rival is not None:
+            reason = f"the heads of {rival!r} are pruned instead"
+        else:
+            chosen.append(group)
+            continue
+        changes.append(Change(group.name, skipped=f"its {group.size} {group.kind} stay: {reason}"))
+    return chosen, changes
+
+
+def _names(group: Group) -> list[str | None]:
+    """Return the names of the layers that make a group's channels, and of their weights."""
+    inputs = [value for node in group.producers for value in node.inputs if value is not None]
+    weights = [value.name for value in inputs if value.is_initializer()]
+    return [*weights, *(node.name for node in group.producers)]
+
+
+def _worth(graph: ir.Graph, scores: Mapping[Group, Scores], costs: Mapping[str, float]) -> list[Scores]:
+    """Return what each channel of each group is good for, for what its removal saves of the costs, if any."""
+    if not costs:
+        return list(scores.values())
+    saved = shares_of_weights(graph, scores, costs)
+    return [values**2 / cost for values, cost in zip(scores.values(), saved, strict=True)]
+
+
+def _ratio_of_channels(how: Pruning, goal: float, cost: Callable[[float], float]) -> float:
+    """Return the smallest ratio of channels that leaves no more than `goal` of the cost.
+
+    Raises:
+        LimitError: no ratio does.
+    """
+    low, high = 0.0, 1.0
+    if cost(high) > goal:
+        raise LimitError(
+            f"prune-channels: {how.ratio:.0%} fewer {how.of} cannot be reached by what may be pruned; "
+            "lower the ratio, name more kinds, or take minimum and round_to down"
+        )
+    for _ in range(STEPS):
+        middle = (low + high) / 2
+        left = cost(middle)
+        low, high = (low, middle) if left <= goal else (middle, high)
+        if (1 - CLOSE) * goal <= left <= goal:
+            break
+    return high
+
+
+def _shares(worth: Sequence[Scores], ratio: float) -> list[float]:
+    """Return which fraction of each group belongs to the least worthy `ratio` of all channels."""
+    removable = [np.sort(values)[: math.floor(MOST * values.size)] for values in worth]
+    group = np.repeat(np.arange(len(worth)), [part.size for part in removable])
+    count = math.floor(ratio * sum(values.size for values in worth) + 1e-9)
+    least = np.argsort(np.concatenate([*removable, np.empty(0)]), kind="stable")[:count]
+    lost = np.bincount(group[least], minlength=len(worth))
+    return [float(number) / values.size for number, values in zip(lost, worth, strict=True)]
+
+
+def _best(scores: Scores, count: int) -> Mask:
+    mask = np.zeros(scores.size, bool)
+    mask[np.argsort(-scores, kind="stable")[:count]] = True
+    return mask
+
+
+def _shapes(model: Model) -> Shapes:
+    """Return the input shapes of the first calibration batch; none where there is none."""
+    if model.calibration is None:
+        return {}
+    return {name: array.shape for name, array in model.calibration.first(model.graph.inputs).items()}
+
+
+def _sizes(graph: ir.Graph) -> Sizes:
+    """Return shape and bytes of every initializer."""
+    return {
+        name: (tuple(value.const_value.shape.numpy()), value.const_value.nbytes)
+        for name, value in graph.initializers.items()
+        if value.const_value is not None
+    }
+
+
+def _account(graph: ir.Graph, before: Sizes) -> Iterator[Change]:
+    """Yield a change for every node whose weights got smaller; a shared weight counts once."""
+    after = _sizes(graph)
+    counted: set[str] = set()
+    for node in graph:
+        names = dict.fromkeys(value.name or "" for value in node.inputs if value is not None)
+        mine = [name for name in names if name in before and name in after and name not in counted]
+        counted.update(mine)
+        if all(before[name][0] == after[name][0] for name in mine):
+            continue
+        largest = max(mine, key=lambda name: before[name][1])
+        old, new = ("x".join(map(str, sizes[largest][0])) for sizes in (before, after))
+        yield Change(
+            node.name or "",
+            f"weights {old} to {new}",
+            sum(before[name][1] for name in mine),
+            sum(after[name][1] for name in mine),
+        )
+
+
+def _execute(model: ir.Model, shapes: Shapes) -> None:
+    """Run the graph at two batch sizes; a shape constant that no longer fits shows only then."""
+    inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
+    batch_symbols = {str(value.shape[0]) for value in inputs if value.shape and not value.shape.is_static(0)}
+    bound = bind(model, shapes)
+    refusals: tuple[type[Exception], ...] = (ModelError, *REFUSALS)
+    try:
+        runner = session(model)
+        for batch in (1, 2):
+            feeds = {}
+            for value in inputs:
+                shape, dtype = bound[value.name or ""]
+                sizes = [
+                    batch if str(dim) in batch_symbols else size
+                    for dim, size in zip(value.shape or shape, shape, strict=True)
+                ]
+                feeds[value.name or ""] = np.zeros(sizes, dtype.numpy())
+            runner.run(None, feeds)
+    except refusals as error:
+        raise PassError(f"prune-channels: the pruned graph does not run: {error}") from error
