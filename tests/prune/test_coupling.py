@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 import onnx_ir as ir
+import pruning_peers
 import pytest
 import torch
 import torch.nn.functional as F
@@ -246,20 +247,7 @@ def test_recurrent_units():
 
 @pytest.mark.parametrize("name", ["resnet", "mobilenet"])
 def test_groups_equal_those_of_torch_pruning(name):
-    pruning = pytest.importorskip("torch_pruning")
-    network = module(name)
-    graph = pruning.DependencyGraph().build_dependency(network, next(iter(NETWORKS[name][1].values())))
-    theirs = set()
-    for group in graph.get_all_groups():
-        parts = set()
-        for dependency, _ in group:
-            layer, way = dependency.target.module, dependency.handler.__name__
-            if isinstance(layer, nn.Conv2d | nn.Linear):
-                depthwise = isinstance(layer, nn.Conv2d) and layer.groups > 1
-                flipped = isinstance(layer, nn.Linear)
-                axis = 0 if depthwise else int((way == "prune_in_channels") != flipped)
-                parts.add((f"{graph._module2name[layer]}.weight", axis))
-        theirs.add(frozenset(parts))
+    theirs = pruning_peers.groups(module(name), next(iter(NETWORKS[name][1].values())))
     ours = {
         frozenset(
             (m.value.name, m.axis)
