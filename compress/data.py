@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 Feeds: TypeAlias = dict[str, np.ndarray]
 """Arrays by input name."""
-Source: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]]
+Batches: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]]
 """A list of batches, or a function that returns an iterator of them. A batch is ``{input: array}``,
 or ``(inputs, labels)``; with one input the array alone will do."""
 
@@ -31,7 +31,7 @@ class Data:
         kind: "calibration" or "evaluation", for messages.
     """
 
-    def __init__(self, source: Source, kind: str = "calibration") -> None:
+    def __init__(self, source: Batches, kind: str = "calibration") -> None:
         if isinstance(source, Iterator):
             raise DataError(
                 f"{kind} data: a generator can be read only once; give a list of batches or the function"

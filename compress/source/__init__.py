@@ -1,0 +1,8 @@
+"""Where models come from: what a user has becomes a `Model`, one file for each kind of source.
+
+Each kind loads its library (ONNX, torch, transformers) when a source of that kind is first read.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
