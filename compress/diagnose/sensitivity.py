@@ -9,10 +9,10 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
+from compress.graph import edit
 from compress.graph.layers import Layer, layers
 from compress.numerics.affine import quantize
 from compress.numerics.granularity import PerAxis
-from compress.quantize.nodes import initializer
 
 if TYPE_CHECKING:
     from compress.data import Feeds
@@ -60,7 +60,7 @@ def _probe(graph: ir.Graph, weights: Sequence[Layer], bits: int) -> list[ir.Valu
         content = weight.dequantize()
         if node.inputs[layer.index] is not layer.weight:  # it is turned on its way to the layer
             content = content.T
-        inputs[layer.index] = initializer(graph, f"{layer.weight.name}.probe", content.numpy())
+        inputs[layer.index] = edit.add_initializer(graph, f"{layer.weight.name}.probe", content.numpy())
     place = next(number for number, value in enumerate(node.outputs) if value.name)
     twin = ir.node(
         node.op_type,
@@ -75,7 +75,7 @@ def _probe(graph: ir.Graph, weights: Sequence[Layer], bits: int) -> list[ir.Valu
         ir.node("ReduceSumSquare", [value], {"keepdims": 0}, name=f"{node.name}.probe.sum{number}")
         for number, value in enumerate((difference.outputs[0], wanted))
     ]
-    graph.insert_after(node, [rounded, restored, twin, difference, *sums])
+    edit.insert_after(wanted, rounded, restored, twin, difference, *sums)
     for number, each in enumerate(sums):
         each.outputs[0].name = f"{node.name}.probe.{number}"
         each.outputs[0].type = ir.TensorType(ir.DataType.FLOAT)

@@ -9,6 +9,7 @@ from pathlib import Path
 import onnx_ir as ir
 
 from compress.errors import StoreError
+from compress.graph.edit import declare_domains
 
 EXTERNAL_ABOVE_BYTES = 1_500_000_000
 """A model larger than this keeps its weights beside it: one protobuf message ends at 2 GB."""
@@ -40,6 +41,7 @@ def save(model: ir.Model, path: str | os.PathLike[str]) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
+            declare_domains(model)
             ir.save(_bare(model), Path(folder, path.name), external_data=data)
             for name in filter(None, (data, path.name)):
                 Path(folder, name).replace(path.with_name(name))

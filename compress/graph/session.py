@@ -12,6 +12,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from compress.errors import ModelError
+from compress.graph.edit import declare_domains
 from compress.graph.files import is_large, save
 
 REFUSALS: tuple[type[Exception], ...] = tuple(
@@ -49,6 +50,7 @@ def session(
         options.optimized_model_filepath = os.fspath(optimized_to)
     if not isinstance(model, ir.Model):
         return start(os.fspath(model), options, providers)
+    declare_domains(model)
     if not is_large(model):
         return start(ir.to_proto(model).SerializeToString(), options, providers)
     with tempfile.TemporaryDirectory() as folder:

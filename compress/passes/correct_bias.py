@@ -173,8 +173,8 @@ def _means(model: Model, sites: Sequence[_Site], batches: Sequence[Feeds]) -> di
 
 def _add(graph: ir.Graph, site: _Site, correction: Array) -> None:
     """Add to a bias, in its own steps if it is stored as integers."""
+    from compress.graph import edit
     from compress.graph.layers import array
-    from compress.quantize.nodes import initializer
 
     reader, index = site.node, site.index
     value = reader.inputs[index]
@@ -191,6 +191,5 @@ def _add(graph: ir.Graph, site: _Site, correction: Array) -> None:
         limits = np.iinfo(array(value).dtype)
         new = np.clip(new, limits.min, limits.max)
     content = new.astype(array(value).dtype)
-    reader.replace_input_with(index, initializer(graph, f"{value.name}.corrected", content))
-    if not value.uses() and value.is_initializer():
-        del graph.initializers[value.name or ""]
+    corrected = edit.add_initializer(edit.graph_of(value), f"{value.name}.corrected", content)
+    edit.set_input(reader, index, corrected)

@@ -74,7 +74,7 @@ class Float16(Pass, name="float16"):
             after = (before if scale is None else before / scale).astype(kind)
         if not np.isfinite(after.astype(np.float32)).all():
             return Change(name, skipped=f"holds values beyond {LARGEST[self.weights]:g}")
-        widen_weight(graph, weight, ir.tensor(after), scale)
+        widen_weight(weight, ir.tensor(after), scale)
         restored = after.astype(np.float32) * (1 if scale is None else scale)
         stored = after.nbytes + (0 if scale is None else scale.nbytes)
         return Change(name, self.weights, before.nbytes, stored, _relative_error(before, restored))

@@ -123,7 +123,7 @@ class Int8Static(Pass, name="int8-static"):
         scales: dict[str, float] = {}
         for value, readers in regions.readers.items():
             scale, zero_point = self._scale(observed[range_owner(value, regions.same_as).name or ""])
-            quantize_activation(graph, value, scale, zero_point, readers, final=value in regions.final)
+            quantize_activation(value, scale, zero_point, readers, final=value in regions.final)
             scales[value.name or ""] = scale
         return scales
 
@@ -184,7 +184,7 @@ def quantize_kernel(
     before = layer.array.nbytes
     if layer.node.op_type in ("Conv", "Gemm") and len(layer.node.inputs) > 2:
         quantized = _quantize_bias(graph, layer, weight, quantized, input_scales[_activation_name(layer)])
-    dequantize_weight(graph, layer.weight, quantized)
+    dequantize_weight(layer.weight, quantized)
     return Change(layer.name, story, before, quantized.bytes, quantized.relative_error(weight))
 
 
@@ -252,5 +252,5 @@ def _quantize_bias(
         wider = torch.from_numpy(np.maximum(scale, needed).astype(np.float32))
         quantized = quantize(weight, quantized.granularity, quantized.bits, narrow=True, scale=wider)
     steps = np.broadcast_to(np.float32(input_scale) * quantized.scale.numpy(), bias.shape)
-    dequantize_bias(graph, layer.node, np.round(bias / steps).astype(np.int32), steps)
+    dequantize_bias(layer.node, np.round(bias / steps).astype(np.int32), steps)
     return quantized

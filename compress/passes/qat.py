@@ -190,7 +190,7 @@ class Qat(Finetune, name="qat"):
         for value, readers in regions.readers.items():
             name = value.name or ""
             step, zero_point = float(scales[name]), np.uint8(-quantizers[name].low)
-            quantize_activation(graph, value, step, zero_point, readers, final=value in regions.final)
+            quantize_activation(value, step, zero_point, readers, final=value in regions.final)
             inputs[value.name or ""] = step
         story = f"8-bit activations, {self._bits()}-bit weights per channel, trained"
         changes = []

@@ -166,15 +166,16 @@ def _insert(graph: ir.Graph, readers: Sequence[Layer], scales: np.ndarray) -> No
     """Let the readers see their input divided by `scales`, by a Mul."""
     import onnx_ir as ir
 
-    from compress.quantize.nodes import initializer
+    from compress.graph import edit
 
     value, nodes = readers[0].node.inputs[0], [layer.node for layer in readers]
     assert value is not None
     images = nodes[0].op_type == "Conv"
     view = (-1, *[1] * (readers[0].array.ndim - 2)) if images else (-1,)
-    inverse = initializer(graph, f"{value.name}.smoothing", (1 / scales).astype(np.float32).reshape(view))
+    factors = (1 / scales).astype(np.float32).reshape(view)
+    inverse = edit.add_initializer(graph, f"{value.name}.smoothing", factors)
     output = ir.Value(name=f"{value.name}.smoothed", shape=value.shape, type=value.type)
     divide = ir.node("Mul", [value, inverse], outputs=[output], name=f"{value.name}.smooth")
-    graph.insert_before(min(nodes, key=graph.index), divide)
+    edit.insert_before(min(nodes, key=graph.index), divide)
     for node in nodes:
-        node.replace_input_with(0, output)
+        edit.set_input(node, 0, output)

@@ -12,10 +12,13 @@ import torch
 
 from compress.changes import Change
 from compress.errors import PassError
+from compress.graph import edit
+from compress.graph.edit import add_initializer
+from compress.graph.facts.record import MICROSOFT
 from compress.graph.layers import Layer, layers
 from compress.numerics.affine import Quantized, quantize
 from compress.numerics.granularity import PerAxis
-from compress.quantize.nodes import MICROSOFT, gather_dequantize, initializer
+from compress.quantize.nodes import gather_dequantize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -150,15 +153,11 @@ def _place_linear(
     change = _change(layer, torch.from_numpy(layer.array.copy()), quantized)
     is_table = any(each.in_axis is None for each in group)
     for each in group:
-        turned = _transpose(each)
         if each.in_axis is None:
-            gather_dequantize(graph, each.node, each.weight, quantized)
+            gather_dequantize(each.node, each.weight, quantized)
         else:
             weight = _integers(graph, name, quantized, is_table=is_table)
             _multiply(graph, each, weight, quantized, rounded)
-        if turned is not None and not turned.outputs[0].uses():
-            graph.remove(turned, safe=True)
-    del graph.initializers[name]
     return change
 
 
@@ -167,13 +166,13 @@ def _integers(graph: ir.Graph, name: str, quantized: Quantized, *, is_table: boo
     values = quantized.values.numpy()
     rows = quantized.granularity == PerAxis(0)
     if not (rows and is_table):
-        return initializer(graph, f"{name}.quantized", values.T if rows else values)
-    table = initializer(graph, f"{name}.quantized", values)
+        return add_initializer(graph, f"{name}.quantized", values.T if rows else values)
+    table = add_initializer(graph, f"{name}.quantized", values)
     for reader in table.consumers():
         if reader.op_type == "Transpose":
             return reader.outputs[0]
     turned = ir.node("Transpose", [table], {"perm": [1, 0]}, name=f"{name}.turned")
-    graph.insert_before(graph[0], turned)  # the runtime computes it as the model is loaded
+    edit.insert_first(graph, turned)  # the runtime computes it as the model is loaded
     return turned.outputs[0]
 
 
@@ -190,7 +189,7 @@ def _multiply(
     if value not in rounded:
         rounded[value] = _round(graph, value)
     integers, step, zero_point = rounded[value].outputs
-    steps = initializer(graph, f"{layer.weight.name}.scale", quantized.scale.numpy())
+    steps = add_initializer(graph, f"{layer.weight.name}.scale", quantized.scale.numpy())
     product = ir.node("MatMulInteger", [integers, weight, zero_point], name=f"{name}.integer")
     sums = ir.node("Cast", product.outputs, {"to": ir.DataType.FLOAT}, name=f"{name}.cast")
     scale = ir.node("Mul", [step, steps], name=f"{name}.scale")
@@ -198,17 +197,13 @@ def _multiply(
     new = [product, sums, scale, floats]
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         new.append(ir.node("Add", [floats.outputs[0], node.inputs[2]], name=f"{name}.bias"))
-    _take_over(graph, node, new)
+    edit.replace_node(node, *new)
 
 
 def _round(graph: ir.Graph, value: ir.Value) -> ir.Node:
     """Add the node that makes integers of a value; layers that read it share them."""
     node = ir.node("DynamicQuantizeLinear", [value], num_outputs=3, name=f"{value.name}.quantize")
-    producer = value.producer()
-    if producer is None:
-        graph.insert_before(graph[0], node)
-    else:
-        graph.insert_after(producer, node)
+    edit.insert_after(value, node)
     return node
 
 
@@ -227,9 +222,9 @@ def _place_lstm(graph: ir.Graph, pair: tuple[Layer, Layer], bits: int) -> list[C
         quantized = _nearest(layer, rows, bits, axis=0)
         values = quantized.values.reshape(weight.shape).transpose(1, 2)
         scales = quantized.scale.reshape(weight.shape[:2]).numpy()
-        inputs[layer.index] = initializer(graph, f"{name}.quantized", values.numpy())
-        inputs.append(initializer(graph, f"{name}.scale", scales))
-        inputs.append(initializer(graph, f"{name}.zero_point", np.zeros(scales.shape, np.int8)))
+        inputs[layer.index] = add_initializer(graph, f"{name}.quantized", values.numpy())
+        inputs.append(add_initializer(graph, f"{name}.scale", scales))
+        inputs.append(add_initializer(graph, f"{name}.zero_point", np.zeros(scales.shape, np.int8)))
         changes.append(_change(layer, rows, quantized))
     attributes = {key: value for key, value in node.attributes.items() if key != "layout"}
     new = ir.node(
@@ -240,10 +235,7 @@ def _place_lstm(graph: ir.Graph, pair: tuple[Layer, Layer], bits: int) -> list[C
         num_outputs=len(node.outputs),
         name=node.name,
     )
-    _take_over(graph, node, [new])
-    graph.opset_imports.setdefault(MICROSOFT, 1)
-    for layer in pair:
-        del graph.initializers[layer.weight.name or ""]
+    edit.replace_node(node, new)
     return changes
 
 
@@ -258,12 +250,3 @@ def _change(layer: Layer, weight: Tensor, quantized: Quantized) -> Change:
     story = f"8-bit activations in the range of each run, {quantized.bits}-bit weights per channel"
     before = layer.array.nbytes
     return Change(layer.name, story, before, quantized.bytes, quantized.relative_error(weight))
-
-
-def _take_over(graph: ir.Graph, old: ir.Node, new: Sequence[ir.Node]) -> None:
-    """Put nodes in the place of one; the last has its outputs, under their names."""
-    graph.insert_before(old, new)
-    for before, after in zip(old.outputs, new[-1].outputs, strict=True):
-        after.name, after.shape, after.type = before.name, before.shape, before.type
-        before.replace_all_uses_with(after, replace_graph_outputs=True)
-    graph.remove(old, safe=True)

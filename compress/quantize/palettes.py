@@ -15,9 +15,10 @@ from torch import Tensor
 
 from compress.changes import Change
 from compress.errors import PassError
+from compress.graph import edit
+from compress.graph.edit import add_initializer
 from compress.graph.layers import Layer
 from compress.numerics.codebook import Palette, palettize
-from compress.quantize.nodes import initializer, put_first
 
 if TYPE_CHECKING:
     from compress.numerics.gptq import Hessian
@@ -163,7 +164,7 @@ class _Chain:
 
 
 def _stored(graph: ir.Graph, name: str, codes: np.ndarray, bits: int) -> ir.Value:
-    return initializer(graph, f"{name}.codes", codes.astype(ml_dtypes.uint4) if bits == 4 else codes)
+    return add_initializer(graph, f"{name}.codes", codes.astype(ml_dtypes.uint4) if bits == 4 else codes)
 
 
 def _look_up(
@@ -178,36 +179,35 @@ def _look_up(
         packed = np.bitwise_or.reduce(fours, axis=-1, keepdims=True)
     chain = _Chain(name, _stored(graph, name, packed, bits))
     if bits == 2:
-        chain.then("BitShift", initializer(graph, f"{name}.shifts", PAIR), direction="RIGHT")
-        chain.then("BitwiseAnd", initializer(graph, f"{name}.mask", np.array(3, np.uint8)))
+        chain.then("BitShift", add_initializer(graph, f"{name}.shifts", PAIR), direction="RIGHT")
+        chain.then("BitwiseAnd", add_initializer(graph, f"{name}.mask", np.array(3, np.uint8)))
     if decoded:  # which the runtime computes at every run, and all that follows it
-        chain.then("DequantizeLinear", initializer(graph, f"{name}.one", np.array(1, np.float32)))
+        chain.then("DequantizeLinear", add_initializer(graph, f"{name}.one", np.array(1, np.float32)))
     chain.then("Cast", to=ir.DataType.INT32)
     if books > 1:
         first = (np.arange(books, dtype=np.int32) * entries).reshape(-1, *[1] * (packed.ndim - 1))
-        chain.then("Add", initializer(graph, f"{name}.books", first))
-    chain.from_book(initializer(graph, f"{name}.codebook", book.reshape(-1, dimensions)))
+        chain.then("Add", add_initializer(graph, f"{name}.books", first))
+    chain.from_book(add_initializer(graph, f"{name}.codebook", book.reshape(-1, dimensions)))
     shape = list(shelf.layer.array.shape)
     axis = 0 if shelf.channels is None else shelf.layer.out_axis
     moved = [shape[axis], *shape[:axis], *shape[axis + 1 :]]
-    chain.then("Reshape", initializer(graph, f"{name}.shape", np.array(moved, np.int64)))
+    chain.then("Reshape", add_initializer(graph, f"{name}.shape", np.array(moved, np.int64)))
     if axis:
         chain.then("Transpose", perm=[*range(1, axis + 1), 0, *range(axis + 1, len(shape))])
-    chain.value.name, chain.value.shape, chain.value.type = f"{name}.restored", weight.shape, weight.type
-    put_first(graph, *chain.nodes)
-    weight.replace_all_uses_with(chain.value)
-    del graph.initializers[name]
+    chain.value.name = f"{name}.restored"
+    edit.insert_first(graph, *chain.nodes)
+    edit.replace_value(weight, chain.value)
 
 
 def _look_up_rows(graph: ir.Graph, shelf: Shelf, codes: np.ndarray, book: np.ndarray, bits: int) -> None:
     """Look up the codes of rows, and then their entries: the table is never expanded."""
     name = shelf.layer.weight.name or ""
     table = codes.reshape(len(shelf.layer.array), -1)
-    entries = initializer(graph, f"{name}.codebook", book.reshape(-1, book.shape[2]))
+    entries = add_initializer(graph, f"{name}.codebook", book.reshape(-1, book.shape[2]))
     stored = _stored(graph, name, table, bits)
     if bits == 4:  # the runtime looks up no smaller type than bytes, and widens these once
         cast = ir.node("Cast", [stored], {"to": ir.DataType.UINT8}, name=f"{name}.bytes")
-        put_first(graph, cast)
+        edit.insert_first(graph, cast)
         stored = cast.outputs[0]
     for reader in shelf.readers:
         node, ids = reader.node, reader.node.inputs[1]
@@ -218,12 +218,5 @@ def _look_up_rows(graph: ir.Graph, shelf: Shelf, codes: np.ndarray, book: np.nda
         chain.then("Cast", to=ir.DataType.INT32)
         chain.from_book(entries)
         rows = np.array([0] * len(ids.shape) + [-1], np.int64)
-        chain.then("Reshape", initializer(graph, f"{name}.row", rows))
-        output = node.outputs[0]
-        chain.value.type, chain.value.shape = output.type, output.shape
-        graph.insert_before(node, chain.nodes)
-        output_name = output.name
-        output.replace_all_uses_with(chain.value, replace_graph_outputs=True)
-        graph.remove(node, safe=True)
-        chain.value.name = output_name
-    del graph.initializers[name]
+        chain.then("Reshape", add_initializer(graph, f"{name}.row", rows))
+        edit.replace_node(node, *chain.nodes)

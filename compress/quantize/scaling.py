@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
+from compress.graph import edit
+from compress.graph.edit import add_initializer
 from compress.graph.layers import Layer, array
 from compress.graph.linear import Array, store
-from compress.quantize.nodes import initializer
 
 EQUIVARIANT = ("Identity", "LeakyRelu", "Relu")
 """Operators with ``f(s x) = s f(x)`` for positive scales s of the channels."""
@@ -42,7 +43,7 @@ class Source:
             content = self.layer.array
             store(self.layer.weight, content / along(scales, self.layer.out_axis, content.ndim))
         for node, place, view in self.constants:
-            _divide_constant(graph, node, place, scales.reshape(view))
+            _divide_constant(node, place, scales.reshape(view))
         for value in self.values:
             rename(value)
 
@@ -170,10 +171,8 @@ def _is_vector(value: ir.Value | None) -> bool:
     return value.shape is not None and all(size == 1 for size in value.shape[2:])
 
 
-def _divide_constant(graph: ir.Graph, node: ir.Node, place: int, scales: Array) -> None:
+def _divide_constant(node: ir.Node, place: int, scales: Array) -> None:
     value = node.inputs[place]
     assert value is not None
     content = (array(value) / scales).astype(np.float32)
-    node.replace_input_with(place, initializer(graph, f"{value.name}.scaled", content))
-    if not value.uses() and value.is_initializer():
-        del graph.initializers[value.name or ""]
+    edit.set_input(node, place, add_initializer(edit.graph_of(value), f"{value.name}.scaled", content))

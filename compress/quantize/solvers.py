@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from compress.errors import DataError
+from compress.graph import edit
 from compress.graph.block import Walk
+from compress.graph.edit import add_initializer
 from compress.graph.layers import Layer
 from compress.graph.linear import (
     in_layout,
@@ -30,7 +32,6 @@ from compress.numerics.gptq import Hessian, gptq
 from compress.numerics.granularity import Granularity, PerAxis, PerGroup
 from compress.numerics.hqq import hqq
 from compress.progress import track
-from compress.quantize import nodes as emit
 from compress.quantize.weight_only import Plan
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def solutions(model: Model, plans: Sequence[Plan], rule: Rule) -> list[tuple[Pla
                     solved[id(plan)] = solution
                     _put(changed, plan, solution.effective())
         for sharing in found:
-            _scale_inputs(model.graph, [plan.layer for plan in sharing], solved[id(sharing[0])].input_scales)
+            _scale_inputs([plan.layer for plan in sharing], solved[id(sharing[0])].input_scales)
     return [(plan, solved[id(plan)]) for plan in plans]
 
 
@@ -307,17 +308,17 @@ def _restored(plan: Plan, groups: Sequence[Quantized]) -> Quantized:
     )
 
 
-def _scale_inputs(graph: ir.Graph, readers: Sequence[Layer], scales: Tensor | None) -> None:
+def _scale_inputs(readers: Sequence[Layer], scales: Tensor | None) -> None:
     """Divide the common input of `readers` by `scales` [features] and multiply their weights by them."""
     value = readers[0].node.inputs[0]
     if value is None or scales is None or bool((scales == 1).all()):
         return
-    factor = emit.initializer(graph, f"{value.name}.unscale", (1 / scales).numpy())
+    factor = add_initializer(edit.graph_of(value), f"{value.name}.unscale", (1 / scales).numpy())
     node = ir.node("Mul", [value, factor], name=f"{readers[0].name}.unscale")
     node.outputs[0].name = f"{readers[0].name}.unscaled"
     node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
-    graph.insert_before(readers[0].node, node)
+    edit.insert_before(readers[0].node, node)
     for layer in readers:
-        layer.node.replace_input_with(0, node.outputs[0])
+        edit.set_input(layer.node, 0, node.outputs[0])
         factors = scales.numpy()
         store(layer.weight, layer.array * (factors[:, None] if layer.in_axis == 0 else factors))

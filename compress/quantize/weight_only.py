@@ -168,7 +168,7 @@ def store(graph: ir.Graph, plan: Plan, quantized: Quantized, operators: Operator
         stored = stored.half_scales()
     if stored.bytes >= before:
         return Change(layer.name, skipped=f"scales would outweigh what {plan.bits} bits save")
-    form = _emit(graph, plan.readers, stored, blocked=plan.blocked, decoded=decoded)
+    form = _emit(plan.readers, stored, blocked=plan.blocked, decoded=decoded)
     granularity = plan.granularity
     groups = (
         f"groups of {granularity.size}"
@@ -209,7 +209,7 @@ def store_halves(graph: ir.Graph, planned: Sequence[Plan], chosen: Callable[...,
         with np.errstate(over="ignore", under="ignore"):
             half = before.astype(np.float16)
         if before.size >= FEWEST_HALVES and np.allclose(half, before, rtol=1e-3, atol=0):
-            emit.widen_weight(graph, value, ir.tensor(half))
+            emit.widen_weight(value, ir.tensor(half))
             error = float(np.linalg.norm(half - before) / (np.linalg.norm(before) or 1))
             changes.append(Change(value.name or "", "float16", before.nbytes, half.nbytes, error))
     return changes
@@ -276,30 +276,26 @@ def cheapest_block(features: int, largest: int, bits: int) -> int:
     return min(sizes or [SMALLEST_BLOCK], key=lambda size: -(-features // size) * (size * bits // 8 + 2))
 
 
-def _emit(
-    graph: ir.Graph, readers: Sequence[Layer], quantized: Quantized, *, blocked: bool, decoded: bool
-) -> str:
+def _emit(readers: Sequence[Layer], quantized: Quantized, *, blocked: bool, decoded: bool) -> str:
     """Rewrite the readers of one weight; return the name of the form, for people."""
     weight = readers[0].weight
     if blocked:
         multiplied = any(reader.in_axis is not None for reader in readers)
         for reader in readers:
             if reader.in_axis is not None:
-                emit.matmul_nbits(graph, reader.node, weight, quantized)
+                emit.matmul_nbits(reader.node, weight, quantized)
             else:
-                emit.gather_quantized(graph, reader.node, weight, quantized, multiplied=multiplied)
-        _drop_unused(graph, weight)
+                emit.gather_quantized(reader.node, weight, quantized, multiplied=multiplied)
         tables = "GatherBlockQuantized" if any(reader.in_axis is None for reader in readers) else ""
         return " and ".join(filter(None, (tables, "MatMulNBits" if multiplied else "")))
     if _only_gathered(readers):
         for reader in readers:
-            emit.gather_dequantize(graph, reader.node, weight, quantized)
-        _drop_unused(graph, weight)
+            emit.gather_dequantize(reader.node, weight, quantized)
         return "Gather and Mul"
     if decoded:
-        emit.dequantize_weight(graph, weight, quantized)
+        emit.dequantize_weight(weight, quantized)
         return "DequantizeLinear"
-    emit.expand_weight(graph, weight, quantized)
+    emit.expand_weight(weight, quantized)
     return "float once loaded"
 
 
@@ -327,11 +323,3 @@ def _ends_short(quantized: Quantized) -> bool:
     """Tell whether the last group holds fewer weights than the others."""
     groups = quantized.granularity
     return isinstance(groups, PerGroup) and quantized.values.shape[groups.axis] % groups.size != 0
-
-
-def _drop_unused(graph: ir.Graph, weight: ir.Value) -> None:
-    for node in {use.node for use in weight.uses()}:
-        if node.op_type == "Transpose" and not node.outputs[0].uses():
-            graph.remove(node, safe=True)
-    if not weight.uses():
-        del graph.initializers[weight.name or ""]

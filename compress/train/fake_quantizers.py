@@ -10,9 +10,9 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from compress.graph import edit
 from compress.numerics.affine import Quantized, limits
 from compress.numerics.granularity import Granularity, PerAxis, PerGroup, PerTensor
-from compress.quantize.nodes import initializer
 from compress.trainable.operators.table import TRAINING
 
 
@@ -66,7 +66,7 @@ def insert(
     scales = graph.initializers.get(name)
     if scales is None:
         logarithms = torch.log(quantizer.scale).reshape(-1).numpy()
-        scales = initializer(graph, name, logarithms.astype(np.float32))
+        scales = edit.add_initializer(graph, name, logarithms.astype(np.float32))
     attributes = {"low": quantizer.low, "high": quantizer.high}
     if isinstance(quantizer.granularity, PerAxis | PerGroup):
         attributes["axis"] = quantizer.granularity.axis
@@ -76,14 +76,9 @@ def insert(
         "FakeQuantize", [value, scales], attributes, domain=TRAINING, name=f"{value.name}.fake_quantize"
     )
     node.outputs[0].name = f"{value.name}.rounded"
-    producer = value.producer()
-    if producer is None:
-        graph.insert_before(graph[0], node)
-    else:
-        graph.insert_after(producer, node)
+    edit.insert_after(value, node)
     for reader, index in list(readers):
-        reader.replace_input_with(index, node.outputs[0])
-    graph.opset_imports.setdefault(TRAINING, 1)
+        edit.set_input(reader, index, node.outputs[0])
 
 
 def scales(graph: ir.Graph, quantizer: FakeQuantizer) -> Tensor:
