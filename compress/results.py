@@ -112,6 +112,8 @@ class VariantResult(_Frozen):
     status: Literal["done", "failed"]
     reason: str = ""
     """Why it failed."""
+    log: str = ""
+    """File with the traceback, relative to ``results.json``; empty where the failure was foreseen."""
     path: str = ""
     """Of the ONNX file, relative to ``results.json``."""
     file_bytes: int = 0

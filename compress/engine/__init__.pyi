@@ -1,2 +1,3 @@
+from . import work as work
 from .run import run as run
 from .store import Store as Store

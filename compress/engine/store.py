@@ -14,14 +14,18 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from filelock import FileLock, Timeout
+
+from compress import source
 from compress.cpu import saturates
 from compress.errors import StoreError
 
 PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "transformers", "numpy")
 """Packages whose version decides what comes out of a pass."""
 CHUNK_BYTES = 1 << 20
+_Read = TypeVar("_Read")
 
 
 class Store:
@@ -37,36 +41,42 @@ class Store:
         Raises:
             StoreError: another run works in this folder, or it cannot be written.
         """
-        from filelock import FileLock, Timeout
-
-        try:
+        lock = FileLock(self.folder / "lock", timeout=0)
+        with writing(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
-            with FileLock(self.folder / "lock", timeout=0):
+            try:
+                lock.acquire()
+            except Timeout as error:
+                raise StoreError(
+                    f"{self.folder.parent}: another run is at work here; wait, or give -o"
+                ) from error
+        try:
+            with writing(self.folder):
                 for scratch in self.folder.glob(".partial-*"):
                     shutil.rmtree(scratch)
-                yield
-        except Timeout as error:
-            raise StoreError(
-                f"{self.folder.parent}: another run is at work here; wait, or give -o"
-            ) from error
-        except OSError as error:
-            place = error.filename or self.folder
-            raise StoreError(f"{place}: cannot be written: {error.strerror or error}") from error
+            yield
+        finally:
+            lock.release()
 
     def get(self, key: str) -> Path | None:
         """Return the folder of a result, or None if it is not there."""
         folder = self.folder / key
         return folder if folder.is_dir() else None
 
-    def put(self, key: str, write: Callable[[Path], None]) -> Path:
-        """Keep what `write` puts into the folder it is given; the result appears at once and whole."""
+    def put(self, key: str, write: Callable[[Path], object]) -> Path:
+        """Keep what `write` puts into the folder it is given; the result appears at once and whole.
+
+        Raises:
+            StoreError: the result cannot be written.
+        """
         folder = self.folder / key
-        scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
-        try:
-            write(scratch)
-            scratch.replace(folder)
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        with writing(folder):
+            scratch = Path(tempfile.mkdtemp(prefix=".partial-", dir=self.folder))
+            try:
+                write(scratch)
+                scratch.replace(folder)
+            finally:
+                shutil.rmtree(scratch, ignore_errors=True)
         return folder
 
     def clear(self) -> None:
@@ -74,6 +84,27 @@ class Store:
         for folder in self.folder.iterdir() if self.folder.is_dir() else ():
             if folder.is_dir():
                 shutil.rmtree(folder)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure of the operating system into a `StoreError` that names the file, or else `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise StoreError(f"{error.filename or path}: cannot be written: {error.strerror or error}") from error
+
+
+def read(path: Path, parse: Callable[[str], _Read]) -> _Read:
+    """Return what an earlier task wrote.
+
+    Raises:
+        StoreError: `parse` does not understand it.
+    """
+    try:
+        return parse(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StoreError(f"{path}: damaged; --fresh does all work anew") from error
 
 
 def key(*parts: Any) -> str:
@@ -100,6 +131,17 @@ def environment() -> tuple[tuple[str, str], ...]:
         code.update(path.read_bytes())
     versions["compress"] = code.hexdigest()[:16]
     return tuple(sorted(versions.items()))
+
+
+def digest(reference: str, home: Path) -> str:
+    """Return the hash of what a reference of a recipe names: the code of a function, the content of a file.
+
+    Args:
+        reference: ``file.py:function``, a path, or ``package:NAME/inner/path``.
+        home: the folder that paths are relative to.
+    """
+    file, is_code, _ = reference.rpartition(".py:")
+    return code_digest(home / f"{file}.py") if is_code else file_digest(source.locate(reference, home))
 
 
 def file_digest(path: Path) -> str:

@@ -1,5 +1,7 @@
 from .budget import Budget as Budget
 from .load import load as load
+from .plan import Plan as Plan
+from .plan import plan as plan
 from .schema import schema as schema
 from .values import DEFAULT_HARDWARE as DEFAULT_HARDWARE
 from .values import METRICS as METRICS

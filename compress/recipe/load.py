@@ -27,7 +27,7 @@ from compress.recipe.values import METRICS, DataFunctions, Recipe, Settings, Var
 COMPOSITION = ("variants", "extends", "vars", "matrix")
 """Keys of a recipe beside those of `Settings`."""
 
-BESIDE_VARIANTS = ("results.json", "report.html")
+BESIDE_VARIANTS = ("results.json", "report.html", "log.txt")
 """What a run writes beside the folders of its variants."""
 
 _WORDS = {"tuple_type": "Input should be a list", "model_type": "Input should be a mapping of keys to values"}

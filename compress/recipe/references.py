@@ -43,7 +43,7 @@ def resolve(node: Node, home: Path, steps: tuple[int | str, ...] = ()) -> Node:
         case ("metric",) | ("metric", "name") if ".py" in node.value:
             return _function(_rebased(node, home), home)
         case ("hardware", _) | ("budget", "hardware") | ("variants", _, "budget", "hardware"):
-            return _hardware(_rebased(node, home) if _is_file(node) else node, home)
+            return _hardware(_rebased(node, home) if _is_file(node.value) else node, home)
     return node
 
 
@@ -54,11 +54,16 @@ def profile_ids() -> list[str]:
 
 def profile_id(hardware: str) -> str:
     """Return how results call a profile: a file by its stem, any other by its id."""
-    return Path(hardware).stem if hardware.endswith((".yaml", ".yml")) else hardware
+    return Path(hardware).stem if _is_file(hardware) else hardware
 
 
-def _is_file(node: Node) -> bool:
-    return str(node.value).endswith((".yaml", ".yml"))
+def profile_path(hardware: str) -> Path:
+    """Return the file of a profile."""
+    return Path(hardware) if _is_file(hardware) else PROFILES / f"{hardware}.yaml"
+
+
+def _is_file(hardware: str) -> bool:
+    return hardware.endswith((".yaml", ".yml"))
 
 
 def _rebased(node: Node, home: Path) -> Node:
@@ -110,7 +115,7 @@ def _function(node: Node, home: Path) -> Node:
 
 def _hardware(node: Node, home: Path) -> Node:
     text = str(node.value)
-    if _is_file(node):
+    if _is_file(text):
         path = home / text
         if not path.is_file():
             raise node.place.error(f"{path}: no such hardware profile{_alike(path)}")

@@ -18,8 +18,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import compress
 from compress import codec
-from compress.errors import CompressError, DataError, ModelError, PassError, StoreError
-from compress.passes import Fold, Int4Weights, Int8Static
+from compress.errors import DataError, InputError, ModelError, StoreError
+from compress.passes import Int4Weights
 from compress.results import Results
 
 DATA = """
@@ -306,36 +306,45 @@ def test_a_full_disk_is_one_message_and_leaves_nothing_half_written(recipe: Path
     assert not list(folder.rglob("*.onnx")) and not (folder / "results.json").exists()
 
 
-def test_a_pipeline_changes_a_copy(recipe: Path) -> None:
-    model = compress.load(recipe.parent / "toy.onnx", calibration=[np.ones((2, 3, 8, 8), np.float32)])
-    small = compress.Pipeline(
-        [
-            Fold(),
-            Int8Static(),
-        ]
-    )(model)
-    assert small.weight_bytes < model.weight_bytes
-    assert model.changes == ()
-    assert small.original is model
-    path = small.save(recipe.parent / "small.onnx")
-    feeds = {"x": np.ones((5, 3, 8, 8), np.float32)}
-    assert np.array_equal(compress.load(path).run(feeds)[0], small.run(feeds)[0])
+@pytest.fixture
+def broken(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe whose variant int4 meets an error in the code of its pass."""
+
+    def fail(self: Int4Weights, model: compress.Model) -> Any:
+        raise ZeroDivisionError("a slip in the code")
+
+    monkeypatch.setattr(Int4Weights, "apply", fail)
+    return recipe
 
 
-def test_a_pass_that_fails_names_itself_and_what_came_before(recipe: Path) -> None:
-    class Broken(Fold, name="broken-for-a-test"):
-        """Fail."""
-
-        def apply(self, model: compress.Model) -> list[Any]:
-            raise PassError("layer 'conv': cannot")
-
-    from compress.passes.base import REGISTRY
-
-    del REGISTRY["broken-for-a-test"]
-    model = compress.load(recipe.parent / "toy.onnx")
-    with pytest.raises(PassError, match=r"broken-for-a-test \(after int4-weights\): layer 'conv': cannot"):
-        compress.Pipeline([Int4Weights(), Broken()])(model)
+def test_an_unforeseen_error_is_logged_with_its_traceback(
+    broken: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = broken.parent / "out"
+    original, int8, folded, int4 = compress.run(broken, folder).variants
+    assert [one.status for one in (original, int8, folded, int4)] == ["done", "done", "failed", "failed"]
+    assert int4.reason == "ZeroDivisionError: a slip in the code"
+    log = (folder / int4.log).read_text()
+    assert "variant int4 failed\nTraceback" in log and "variant folded-int4 failed\nTraceback" in log
+    assert 'raise ZeroDivisionError("a slip in the code")' in log
+    assert [record.exc_info is not None for record in caplog.records] == [True, True]
 
 
-def test_all_errors_are_compress_errors() -> None:
-    assert issubclass(PassError, CompressError)
+def test_the_log_is_of_this_run_and_of_what_nobody_foresaw(
+    broken: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = broken.parent / "out"
+    compress.run(broken, folder)
+    monkeypatch.undo()
+    results = compress.run(broken, folder)
+    assert [(one.status, one.log) for one in results.variants] == [("done", "")] * 4
+    broken.write_text(RECIPE + "  hopeless: [{int4-weights: {include: [nothing]}}]\n")
+    hopeless = compress.run(broken, folder).variants[-1]
+    assert (hopeless.status, hopeless.log) == ("failed", "")
+    assert not (folder / "log.txt").exists()
+
+
+def test_a_variant_that_the_recipe_lacks_is_bad_input(recipe: Path) -> None:
+    with pytest.raises(InputError, match=r"recipe\.yaml: there is no variant 'int9'; did you mean 'int"):
+        compress.run(recipe, recipe.parent / "out", variants=["int9"])
+    assert not (recipe.parent / "out").exists()

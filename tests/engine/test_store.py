@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 from pathlib import Path
 
@@ -99,3 +100,27 @@ def test_file_digest_of_a_folder_sees_every_file(tmp_path: Path) -> None:
     before = store.file_digest(tmp_path)
     (tmp_path / "weights").write_text("w")
     assert store.file_digest(tmp_path) != before
+
+
+def test_what_the_system_refuses_is_a_store_error_that_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"there.*cannot be written: No such file"), store.writing(tmp_path):
+        (tmp_path / "not" / "there").write_text("")
+
+
+def test_only_writing_is_called_a_failure_of_the_store(kept: store.Store) -> None:
+    with pytest.raises(FileNotFoundError), kept.locked():
+        Path("no-such-file").read_text()
+
+
+def test_a_damaged_result_is_named(tmp_path: Path) -> None:
+    (tmp_path / "score.json").write_text("{")
+    assert store.read(tmp_path / "score.json", str.strip) == "{"
+    with pytest.raises(StoreError, match=r"score\.json: damaged; --fresh does all work anew"):
+        store.read(tmp_path / "score.json", json.loads)
+
+
+def test_a_reference_is_hashed_by_what_it_names(tmp_path: Path) -> None:
+    (tmp_path / "net.py").write_text("x = 1\n")
+    (tmp_path / "net.onnx").write_text("weights")
+    assert store.digest("net.py:build", tmp_path) == store.code_digest(tmp_path / "net.py")
+    assert store.digest("net.onnx", tmp_path) == store.file_digest(tmp_path / "net.onnx")

@@ -1,0 +1,29 @@
+"""The log of a run: what nobody foresaw, with its traceback."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from compress.engine.store import writing
+
+LOG_FILE = "log.txt"
+"""The log of a run's folder; it is there only if something was logged."""
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """Write what `compress` logs to a file as well, in place of an earlier run's."""
+    with writing(path):
+        path.unlink(missing_ok=True)
+    handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger = logging.getLogger("compress")
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

@@ -1,0 +1,52 @@
+"""What a result says beside the others: differences from the original, limits missed, the Pareto front."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from compress.recipe.values import Variant
+from compress.results import VariantResult
+
+
+def compared(variants: Sequence[Variant], results: Sequence[VariantResult]) -> list[VariantResult]:
+    """Add what depends on the other variants: deltas, limits missed, the Pareto front."""
+    original = results[0]
+    finished = []
+    for variant, result in zip(variants, results, strict=True):
+        changed: dict[str, Any] = {}
+        if result.metric is not None and original.metric is not None:
+            delta = result.metric.value - original.metric.value
+            changed["metric"] = result.metric.model_copy(update={"delta": delta})
+        result = result.model_copy(update=changed)
+        if variant.budget is not None and result.status == "done":
+            missed = variant.budget.missed(result, original)
+            result = result.model_copy(update={"limits_missed": missed})
+        finished.append(result)
+    fronts = {name: set(_front(name, finished)) for name in original.hardware}
+    return [
+        result.model_copy(update={"pareto": [name for name, front in fronts.items() if result.name in front]})
+        for result in finished
+    ]
+
+
+def _front(hardware: str, results: Iterable[VariantResult]) -> Iterator[str]:
+    """Yield the variants that no other equals or beats in both quality and energy, and beats in one."""
+    points = {
+        result.name: (quality(result), -result.hardware[hardware].energy_joules)
+        for result in results
+        if result.status == "done"
+    }
+    for name, point in points.items():
+        rivals = (other for other in points.values() if other != point)
+        if not any(
+            all(theirs >= ours for theirs, ours in zip(rival, point, strict=True)) for rival in rivals
+        ):
+            yield name
+
+
+def quality(result: VariantResult) -> float:
+    """Return the metric, higher is better; without one, the signal-to-noise ratio against the original."""
+    if result.metric is not None:
+        return result.metric.value if result.metric.better == "higher" else -result.metric.value
+    return result.agreement.snr_db if result.agreement is not None else 0.0

@@ -1,0 +1,115 @@
+"""The score of one model: its metric, how close it is to the original, its sizes, times and estimates."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from compress import estimator, evaluate, source
+from compress.data import Data
+from compress.errors import InputError
+from compress.estimator import zeros as counting
+from compress.graph.session import session
+from compress.model import Model
+from compress.recipe.references import profile_id
+from compress.recipe.values import METRICS, Recipe
+from compress.results import Agreement, ChangeRecord, HardwareScore, Latency, Metric, VariantResult
+
+ZERO_BATCHES = 4
+"""Batches on which zeros of activations are counted, for hardware that makes use of them."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What is scored, and on what."""
+
+    recipe: Recipe
+    trust: bool
+    model: Model
+    """As it was stored, with the data of the recipe."""
+    file: Path
+    original: Path
+    """The original's ONNX file."""
+    packed: Path | None
+
+    @property
+    def compared(self) -> Data | None:
+        """The data on which outputs are compared: the evaluation data, else the calibration data."""
+        return self.model.evaluation or self.model.calibration
+
+
+def score(subject: Subject) -> VariantResult:
+    """Return the score of a model; name, passes and what follows from other variants are left out.
+
+    Raises:
+        DataError: the recipe's data do not fit the model.
+        InputError: the metric cannot be measured.
+        PassError: outputs are not finite where the original's are.
+    """
+    run, original = _opened(subject, subject.file), _opened(subject, subject.original)
+    close, latency, shapes = _compare(subject, run, original)
+    return VariantResult(
+        name="",
+        passes=[],
+        status="done",
+        file_bytes=sum(file.stat().st_size for file in subject.file.parent.glob(f"{subject.file.name}*")),
+        packed_bytes=subject.packed.stat().st_size if subject.packed else 0,
+        weight_bytes=subject.model.weight_bytes,
+        metric=_metric(subject, run, original),
+        agreement=close,
+        latency_seconds=latency,
+        hardware=_estimates(subject, shapes),
+        changes=[ChangeRecord(**asdict(change)) for change in subject.model.changes],
+    )
+
+
+def _opened(subject: Subject, file: Path) -> evaluate.Run:
+    ready = session(file, threads=subject.recipe.threads, providers=subject.recipe.providers)
+    return lambda feeds: ready.run(None, feeds)
+
+
+def _compare(
+    subject: Subject, run: evaluate.Run, original: evaluate.Run
+) -> tuple[Agreement | None, Latency | None, dict[str, Any]]:
+    """Return agreement and latency on the recipe's data, and the shapes of one sample."""
+    recipe, data, inputs = subject.recipe, subject.compared, subject.model.graph.inputs
+    if data is None:
+        return None, None, dict(recipe.shapes)
+    close = evaluate.agreement(run, original, evaluate.feeds_only(data.batches(inputs)))
+    batched = [value.name or "" for value in inputs if value.shape and not isinstance(value.shape[0], int)]
+    sample = evaluate.single(data.first(inputs), batched)
+    latency = evaluate.latency(run, original, sample, recipe.latency) if recipe.latency else None
+    return close, latency, {name: array.shape for name, array in sample.items()} | recipe.shapes
+
+
+def _metric(subject: Subject, run: evaluate.Run, original: evaluate.Run) -> Metric | None:
+    recipe, chosen = subject.recipe, subject.recipe.metric
+    if chosen is None:
+        return None
+    if chosen.name not in METRICS:
+        function = source.call(chosen.name, home=recipe.home, trust=subject.trust)
+        numbers = evaluate.measure_with(function, chosen.name.rpartition(":")[2], run)
+        (name, value), *others = numbers.items()
+        return Metric(name=name, value=value, delta=0.0, better=chosen.better, others=dict(others))
+    if subject.model.evaluation is None:
+        raise InputError(f"{recipe.path}: metric {chosen.name} needs evaluation data")
+    batches = subject.model.evaluation.batches(subject.model.graph.inputs)
+    value = evaluate.measure(chosen.name, run, original, batches)
+    return Metric(name=chosen.name, value=value, delta=0.0, better=chosen.better)
+
+
+def _estimates(subject: Subject, shapes: dict[str, Any]) -> dict[str, HardwareScore]:
+    """Estimate on every profile, with zeros counted on the data where a profile makes use of them."""
+    profiles = [estimator.load(each) for each in subject.recipe.hardware]
+    zeros: dict[str, float] = {}
+    if subject.compared and any(profile.reads_activation_zeros for profile in profiles):
+        batches = subject.compared.batches(subject.model.graph.inputs)
+        feeds = itertools.islice(evaluate.feeds_only(batches), ZERO_BATCHES)
+        zeros = counting.counted(subject.model, feeds)
+    scored = subject.packed or subject.file
+    return {
+        profile_id(each): estimator.estimate(scored, profile, shapes=shapes, zeros=zeros).score()
+        for each, profile in zip(subject.recipe.hardware, profiles, strict=True)
+    }

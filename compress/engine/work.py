@@ -1,0 +1,124 @@
+"""How the result of each kind of task is made."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from compress import codec, source
+from compress.changes import Change
+from compress.data import Data
+from compress.engine import scoring
+from compress.engine.store import read
+from compress.model import Model
+from compress.passes.pipeline import apply
+from compress.recipe.plan import (
+    CHANGES_FILE,
+    MODEL_FILE,
+    PACKED_FILE,
+    SCORE_FILE,
+    Apply,
+    Pack,
+    Read,
+    Score,
+    Task,
+)
+from compress.recipe.values import Recipe
+
+Write = Callable[[Path], object]
+"""Writes a result into a folder."""
+
+
+class Bench:
+    """Makes the results of one recipe's tasks; holds the data that they share."""
+
+    def __init__(self, recipe: Recipe, trust: bool) -> None:
+        self.recipe = recipe
+        self.trust = trust
+
+    def make(self, task: Task, parents: Sequence[Path]) -> Write:
+        """Do the work of a task; return the function that writes its result.
+
+        Args:
+            task: what is to be done.
+            parents: folders of the results of ``task.parents``, in their order.
+        """
+        match task:
+            case Read():
+                return partial(_save, self._read())
+            case Apply():
+                return partial(_save, self._apply(task, *parents))
+            case Pack():
+                return lambda folder: codec.pack(parents[0] / MODEL_FILE, folder / PACKED_FILE)
+            case Score():
+                score = scoring.score(self._subject(*parents))
+                text = score.model_dump_json()
+                return lambda folder: (folder / SCORE_FILE).write_text(text, encoding="utf-8")
+
+    def _read(self) -> Model:
+        _seed_everything(self.recipe.seed)
+        return source.load(
+            self.recipe.model,
+            calibration=self._calibration,
+            evaluation=self._evaluation,
+            trust=self.trust,
+            home=self.recipe.home,
+        )
+
+    def _apply(self, task: Apply, parent: Path, original: Path) -> Model:
+        _seed_everything(self.recipe.seed)
+        before = self._model(parent, self._model(original) if task.parent.passes else None)
+        return apply(task.step, before, task.parent.passes)
+
+    def _model(self, folder: Path, original: Model | None = None) -> Model:
+        return Model(
+            ir.load(folder / MODEL_FILE),
+            calibration=self._calibration,
+            evaluation=self._evaluation,
+            changes=[Change(**change) for change in read(folder / CHANGES_FILE, json.loads)],
+            original=original,
+        )
+
+    def _subject(self, model: Path, original: Path, packed: Path | None = None) -> scoring.Subject:
+        return scoring.Subject(
+            recipe=self.recipe,
+            trust=self.trust,
+            model=self._model(model),
+            file=model / MODEL_FILE,
+            original=original / MODEL_FILE,
+            packed=packed and packed / PACKED_FILE,
+        )
+
+    @cached_property
+    def _calibration(self) -> Data | None:
+        return self._data("calibration")
+
+    @cached_property
+    def _evaluation(self) -> Data | None:
+        return self._data("evaluation")
+
+    def _data(self, kind: str) -> Data | None:
+        reference = getattr(self.recipe.data, kind, None)
+        if reference is None:
+            return None
+        return Data(source.call(reference, home=self.recipe.home, trust=self.trust), kind)
+
+
+def _save(model: Model, folder: Path) -> None:
+    model.save(folder / MODEL_FILE)
+    changes = json.dumps([asdict(change) for change in model.changes])
+    (folder / CHANGES_FILE).write_text(changes, encoding="utf-8")
+
+
+def _seed_everything(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  (models and data of users draw from it)
+    torch.manual_seed(seed)
