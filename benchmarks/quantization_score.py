@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 from zoo import Entry, Feeds, Run, entry
 
-from compress.evaluate import cosine, processor_ratio, single
+from compress.diagnose.agreement import cosine
+from compress.diagnose.timing import processor_ratio, single
 from compress.graph.session import session
 
 COMPARED_BATCHES = 24
@@ -38,8 +39,7 @@ def closeness(network: Entry, original: Run, variant: Run) -> float:
 
 def one_sample(network: Entry, path: Path) -> Feeds:
     """Return the first row of evaluation data of every input whose first axis may change."""
-    batched = [value.name for value in session(path).get_inputs() if not isinstance(value.shape[0], int)]
-    return single(next(iter(network.evaluation())), batched)
+    return single(next(iter(network.evaluation())), session(path).get_inputs())
 
 
 def main(name: str, float_file: Path, variant_file: Path) -> None:

@@ -53,9 +53,13 @@ class Data:
         if batch_number < 0:
             raise DataError(f"{self.kind} data: there are no batches")
 
+    def feeds(self, inputs: Iterable[ir.Value]) -> Iterator[Feeds]:
+        """Yield the batches without their labels, checked in the same way."""
+        return (feeds for feeds, _ in self.batches(inputs))
+
     def first(self, inputs: Iterable[ir.Value]) -> Feeds:
         """Return the feeds of the first batch."""
-        return next(self.batches(inputs))[0]
+        return next(self.feeds(inputs))
 
     def limited(self, count: int) -> Data:
         """Return the same data, stopped after `count` batches."""

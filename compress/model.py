@@ -82,7 +82,7 @@ class Model:
         """
         if self.calibration is None:
             raise DataError("this needs calibration data, and the model came without")
-        return (feeds for feeds, _ in self.calibration.batches(self.graph.inputs))
+        return self.calibration.feeds(self.graph.inputs)
 
     def to_torch(self) -> Trainable:
         """Return the graph as a `torch.nn.Module`, called with input tensors by name.

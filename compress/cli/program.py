@@ -237,9 +237,9 @@ def compare(
 
     original_path, variant_path = locate(original, Path()), locate(variant, Path())
     described, batches = _comparison_data(recipe, data, trust)
-    from compress import compare as comparing
+    from compress.evaluate import compare as compare_files
 
-    found = comparing.compare(original_path, variant_path, batches, described=described)
+    found = compare_files(original_path, variant_path, batches, described=described)
     if as_json:
         typer.echo(found.model_dump_json(indent=1))
         return

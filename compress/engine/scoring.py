@@ -9,6 +9,8 @@ from typing import Any
 
 from compress import estimator, evaluate, source
 from compress.data import Data
+from compress.diagnose.agreement import Run, agreement
+from compress.diagnose.timing import latency, single
 from compress.errors import InputError
 from compress.estimator import zeros as counting
 from compress.graph.session import session
@@ -49,7 +51,7 @@ def score(subject: Subject) -> VariantResult:
         PassError: outputs are not finite where the original's are.
     """
     run, original = _opened(subject, subject.file), _opened(subject, subject.original)
-    close, latency, shapes = _compare(subject, run, original)
+    close, timed, shapes = _compare(subject, run, original)
     return VariantResult(
         name="",
         passes=[],
@@ -59,32 +61,31 @@ def score(subject: Subject) -> VariantResult:
         weight_bytes=subject.model.weight_bytes,
         metric=_metric(subject, run, original),
         agreement=close,
-        latency_seconds=latency,
+        latency_seconds=timed,
         hardware=_estimates(subject, shapes),
         changes=[ChangeRecord(**asdict(change)) for change in subject.model.changes],
     )
 
 
-def _opened(subject: Subject, file: Path) -> evaluate.Run:
+def _opened(subject: Subject, file: Path) -> Run:
     ready = session(file, threads=subject.recipe.threads, providers=subject.recipe.providers)
     return lambda feeds: ready.run(None, feeds)
 
 
 def _compare(
-    subject: Subject, run: evaluate.Run, original: evaluate.Run
+    subject: Subject, run: Run, original: Run
 ) -> tuple[Agreement | None, Latency | None, dict[str, Any]]:
     """Return agreement and latency on the recipe's data, and the shapes of one sample."""
     recipe, data, inputs = subject.recipe, subject.compared, subject.model.graph.inputs
     if data is None:
         return None, None, dict(recipe.shapes)
-    close = evaluate.agreement(run, original, evaluate.feeds_only(data.batches(inputs)))
-    batched = [value.name or "" for value in inputs if value.shape and not isinstance(value.shape[0], int)]
-    sample = evaluate.single(data.first(inputs), batched)
-    latency = evaluate.latency(run, original, sample, recipe.latency) if recipe.latency else None
-    return close, latency, {name: array.shape for name, array in sample.items()} | recipe.shapes
+    close = agreement(run, original, data.feeds(inputs))
+    sample = single(data.first(inputs), inputs)
+    timed = latency(run, original, sample, recipe.latency) if recipe.latency else None
+    return close, timed, {name: array.shape for name, array in sample.items()} | recipe.shapes
 
 
-def _metric(subject: Subject, run: evaluate.Run, original: evaluate.Run) -> Metric | None:
+def _metric(subject: Subject, run: Run, original: Run) -> Metric | None:
     recipe, chosen = subject.recipe, subject.recipe.metric
     if chosen is None:
         return None
@@ -105,9 +106,8 @@ def _estimates(subject: Subject, shapes: dict[str, Any]) -> dict[str, HardwareSc
     profiles = [estimator.load(each) for each in subject.recipe.hardware]
     zeros: dict[str, float] = {}
     if subject.compared and any(profile.reads_activation_zeros for profile in profiles):
-        batches = subject.compared.batches(subject.model.graph.inputs)
-        feeds = itertools.islice(evaluate.feeds_only(batches), ZERO_BATCHES)
-        zeros = counting.counted(subject.model, feeds)
+        feeds = subject.compared.feeds(subject.model.graph.inputs)
+        zeros = counting.counted(subject.model, itertools.islice(feeds, ZERO_BATCHES))
     scored = subject.packed or subject.file
     return {
         profile_id(each): estimator.estimate(scored, profile, shapes=shapes, zeros=zeros).score()

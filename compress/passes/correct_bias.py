@@ -45,7 +45,7 @@ class CorrectBias(Pass, name="correct-bias"):
 
     def apply(self, model: Model) -> list[Change]:
         """Correct the biases of selected layers; undo it if the outputs do not come closer."""
-        from compress.evaluate import agreement
+        from compress.diagnose.agreement import agreement
         from compress.passes.fold import fold
 
         reference = model.original.copy()

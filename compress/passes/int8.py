@@ -323,7 +323,7 @@ class _Judge:
     """
 
     def __init__(self, model: Model) -> None:
-        from compress.evaluate import single
+        from compress.diagnose.timing import single
         from compress.graph.session import session
 
         assert model.calibration is not None
@@ -331,9 +331,8 @@ class _Judge:
         self.model.calibration, judging = _split(model.calibration)
         self.failures: list[str] = []
         inputs = model.graph.inputs
-        self._batches = [feeds for feeds, _ in itertools.islice(judging.batches(inputs), MOST_BATCHES)]
-        batched = [each.name or "" for each in inputs if each.shape and not isinstance(each.shape[0], int)]
-        self._timed = single(self._batches[0], batched), self._batches[0]
+        self._batches = list(judging.limited(MOST_BATCHES).feeds(inputs))
+        self._timed = single(self._batches[0], inputs), self._batches[0]
         self._original = partial(session(self.model.ir, threads=1).run, None)
 
     @contextmanager
@@ -354,7 +353,7 @@ class _Judge:
 
     def measure(self, story: str, model: Model) -> Candidate:
         """Measure how well a model agrees with the original."""
-        from compress.evaluate import agreement
+        from compress.diagnose.agreement import agreement
 
         snr_db = agreement(model.run, self._original, self._batches).snr_db
         model.release()
@@ -362,7 +361,7 @@ class _Judge:
 
     def timed(self, candidate: Candidate) -> Candidate:
         """Add the time of a run in turn with the original's."""
-        from compress.evaluate import processor_ratio
+        from compress.diagnose.timing import processor_ratio
         from compress.graph.session import session
 
         run = partial(session(candidate.model.ir, threads=1).run, None)

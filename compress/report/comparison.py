@@ -14,8 +14,8 @@ from compress import units
 from compress.report.terminal import ASCII
 
 if TYPE_CHECKING:
-    from compress.compare import Cause, Comparison, LayerNoise
     from compress.diagnose.kernels import Finding
+    from compress.evaluate.comparison import Cause, Comparison, LayerNoise
 
 MOST_LAYERS = 10
 """Layers in the table, those that add most noise."""

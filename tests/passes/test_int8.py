@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 import compress
+from compress.diagnose.agreement import decibels
 from compress.diagnose.sensitivity import local_noise
-from compress.evaluate import decibels
 from compress.model import Model
 from compress.passes import Fold, Int8, Int8Dynamic, Int8Static, Smooth
 from compress.passes.int8 import Candidate, _choose

@@ -1,6 +1,6 @@
 """What a variant of a model loses and gains, and why: the diagnosis of ``compress compare``.
 
-Works on any two ONNX files with the same inputs and outputs, whoever made them. Layers are found in
+It takes any two ONNX files with the same inputs and outputs, whoever made them. Layers are found in
 both by the names of their values.
 """
 
@@ -17,10 +17,11 @@ import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict
 
 from compress.diagnose import noise, sites
+from compress.diagnose.agreement import Run, agreement, decibels
 from compress.diagnose.kernels import Finding, slow, unfused
+from compress.diagnose.timing import latency, single
 from compress.errors import DataError, InputError, ModelError
 from compress.estimator.workload import Reader
-from compress.evaluate import Run, agreement, decibels, latency, single
 from compress.graph.layers import array, layers
 from compress.graph.session import RUNTIME_ERRORS, as_run, session
 from compress.graph.shapes import bind, describe
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 MOST_BATCHES = 4
 """Batches of data that the comparison reads."""
 TIMED_RUNS = 20
+"""Runs of one sample that latency is the median of."""
 OUTLIER = 20.0
 """A feature this many times the median feature's magnitude takes the steps of the others."""
 NEGLIGIBLE = 1e-10
@@ -151,7 +153,7 @@ def compare(
         quantized_macs=_quantized_macs(ours, feeds[0]),
         quantized_weights=quantized_weights,
         still_float=still_float,
-        latency=_latency(theirs, run, reference, feeds[0]),
+        latency=latency(run, reference, single(feeds[0], theirs.graph.inputs), TIMED_RUNS),
         unfused=unfused(optimized),
         slow=slow(optimized),
     )
@@ -193,8 +195,7 @@ def _feeds(model: Model, data: Data | None) -> list[Feeds]:
     """Return the first batches of the data, or one of random numbers."""
     if data is None:
         return [random_feeds(model)]
-    batches = data.limited(MOST_BATCHES).batches(model.graph.inputs)
-    return [feeds for feeds, _ in batches]
+    return list(data.limited(MOST_BATCHES).feeds(model.graph.inputs))
 
 
 def random_feeds(model: Model) -> Feeds:
@@ -317,13 +318,3 @@ def _quantized_macs(variant: Model, feeds: Feeds) -> float:
     work = Reader(variant.ir, known).layers()
     total = sum(layer.macs for layer in work)
     return sum(layer.macs for layer in work if layer.number.kind == "int") / total if total else 0.0
-
-
-def _latency(original: Model, run: Run, reference: Run, feeds: Feeds) -> Latency:
-    """Time one sample: the first row of inputs whose batch size is open."""
-    batched = [
-        value.name or ""
-        for value in original.graph.inputs
-        if value.shape and not isinstance(value.shape[0], int)
-    ]
-    return latency(run, reference, single(feeds, batched), TIMED_RUNS)

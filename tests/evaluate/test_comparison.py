@@ -10,11 +10,11 @@ import onnx
 import pytest
 
 import compress
-from compress.compare import Comparison, LayerNoise, compare, random_feeds
 from compress.cpu import saturates
 from compress.data import Data
 from compress.diagnose import kernels
 from compress.errors import DataError, ModelError
+from compress.evaluate.comparison import Comparison, LayerNoise, compare, random_feeds
 from compress.graph.session import as_run
 from compress.passes import Int4Weights, Int8Dynamic, Int8Static, Int8Weights, PruneChannels
 from compress.report import comparison as report

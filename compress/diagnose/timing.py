@@ -1,0 +1,65 @@
+"""How long a variant takes beside the original, both timed in turn on the same inputs."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from compress.data import Feeds
+from compress.diagnose.agreement import Run
+from compress.progress import track
+from compress.results import Latency
+
+WARM_UP_RUNS = 2
+"""Runs of each before the clock starts."""
+LEAST_ROUNDS, MOST_ROUNDS = 7, 300
+"""Rounds of `processor_ratio`: at least, even where the time is over, and at most."""
+
+
+def latency(run: Run, original: Run, feeds: Feeds, runs: int) -> Latency:
+    """Time `run` and the original in turn on the same feeds, so that both meet the same machine."""
+    times: dict[Run, list[float]] = {run: [], original: []}
+    for _ in range(WARM_UP_RUNS):
+        run(feeds)
+        original(feeds)
+    for _ in track(range(runs), "timing", total=runs):
+        for each in times:
+            start = time.perf_counter()
+            each(feeds)
+            times[each].append(time.perf_counter() - start)
+    median, reference = statistics.median(times[run]), statistics.median(times[original])
+    return Latency(median=median, runs=runs, ratio=median / reference)
+
+
+def processor_ratio(run: Run, original: Run, feeds: Feeds, seconds: float) -> float:
+    """Return the least processor time of `run` over that of `original`, the two taking turns.
+
+    Other programs lengthen neither. Both should work on one thread.
+
+    Args:
+        run: the variant.
+        original: the original.
+        feeds: inputs of one run.
+        seconds: when to stop; seven rounds are run in any case, the first of them to warm up.
+    """
+    times: dict[Run, list[float]] = {run: [], original: []}
+    end = time.perf_counter() + seconds
+    while len(times[run]) < LEAST_ROUNDS or (time.perf_counter() < end and len(times[run]) < MOST_ROUNDS):
+        for each, taken in times.items():
+            start = time.process_time()
+            each(feeds)
+            taken.append(time.process_time() - start)
+    return min(times[run][1:]) / min(times[original][1:])
+
+
+def single(feeds: Feeds, inputs: Iterable[Any]) -> Feeds:
+    """Return feeds of one sample: the first row of every input whose first axis may change in size.
+
+    Args:
+        feeds: a batch.
+        inputs: those of the graph or of a session, with name and shape.
+    """
+    batched = {each.name for each in inputs if each.shape and not isinstance(each.shape[0], int)}
+    return {name: array[:1] if name in batched else array for name, array in feeds.items()}
