@@ -40,11 +40,12 @@ def _same(one: ir.TensorProtocol | None, other: ir.TensorProtocol) -> bool:
     )
 
 
-def set_initializer(value: ir.Value, content: np.ndarray) -> None:
+def set_initializer(value: ir.Value, content: np.ndarray | ir.TensorProtocol) -> None:
     """Give an initializer new content, with its type and shape; all its readers read it."""
-    array = np.array(content, order="C")
-    tensor = ir.tensor(array, name=value.name)
-    value.const_value, value.type, value.shape = tensor, ir.TensorType(tensor.dtype), ir.Shape(array.shape)
+    if isinstance(content, np.ndarray):
+        content = ir.tensor(np.array(content, order="C"), name=value.name)
+    value.const_value, value.type = content, ir.TensorType(content.dtype)
+    value.shape = ir.Shape(content.shape.numpy())
 
 
 def insert_first(graph: ir.Graph, *nodes: ir.Node) -> None:

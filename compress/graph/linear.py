@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
+from compress.graph import edit
 from compress.graph.layers import RECURRENT, Layer, layers
 
 Array: TypeAlias = npt.NDArray[np.floating]
@@ -88,7 +89,7 @@ def from_matrix(layer: Layer, content: Array) -> Array:
 
 def store(value: ir.Value, content: Array) -> None:
     """Replace an initializer's content."""
-    value.const_value = ir.tensor(np.array(content, np.float32, order="C"), name=value.name)
+    edit.set_initializer(value, content.astype(np.float32))
 
 
 def input_rows(

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from compress.graph import edit
 from compress.graph.shapes import symbol
 
 OPSET = 21
@@ -113,8 +113,8 @@ def _to_opset(model: ir.Model) -> ir.Model:
         return model
     for name, value in converted.graph.initializers.items():
         # External weights do not know their folder any more.
-        if name in model.graph.initializers:
-            value.const_value = model.graph.initializers[name].const_value
+        if (tensor := model.graph.initializers.get_tensor(name)) is not None:
+            edit.set_initializer(value, tensor)
     return converted
 
 
@@ -132,15 +132,12 @@ def transpose_weights(graph: ir.Graph) -> None:
             if node.outputs[0].is_graph_output():
                 continue
             if weight is not None and _turn(weight, node.attributes.get_ints("perm", None)):
-                node.outputs[0].replace_all_uses_with(weight)
-                graph.remove(node, safe=True)
+                edit.bypass(node)
 
 
 def _turn(weight: ir.Value | None, order: Sequence[int] | None) -> bool:
     """Transpose an initializer that has one reader; tell whether it was one."""
     if weight is None or weight.const_value is None or len(weight.uses()) != 1 or weight.is_graph_output():
         return False
-    array = np.ascontiguousarray(weight.const_value.numpy().transpose(order))
-    weight.const_value = ir.tensor(array, name=weight.name)
-    weight.shape = ir.Shape(array.shape)
+    edit.set_initializer(weight, weight.const_value.numpy().transpose(order))
     return True

@@ -77,6 +77,8 @@ def _join_bias(graph: ir.Graph, node: ir.Node) -> None:
     """Make a Gemm of a ``MatMul(x, w)`` of two axes and the Add of a constant vector behind it."""
     import onnx_ir as ir
 
+    from compress.graph import edit
+
     if node.op_type != "MatMul" or node.domain or not _has_axes(node, 2):
         return
     product = node.outputs[0]
@@ -91,8 +93,7 @@ def _join_bias(graph: ir.Graph, node: ir.Node) -> None:
     if tuple(bias.const_value.shape) != (columns,):
         return
     gemm = ir.node("Gemm", [*node.inputs, bias], name=node.name)
-    gemm.outputs[0].shape, gemm.outputs[0].type = add.outputs[0].shape, add.outputs[0].type
-    ir.convenience.replace_nodes_and_values(graph, add, [node, add], [gemm], add.outputs, gemm.outputs)
+    edit.replace_node(add, gemm)
 
 
 def _has_axes(node: ir.Node, count: int) -> bool:

@@ -14,6 +14,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from compress.changes import Change
 from compress.data import Feeds
 from compress.errors import LimitError
+from compress.graph import edit
 from compress.graph.layers import Layer, layers_of
 from compress.graph.propagate import TensorInfo
 from compress.graph.session import session
@@ -150,16 +151,8 @@ def residual_blocks(graph: ir.Graph, known: Mapping[str, TensorInfo]) -> list[Bl
 def drop(model: ir.Model, blocks: Iterable[Block]) -> None:
     """Take blocks out of a model, with all that only they needed."""
     for block in blocks:
-        result, stream = block.addition.outputs[0], block.stream
-        if result.is_graph_output():
-            kept = ir.Node("", "Identity", [stream], name=block.addition.name)
-            block.addition.prepend(kept)
-            name = result.name
-            kept.outputs[0].type, kept.outputs[0].shape = result.type, result.shape
-            result.replace_all_uses_with(kept.outputs[0], replace_graph_outputs=True)
-            result.name, kept.outputs[0].name = f"{name}/dropped", name
-        else:
-            result.replace_all_uses_with(stream)
+        if block.addition.graph is not None:  # else it went with a block around it
+            edit.bypass(block.addition, 1 - block.place)
     RemoveUnusedNodesPass()(model)
 
 
@@ -178,10 +171,10 @@ class Gated:
             branch = _operand(block.addition, block.place)
             dtype = known[branch.name or ""].dtype
             gate = ir.val(f"{GATE}{number}", dtype=dtype, shape=ir.Shape(()))
-            closed = ir.Node("", "Mul", [branch, gate], name=f"{GATE}{number}")
+            closed = ir.node("Mul", [branch, gate], name=f"{GATE}{number}")
             closed.outputs[0].name = f"gated {number}"
-            block.addition.prepend(closed)
-            block.addition.replace_input_with(block.place, closed.outputs[0])
+            edit.insert_before(block.addition, closed)
+            edit.set_input(block.addition, block.place, closed.outputs[0])
             probe.graph.inputs.append(gate)
             self._gates.append((gate.name or "", dtype.numpy()))
         self._session = session(probe)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from compress.errors import ModelError
+from compress.graph import edit
 from compress.graph.shapes import infer
 from compress.prune.axes import Axis, Mask, kept, positions
 from compress.prune.rules import RULES
@@ -104,7 +105,7 @@ class Removal:
         for (place, attribute), number in self.attributes.items():
             nodes[place].attributes[attribute] = ir.AttrInt64(attribute, number)
         for (place, index), numbers in self.constants.items():
-            _rewrite(graph, nodes[place], index, numbers)
+            _rewrite(nodes[place], index, numbers)
         for value in (*graph.initializers.values(), *(value for node in nodes for value in node.outputs)):
             masks = self.kept.get(value.name or "", ())
             if not all(mask.all() for mask in masks):
@@ -301,7 +302,7 @@ def _rivals(axes: Iterable[Axis]) -> dict[Axis, set[Axis]]:
     return rivals
 
 
-def _rewrite(graph: ir.Graph, node: ir.Node, index: int, numbers: Mapping[int, int]) -> None:
+def _rewrite(node: ir.Node, index: int, numbers: Mapping[int, int]) -> None:
     """Give a node a private copy of a shape constant with some elements replaced."""
     old = node.inputs[index] if index < len(node.inputs) else None
     if old is None or old.const_value is None:
@@ -311,20 +312,12 @@ def _rewrite(graph: ir.Graph, node: ir.Node, index: int, numbers: Mapping[int, i
         array = np.array(old.const_value.numpy())
         array.reshape(-1)[list(numbers)] = list(numbers.values())
     name = f"{node.outputs[0].name}/{node.op_type.lower()}_{index}"
-    value = ir.val(name, const_value=ir.tensor(array, name=name))
-    graph.register_initializer(value)
-    if index >= len(node.inputs):
-        node.resize_inputs(index + 1)
-    node.replace_input_with(index, value)
-    if old is not None and not old.uses():
-        graph.initializers.pop(old.name or "", None)
+    edit.set_input(node, index, edit.add_initializer(edit.graph_of(node), name, array))
 
 
 def _shrink(value: ir.Value, selections: Sequence[Mask]) -> None:
     if value.const_value is not None:
-        array = value.const_value.numpy()[np.ix_(*selections)]
-        value.const_value = ir.tensor(np.array(array, order="C"), name=value.name)
-        value.shape = ir.Shape(array.shape)
+        edit.set_initializer(value, value.const_value.numpy()[np.ix_(*selections)])
     elif value.shape is not None:
         value.shape = ir.Shape(
             int(selection.sum()) if isinstance(dim, int) else dim

@@ -10,6 +10,7 @@ import onnx_ir as ir
 import torch
 
 from compress.changes import Change
+from compress.graph import edit
 from compress.graph.layers import Layer
 from compress.graph.linear import Array, linear_layers, matrix
 from compress.graph.moments import second_moments
@@ -88,40 +89,17 @@ def _replace(layer: Layer, left: Array, right: Array) -> None:
         kernel = layer.array.shape[2:]
         first = np.moveaxis(left.T.reshape(rank, *kernel, -1), -1, 1)
         second = right.T.reshape(-1, rank, *[1] * len(kernel))
-        attributes = [node.attributes.pop(key) for key in tuple(node.attributes)]
+        attributes = {key: node.attributes.pop(key) for key in tuple(node.attributes)}
     else:
-        first, second, attributes = left, right.T if node.attributes.get_int("transB", 0) else right, []
+        first, second, attributes = left, right.T if node.attributes.get_int("transB", 0) else right, {}
     weights = [
-        _register(node, f"{name}.{part}", content) for part, content in (("left", first), ("right", second))
+        edit.add_initializer(edit.graph_of(node), f"{name}.{part}", content.astype(np.float32))
+        for part, content in (("left", first), ("right", second))
     ]
     operator = "Conv" if node.op_type == "Conv" else "MatMul"
-    thin = ir.Node("", operator, [node.inputs[0], weights[0]], attributes, name=f"{layer.name}.left")
+    thin = ir.node(operator, [node.inputs[0], weights[0]], attributes, name=f"{layer.name}.left")
     thin.outputs[0].name = f"{node.outputs[0].name}.left"
     thin.outputs[0].type = node.outputs[0].type
-    old = node.inputs[1]
-    node.prepend(thin)
-    node.replace_input_with(0, thin.outputs[0])
-    node.replace_input_with(1, weights[1])
-    _drop(old)
-
-
-def _register(node: ir.Node, name: str, content: Array) -> ir.Value:
-    value = ir.val(name, const_value=ir.tensor(np.array(content, np.float32, order="C"), name=name))
-    if isinstance(node.graph, ir.Graph):
-        node.graph.register_initializer(value)
-    return value
-
-
-def _drop(value: ir.Value | None) -> None:
-    """Remove a weight that nothing reads any more, and the Transpose that turned it."""
-    if value is None or value.uses() or value.is_graph_output():
-        return
-    maker = value.producer()
-    if maker is None:
-        if value.graph is not None:
-            value.graph.initializers.pop(value.name or "", None)
-        return
-    source = maker.inputs[0]
-    if maker.graph is not None:
-        maker.graph.remove(maker, safe=True)
-    _drop(source)
+    edit.insert_before(node, thin)
+    edit.set_input(node, 0, thin.outputs[0])
+    edit.set_input(node, 1, weights[1])

@@ -8,6 +8,7 @@ from collections.abc import Collection
 import numpy as np
 import onnx_ir as ir
 
+from compress.graph import edit
 from compress.graph.capture import activations
 from compress.graph.layers import Layer, array
 from compress.graph.linear import (
@@ -157,8 +158,6 @@ def _store_bias(adder: ir.Node, index: int, offset: Array) -> None:
     old = adder.inputs[index] if index < len(adder.inputs) else None
     if old is not None and old.const_value is not None and len(old.uses()) == 1:
         store(old, offset.reshape(old.const_value.shape.numpy()))
-    elif isinstance(adder.graph, ir.Graph):
-        new = ir.val(f"{adder.name}.bias", const_value=ir.tensor(offset.astype(np.float32)))
-        adder.graph.register_initializer(new)
-        adder.resize_inputs(max(len(adder.inputs), index + 1))
-        adder.replace_input_with(index, new)
+    else:
+        name, content = f"{adder.name}.bias", offset.astype(np.float32)
+        edit.set_input(adder, index, edit.add_initializer(edit.graph_of(adder), name, content))

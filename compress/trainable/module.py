@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from compress.errors import ModelError, did_you_mean
+from compress.graph import edit
 from compress.trainable.operators import Role, lookup, torch_type
 from compress.trainable.operators.host import HOST, LONGEST, Host
 from compress.trainable.operators.table import Operator
@@ -201,7 +202,7 @@ class Trainable(nn.Module):
             old = value.const_value if value is not None else None
             if value is None or old is None or tuple(old.shape.numpy()) != tuple(tensor.shape):
                 raise ModelError(f"initializer {name!r} of shape {list(tensor.shape)} is not in the model")
-            value.const_value = from_torch(tensor, old.dtype, name)
+            edit.set_initializer(value, from_torch(tensor, old.dtype, name))
             written.append(name)
         return written
 
