@@ -221,7 +221,8 @@ def _legend(results: Results, console: Console) -> Iterator[Text]:
 def _problems(results: Results, console: Console) -> Iterator[Text]:
     for variant in results.variants:
         if variant.status == "failed":
-            yield _text(console, (f"✗ {variant.name}", "bold red"), (f" failed: {variant.reason}", ""))
+            traceback = f" (traceback in {variant.log})" if variant.log else ""
+            yield _text(console, (f"✗ {variant.name}", "bold red"), (f" failed: {variant.reason}{traceback}", ""))
         for limit in variant.limits_missed:
             yield _text(console, (f"✗ {variant.name} missed a limit: {limit}", "bold red"))
 
