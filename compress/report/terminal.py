@@ -222,7 +222,9 @@ def _problems(results: Results, console: Console) -> Iterator[Text]:
     for variant in results.variants:
         if variant.status == "failed":
             traceback = f" (traceback in {variant.log})" if variant.log else ""
-            yield _text(console, (f"✗ {variant.name}", "bold red"), (f" failed: {variant.reason}{traceback}", ""))
+            yield _text(
+                console, (f"✗ {variant.name}", "bold red"), (f" failed: {variant.reason}{traceback}", "")
+            )
         for limit in variant.limits_missed:
             yield _text(console, (f"✗ {variant.name} missed a limit: {limit}", "bold red"))
 

@@ -1,0 +1,9 @@
+from .html import write as write
+from .plots import accuracy_vs_energy as accuracy_vs_energy
+from .plots import bytes_by_layer as bytes_by_layer
+from .plots import dram_by_layer as dram_by_layer
+from .plots import energy_by_component as energy_by_component
+from .plots import energy_by_layer as energy_by_layer
+from .plots import roofline as roofline
+from .terminal import show as show
+from .terminal import show_changes as show_changes
