@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
 
+from compress import train
 from compress.changes import Change
-from compress.passes.finetune import Finetune, output_names, training_device
+from compress.passes.base import Pass
 
 if TYPE_CHECKING:
     import onnx_ir as ir
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
     from compress.train.fake_quantizers import FakeQuantizer
 
 
-class Qat(Finetune, name="qat"):
+AUTO_RATE = 3e-4
+"""The learning rate where nobody says one."""
+
+
+class Qat(train.Training, Pass, name="qat"):
     """Train with rounding in place, then store what was trained as integers.
 
     Fake quantizers round weights and activations while weights and scales are trained. The result is
@@ -33,9 +38,8 @@ class Qat(Finetune, name="qat"):
     Example: ``qat: {weight_bits: 4, epochs: 5, distill: true}``
     """
 
-    needs_float: ClassVar[bool] = True
     quantizes: ClassVar[bool] = True
-    auto_rate: ClassVar[float] = 3e-4
+    needs_calibration: ClassVar[bool] = True
 
     weight_bits: Literal[2, 3, 4, 5, 6, 7, 8] = 8
     """Bits of a weight; a file spends 4 or 8 on it."""
@@ -53,16 +57,20 @@ class Qat(Finetune, name="qat"):
         """Fold, put fake quantizers in, train, and store integers in their place."""
         from compress.passes.fold import fold
         from compress.train.fake_quantizers import scales
-        from compress.trainable.module import Trainable
+        from compress.train.finetuning import fit
 
         fold(model.ir)
         regions = self._regions(model.graph)
         quantizers = self._activations(model, regions) | self._weights(model.ir, regions)
         student = self._student(model.ir, quantizers)
-        values = [*output_names(model), *self.hidden]
-        module = Trainable(student, values, self._learning(model.ir, quantizers)).to(training_device())
-        outcome = self.fit(model, module, module.trained_weights())
-        module.write_back(student)
+        outcome = fit(
+            model,
+            student,
+            self._learning(model.ir, quantizers),
+            train.Training.of(self),
+            auto_rate=AUTO_RATE,
+            changed=True,
+        )
         for name, value in model.graph.initializers.items():
             value.const_value = student.graph.initializers[name].const_value
         found = {name: scales(student.graph, quantizer) for name, quantizer in quantizers.items()}

@@ -1,0 +1,2 @@
+from .finetuning import finetune as finetune
+from .settings import Training as Training

@@ -1,4 +1,4 @@
-"""Fine-tuning: the curve of a torch twin, distillation, sparsity, early stop, resuming, two processes."""
+"""Fine-tuning: the curve of a torch twin, distillation, sparsity, early stop."""
 
 from __future__ import annotations
 
@@ -19,14 +19,11 @@ from torch import nn
 from compress.data import Data
 from compress.errors import DataError, PassError
 from compress.model import Model
-from compress.passes.base import REGISTRY
 from compress.passes.finetune import Finetune
 from compress.passes.prune_channels import PruneChannels
 from compress.source import load
 from compress.train.examples import Batch, Examples
-from compress.train.loop import Plan, train
-from compress.train.objective import Objective, label_loss, soft_divergence
-from compress.trainable.module import Trainable
+from compress.train.objective import Objective, soft_divergence
 
 torch.set_num_threads(1)
 
@@ -227,77 +224,11 @@ def test_training_stops_when_held_out_data_get_worse(model: Model) -> None:
     assert 3 <= int(tuned.changes[0].action.split()[1]) < 60
 
 
-def test_the_best_epoch_is_kept(exported: ir.Model) -> None:
-    module = Trainable(exported.clone())
-    examples = Examples([Batch({"x": torch.from_numpy(x)}, torch.from_numpy(y)) for x, y in _labelled(6)])
-    training, held_out = examples.split(0.34)
-    plan = Plan(6, functools.partial(torch.optim.SGD, lr=1.0), judge="accuracy")
-    outcome = train(module, module.trained_weights(), Objective(), training, held_out, plan, _silent)
-    with torch.no_grad():
-        right = [
-            (module(batch.feeds)[0].argmax(1) == batch.labels).float().mean() for batch in held_out.batches
-        ]
-    assert float(torch.stack(right).mean()) == pytest.approx(-min(outcome.scores))
-    assert outcome.scores[outcome.kept] == min(outcome.scores)
-
-
-def _silent(epoch: int, step: int, loss: float, score: float | None) -> None:
-    pass
-
-
-def _killed(epoch: int, step: int, loss: float, score: float | None) -> None:
-    if epoch == 2 and step == 1:
-        raise KeyboardInterrupt
-
-
-def test_a_killed_training_goes_on_where_it_was(exported: ir.Model, tmp_path: Path) -> None:
-    batches = [Batch({"x": torch.from_numpy(x)}, torch.from_numpy(y)) for x, y in _labelled(6)]
-    training, held_out = Examples(batches, batch_size=20, seed=1).split(0.2)
-
-    def run(report: Any, checkpoint: Path | None) -> dict[str, torch.Tensor]:
-        module = Trainable(exported.clone())
-        plan = Plan(4, functools.partial(torch.optim.AdamW, lr=0.01), seed=1, checkpoint=checkpoint)
-        train(module, module.trained_weights(), Objective(), training, held_out, plan, report)
-        return module.state_dict()
-
-    whole = run(_silent, None)
-    path = tmp_path / "training.pt"
-    with pytest.raises(KeyboardInterrupt):
-        run(_killed, path)
-    seen = []
-    resumed = run(lambda epoch, *_: seen.append(epoch), path)
-    assert min(seen) == 2
-    assert not path.exists()
-    for name, tensor in whole.items():
-        assert torch.equal(tensor, resumed[name]), name
-
-
 def test_a_checkpoint_of_another_training_is_refused(model: Model, tmp_path: Path) -> None:
     path = tmp_path / "training.pt"
     torch.save({"key": "another"}, path)
     with pytest.raises(PassError, match="checkpoint of another training"):
         Finetune(checkpoint=str(path))(model)
-
-
-def test_two_processes_train_as_one() -> None:
-    model = _linear([(_random(64, 4), np.arange(64) % 3)])
-    settings = {"epochs": 3, "held_out": 0, "optimizer": "sgd", "learning_rate": 0.1, "weight_decay": 0}
-    together = _weights(Finetune(processes=2, batch_size=8, **settings)(model))
-    threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
-    assert not [name for name in threads if "gloo" in name], "threads that outlive their group abort at exit"
-    # Two processes with batches of 8 take the steps of one with batches of 16.
-    alone = _weights(Finetune(batch_size=16, **settings)(model))
-    for name, weight in alone.items():
-        np.testing.assert_allclose(together[name], weight, rtol=1e-4, atol=1e-5)
-
-
-def test_the_error_of_another_process_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Unlisted(Finetune, name="unlisted"):
-        """Registered in this process alone."""
-
-    monkeypatch.delitem(REGISTRY, "unlisted")
-    with pytest.raises(PassError, match="process 2 of 2 failed: unknown pass 'unlisted'"):
-        Unlisted(processes=2)(_linear([(_random(64, 4), np.arange(64) % 3)]))
 
 
 def test_bfloat16_products_train_too(model: Model) -> None:
@@ -331,37 +262,6 @@ def test_probabilities_teach_like_the_scores_they_come_from(exported: ir.Model) 
     np.testing.assert_allclose(first, second, atol=2e-5)
 
 
-def test_steps_of_time_are_no_samples_to_shuffle() -> None:
-    text = """<ir_version: 10, opset_import: ["" : 21]>
-        g (float[T, N, 4] x) => (float[T, N, 4] y) { y = CumSum (x, axis) }"""
-    proto = onnx.parser.parse_model(text)
-    batches = [Batch({"x": torch.from_numpy(_random(5, 3, 4, seed=seed))}) for seed in range(3)]
-    samples = {}
-    for axis in (0, 2):
-        proto.graph.ClearField("initializer")
-        proto.graph.initializer.append(numpy_helper.from_array(np.array(axis), "axis"))
-        samples[axis] = Finetune()._samples(Model(ir.from_proto(proto)), batches)
-    assert samples == {0: 0, 2: 32}
-
-
-def test_batches_that_the_graph_alone_takes_stay_as_they_are() -> None:
-    text = """<ir_version: 10, opset_import: ["" : 21]>
-        g (float[N, 4] x) => (float[N, 4] y) <int64[2] shape = {3, 4}> { y = Reshape (x, shape) }"""
-    model = Model(ir.from_proto(onnx.parser.parse_model(text)))
-    batches = [Batch({"x": torch.from_numpy(_random(3, 4, seed=seed))}) for seed in range(3)]
-    assert Finetune()._samples(model, batches) == 0
-
-
-def test_labels_of_every_shape_find_their_classes() -> None:
-    scores = torch.randn(2, 5, 3, 4)
-    labels = torch.randint(0, 5, (2, 3, 4))
-    expected = F.cross_entropy(scores, labels)
-    torch.testing.assert_close(label_loss(scores, labels), expected)
-    torch.testing.assert_close(label_loss(scores.permute(0, 2, 3, 1), labels), expected)
-    with pytest.raises(PassError, match=r"labels of shape \[7\] do not fit output"):
-        label_loss(scores, torch.zeros(7, dtype=torch.int64))
-
-
 def test_errors_say_what_to_do(exported: ir.Model) -> None:
     unlabelled = Model(exported.clone(), calibration=Data([_random(4, 1, 8, 8)]))
     with pytest.raises(PassError, match=r"no labels.*distill: true"):
@@ -371,7 +271,7 @@ def test_errors_say_what_to_do(exported: ir.Model) -> None:
     with pytest.raises(PassError, match=r"hidden values .* distill: true"):
         Finetune(hidden=("relu",), distill=False)(unlabelled)
     named = Model(exported.clone(), calibration=Data([(_random(2, 1, 8, 8), ["cat", "dog"])]))
-    with pytest.raises(DataError, match="labels are no numbers"):
+    with pytest.raises(DataError, match="labels are not numbers"):
         Finetune()(named)
     with pytest.raises(DataError, match="finetune needs calibration data"):
         Finetune()(Model(exported.clone()))

@@ -19,7 +19,9 @@ from compress.passes.int8_static import Int8Static
 from compress.passes.prune_channels import PruneChannels
 from compress.passes.qat import Qat
 from compress.source import load
-from compress.trainable.operators.quantization import fake_quantize
+from compress.train.lesson import Lesson, learn
+from compress.train.loop import Outcome
+from compress.trainable.module import Trainable
 
 torch.set_num_threads(1)
 CLASSES = 6
@@ -77,16 +79,22 @@ def _loss(model: Model) -> float:
     return float(np.mean(losses))
 
 
-class _Watched(Qat):
-    """Remembers the module that was trained."""
+@pytest.fixture
+def students(monkeypatch: pytest.MonkeyPatch) -> list[ir.Model]:
+    """The graphs that were trained, with their fake quantizers."""
+    seen = []
 
-    def fit(self, model: Model, module: Any, chosen: Any) -> Any:
-        outcome = super().fit(model, module, chosen)
-        MODULES.append(module)
+    def watched(lesson: Lesson) -> Outcome:
+        outcome = learn(lesson)
+        seen.append(lesson.student)
         return outcome
 
+    monkeypatch.setattr("compress.train.finetuning.learn", watched)
+    return seen
 
-MODULES: list[Any] = []
+
+def _outputs(student: ir.Model, x: np.ndarray) -> np.ndarray:
+    return Trainable(student).eval()(x=torch.from_numpy(x))[0].detach().numpy()
 
 
 def _exact(model: Model, **feeds: np.ndarray) -> np.ndarray:
@@ -97,11 +105,12 @@ def _exact(model: Model, **feeds: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("settings", [{}, {"weight_bits": 4}, {"weight_bits": 4, "activations": False}])
-def test_what_is_exported_is_what_was_trained(model: Model, settings: dict[str, Any]) -> None:
-    MODULES.clear()
-    quantized = _Watched(epochs=2, learning_rate=1e-3, **settings)(model)
+def test_what_is_exported_is_what_was_trained(
+    model: Model, students: list[ir.Model], settings: dict[str, Any]
+) -> None:
+    quantized = Qat(epochs=2, learning_rate=1e-3, **settings)(model)
     x = _batches(1, seed=3)[0][0]
-    expected = MODULES[0](x=torch.from_numpy(x))[0].detach().numpy()
+    expected = _outputs(students[0], x)
     result = _exact(quantized, x=x) if settings.get("activations", True) else quantized.run({"x": x})[0]
     # Biases are stored in steps of input scale times weight scale, and a value on the edge of a step may
     # fall to the other side; MatMulNBits rounds activations inside its kernel.
@@ -172,43 +181,18 @@ def _recurrent(calibration: list[np.ndarray]) -> Model:
     return Model(ir.from_proto(proto), calibration=Data(calibration))
 
 
-def test_recurrent_weights_are_trained_through_their_rounding() -> None:
+def test_recurrent_weights_are_trained_through_their_rounding(students: list[ir.Model]) -> None:
     data = [np.random.default_rng(seed).normal(size=(6, 16, 8)).astype(np.float32) for seed in range(8)]
     model = _recurrent(data)
-    MODULES.clear()
     rounded, trained = (
-        _Watched(epochs=epochs, learning_rate=rate, weight_bits=2)(model)
+        Qat(epochs=epochs, learning_rate=rate, weight_bits=2)(model)
         for epochs, rate in ((1, 1e-12), (8, 1e-2))
     )
     x = np.random.default_rng(99).normal(size=(6, 16, 8)).astype(np.float32)
     wanted = model.run({"x": x})[0]
     error = [np.square(each.run({"x": x})[0] - wanted).mean() for each in (rounded, trained)]
     assert error[1] < 0.8 * error[0]
-    expected = MODULES[1](x=torch.from_numpy(x))[0].detach().numpy()
+    expected = _outputs(students[1], x)
     assert np.abs(_exact(trained, x=x) - expected).mean() < 1e-2 * np.abs(expected).mean()
     # Codes and their scales are all that is stored of the three matrices.
     assert not [name for name in ("inner", "outer", "head") if name in trained.graph.initializers]
-
-
-def test_fake_quantizer_is_torchaos() -> None:
-    from torchao.quantization.quant_primitives import _fake_quantize_affine
-
-    torch.manual_seed(0)
-    x = torch.randn(6, 10, requires_grad=True)
-    twin = x.detach().clone().requires_grad_()
-    scale = torch.rand(6) * 0.3 + 0.05
-    expected = _fake_quantize_affine(twin, (1, 10), scale, torch.zeros(6), torch.int8, -7, 7)
-    result = fake_quantize(x, scale.log(), low=-7, high=7, axis=0)
-    torch.testing.assert_close(result, expected)
-    weights = torch.randn(6, 10)
-    (result * weights).sum().backward()
-    (expected * weights).sum().backward()
-    torch.testing.assert_close(x.grad, twin.grad)
-
-
-def test_gradient_of_the_scale_is_that_of_learned_step_size_quantization() -> None:
-    x = torch.tensor([0.34, -0.12, 5.0, -5.0])
-    log_scale = torch.tensor([0.1]).log().requires_grad_()
-    fake_quantize(x, log_scale, low=-7, high=7).sum().backward()
-    # Esser et al., equation 3: round(v) - v inside the range, its ends outside; times the scale.
-    assert log_scale.grad.item() == pytest.approx(0.1 * ((3 - 3.4) + (-1 + 1.2) + 7 - 7), abs=1e-6)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from compress.model import Model
-from compress.passes.finetune import Finetune, _attends
+from compress.passes.finetune import Finetune
 from compress.passes.int8_static import Int8Static
 from compress.passes.prune_channels import PruneChannels
 from compress.passes.qat import Qat
@@ -32,8 +32,3 @@ def test_a_pruned_and_trained_model_can_be_quantized(small_model: Model) -> None
     assert _noise(tuned, original) < _noise(pruned, original)
     for quantize in (Int8Static(), Qat(weight_bits=4, epochs=3, batch_size=0, learning_rate=1e-3)):
         assert _noise(quantize(tuned), original) < 1.2 * _noise(tuned, original) + 0.02, quantize
-
-
-def test_networks_with_attention_learn_more_slowly(transformer: Model, recurrent: Model) -> None:
-    assert _attends(transformer.graph)
-    assert not _attends(recurrent.graph)

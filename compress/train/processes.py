@@ -1,56 +1,47 @@
-"""Several processes that train together: each applies the same pass to the same model.
+"""Several processes that train together: each takes part in the same lesson.
 
-Started by `group` for the setting ``processes`` of a pass. Under ``torchrun`` a script makes the process
-group itself and then applies the pass in every process; the training loop finds the group either way.
+Started by `group` for the setting ``processes``. Under ``torchrun`` a script makes the process group itself
+and then applies the pass in every process; the training loop finds the group either way.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as distributed
 
 from compress.errors import CompressError, PassError
-from compress.passes.base import Pass, get
+from compress.train.lesson import Lesson, learn
 
-if TYPE_CHECKING:
-    from compress.model import Model
-
-PASS, MODEL, ORIGINAL, DATA, STORE = "pass.json", "model.onnx", "original.onnx", "data.pt", "store"
-Batches = Sequence[tuple[dict[str, Any], Any]]
+STORE = "store"
 
 
 @contextmanager
-def group(each: Pass, model: Model, batches: Batches, count: int) -> Iterator[None]:
-    """Run the body as the first of `count` processes, while the others apply `each` to `model`.
+def group(save: Callable[[Path], None], count: int) -> Iterator[None]:
+    """Run the body as the first of `count` processes, while the others learn the same lesson.
 
-    They get the model, its original and the data in files, and what they make is thrown away: a pass
-    must do the same in every process but for its share of the training.
+    They get the lesson in files, and what they make is thrown away.
 
     Args:
-        each: a pass that the catalogue knows.
-        model: what it is applied to.
-        batches: the calibration data: (input tensors by name, labels or None).
+        save: writes the lesson into a folder.
         count: processes, this one included.
 
     Raises:
         PassError: another process failed; the message says why.
     """
-    import torch
-    import torch.distributed as distributed
-
     threads = torch.get_num_threads()
     share = max(threads // count, 1)
     with tempfile.TemporaryDirectory(prefix="compress-") as name:
         folder = Path(name)
-        _write(folder, each, model, batches)
+        save(folder)
         others = [_start(folder, rank, count, share) for rank in range(1, count)]
         try:
             _await(folder, others)
@@ -74,18 +65,9 @@ def group(each: Pass, model: Model, batches: Batches, count: int) -> Iterator[No
                 other.wait()
 
 
-def _write(folder: Path, each: Pass, model: Model, batches: Batches) -> None:
-    import torch
-
-    (folder / PASS).write_text(json.dumps([each.name, each.model_dump(mode="json")]), encoding="utf-8")
-    model.save(folder / MODEL)
-    model.original.save(folder / ORIGINAL)
-    torch.save(list(batches), folder / DATA)
-
-
 def _start(folder: Path, rank: int, count: int, threads: int) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "LOCAL_RANK": str(rank)}
-    command = [sys.executable, "-m", "compress.processes", str(folder), str(rank), str(count)]
+    command = [sys.executable, "-m", "compress.train.processes", str(folder), str(rank), str(count)]
     with (folder / f"{rank}.log").open("wb") as log:
         return subprocess.Popen(command, env=environment, stdout=log, stderr=log)
 
@@ -113,12 +95,6 @@ def _check(folder: Path, others: list[subprocess.Popen[bytes]], patience_seconds
 
 def _join(folder: Path, rank: int, count: int) -> None:
     """Enter the process group; a file is the meeting point, so no port can be taken."""
-    import torch
-    import torch.distributed as distributed
-
-    # The training loop's imports come first: see there.
-    import compress.train.loop  # noqa: F401
-
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(
         backend, init_method=f"file://{folder / STORE}", rank=rank, world_size=count
@@ -126,23 +102,12 @@ def _join(folder: Path, rank: int, count: int) -> None:
 
 
 def _help(folder: Path, rank: int, count: int) -> None:
-    """Apply the pass together with the others; what comes of it is the first one's to keep."""
-    import onnx_ir as ir
-    import torch
-    import torch.distributed as distributed
-
-    from compress.data import Data
-    from compress.model import Model
-
-    name, settings = json.loads((folder / PASS).read_text(encoding="utf-8"))
-    each = get(name)(**settings)
-    data = Data(torch.load(folder / DATA, weights_only=True))
-    original = Model(ir.load(folder / ORIGINAL), calibration=data)
-    model = Model(ir.load(folder / MODEL), calibration=data, original=original)
+    """Take part in a training; what comes of it is the first process's to keep."""
+    lesson = Lesson.load(folder)
     (folder / f"{rank}.ready").touch()
     _join(folder, rank, count)
     try:
-        each(model)
+        learn(lesson)
     finally:
         distributed.destroy_process_group()
 

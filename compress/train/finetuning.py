@@ -1,0 +1,190 @@
+"""Further training of a graph: what learns, from what, and how fast."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from compress.changes import Change
+from compress.data import as_array
+from compress.errors import DataError, PassError
+from compress.graph.layers import layers_of
+from compress.graph.session import RUNTIME_ERRORS
+from compress.model import Model
+from compress.train.examples import Batch, can_shuffle
+from compress.train.lesson import Lesson, learn
+from compress.train.loop import Outcome
+from compress.train.objective import Distillation, gives_probabilities
+from compress.train.processes import group
+from compress.train.settings import Training
+from compress.trainable.module import to_torch
+from compress.trainable.roles import trained_initializers
+
+AUTO_SAMPLES = 32
+"""Samples of a step, where nobody says how many."""
+AUTO_RATE = 1e-3
+"""The learning rate of `finetune` where nobody says one."""
+
+
+def finetune(model: Model, selects: Callable[..., bool], how: Training) -> list[Change]:
+    """Train the weights of a model further, in place.
+
+    Args:
+        model: the model, with calibration data.
+        selects: tells from the names of a weight and of the nodes that read it whether it learns.
+        how: the settings.
+
+    Raises:
+        DataError: there are no calibration data, or their labels are not numbers.
+        ModelError: a node cannot run in torch.
+        PassError: there is nothing to learn from, the loss is not finite, or a process failed.
+    """
+    learnt, initializers = trained_initializers(model.ir), model.graph.initializers
+    read = dict.fromkeys(
+        value.name or "" for node in model.graph for value in node.inputs if value is not None
+    )
+    names = [name for name in read if name in learnt]
+    chosen = [name for name in names if selects(name, *(use.node.name for use in initializers[name].uses()))]
+    excluded = [Change(name, skipped="excluded") for name in names if name not in chosen]
+    if not chosen:
+        return excluded
+    before = {name: initializers[name].const_value for name in chosen}
+    outcome = fit(model, model.ir, chosen, how, auto_rate=AUTO_RATE, changed=_is_changed(model))
+    if not outcome.kept:
+        reason = f"none of {outcome.epochs} epochs did better on held-out data; lower learning_rate"
+        return [Change(name, skipped=reason) for name in chosen]
+    changes = []
+    for name, old in before.items():
+        new = initializers[name].const_value
+        assert old is not None and new is not None  # initializers that learn have content
+        moved = _moved(to_torch(old), to_torch(new))
+        changes.append(Change(name, outcome.story(), old.nbytes, new.nbytes, moved))
+    return [*changes, *sorted(excluded, key=lambda change: change.layer)]
+
+
+def fit(
+    model: Model, student: ir.Model, weights: Iterable[str], how: Training, *, auto_rate: float, changed: bool
+) -> Outcome:
+    """Train a graph on the data of a model, in as many processes as the settings ask for.
+
+    Args:
+        model: the model; its calibration data and its original teach.
+        student: the graph that is trained in place, with the inputs and outputs of the model.
+        weights: initializers of the student that learn.
+        how: the settings.
+        auto_rate: the learning rate where the settings leave it open; a tenth with attention.
+        changed: whether the student differs from the original.
+
+    Raises:
+        DataError: there are no calibration data, or their labels are not numbers.
+        ModelError: a node cannot run in torch.
+        PassError: there is nothing to learn from, the loss is not finite, or a process failed.
+    """
+    batches = list(_batches(model, how))
+    distillation = _distillation(how, labelled=batches[0].labels is not None, changed=changed)
+    rate = how.learning_rate
+    if rate == "auto":
+        rate = auto_rate / 10 if attends(model.graph) else auto_rate
+    lesson = Lesson(
+        student=student,
+        weights=tuple(weights),
+        teacher=model.original.ir,
+        outputs=tuple(value.name or "" for value in model.graph.outputs),
+        batches=batches,
+        distillation=distillation,
+        probabilities=gives_probabilities(model.original),
+        batch_size=samples_of_a_step(model, batches, how),
+        learning_rate=rate,
+        how=how,
+    )
+    if how.processes == 1 or torch.distributed.is_initialized():
+        return learn(lesson)
+    with group(lesson.save, how.processes):
+        return learn(lesson)
+
+
+def _is_changed(model: Model) -> bool:
+    return any(change.action for change in model.changes)
+
+
+def _batches(model: Model, how: Training) -> Iterator[Batch]:
+    if model.calibration is None:
+        raise DataError("finetune needs calibration data, and the model came without")
+    ignored = how.distill is not False and how.distill_share == 1
+    for feeds, labels in model.calibration.batches(model.graph.inputs):
+        tensors = {name: torch.from_numpy(np.array(array)) for name, array in feeds.items()}
+        if labels is None or ignored:
+            yield Batch(tensors)
+            continue
+        array = np.array(as_array(labels))
+        if array.dtype.kind not in "biuf":
+            raise DataError(
+                "finetune: the labels are not numbers; distill: true with distill_share: 1 needs none"
+            )
+        yield Batch(tensors, torch.from_numpy(array))
+
+
+def samples_of_a_step(model: Model, batches: list[Batch], how: Training) -> int:
+    """Return how many samples a step has; 0 where batches must stay as they came."""
+    if how.batch_size == 0:
+        return 0
+    mixable = can_shuffle(batches)
+    if how.batch_size != "auto":
+        if not mixable:
+            raise PassError("finetune: batch_size needs batches of one shape; 0 takes them as they are")
+        return how.batch_size
+    first = [value.shape[0] for value in model.graph.inputs if value.shape is not None and value.shape]
+    fixed = any(isinstance(size, int) for size in first)
+    return AUTO_SAMPLES if mixable and not fixed and _rows_are_samples(model.original, batches) else 0
+
+
+def _distillation(how: Training, *, labelled: bool, changed: bool) -> Distillation | None:
+    """Return how the original is imitated, if it is."""
+    if how.distill == "auto":
+        if not (changed or labelled):
+            raise PassError(
+                "finetune: the data have no labels, and no pass has changed the model: nothing to learn"
+            )
+        return "mse" if changed or how.hidden or not labelled else None
+    kind: Distillation | None = "mse" if how.distill is True else how.distill or None
+    if kind is None and how.hidden:
+        raise PassError("finetune: hidden values are compared with the original's: distill: true")
+    return kind
+
+
+def attends(graph: ir.Graph) -> bool:
+    """Tell whether a network has attention: a softmax, and a product of two values that were computed."""
+    operators = {node.op_type for node in graph}
+    if operators & {"Attention", "MultiHeadAttention", "GroupQueryAttention"}:
+        return True
+    products = (node for node in graph if node.op_type in ("MatMul", "FusedMatMul"))
+    return "Softmax" in operators and any(
+        all(value is not None and value.producer() for value in node.inputs) and not list(layers_of(node))
+        for node in products
+    )
+
+
+def _rows_are_samples(model: Model, batches: list[Batch]) -> bool:
+    """Tell whether reversing the rows of the inputs reverses the results: none knows of the others."""
+    first, second = batches[0].feeds, batches[-1].feeds
+    rows = {name: torch.cat([first[name], second[name]])[: 2 * AUTO_SAMPLES].numpy() for name in first}
+    count = len(next(iter(rows.values())))
+    try:
+        forward = model.run(rows)
+        backward = model.run({name: array[::-1].copy() for name, array in rows.items()})
+    except RUNTIME_ERRORS:
+        return False  # the graph takes fewer rows than its input says
+    return all(
+        result.shape[:1] == (count,)
+        and np.abs(result - mirrored[::-1]).max(initial=0) <= 0.01 * np.abs(result).max(initial=0)
+        for result, mirrored in zip(forward, backward, strict=True)
+    )
+
+
+def _moved(before: torch.Tensor, after: torch.Tensor) -> float | None:
+    """Return how far a weight went, relative to where it was; None if it was zero."""
+    norm = float(before.norm())
+    return float((after.detach() - before).norm()) / norm if norm else None

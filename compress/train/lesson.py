@@ -1,0 +1,158 @@
+"""One training as a value: everything that a process needs to take part in it, and doing so."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from compress.graph.files import save
+from compress.train.examples import Batch, Examples, taught
+from compress.train.loop import Outcome, Plan, Report, train
+from compress.train.objective import Distillation, Objective
+from compress.train.settings import Training
+from compress.trainable.module import Trainable
+
+STUDENT, TEACHER, DATA, SETTINGS = "student.onnx", "teacher.onnx", "data.pt", "settings.json"
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """What is trained, on what, and towards which goal.
+
+    Attributes:
+        student: the graph that is trained, in place.
+        weights: its initializers that learn.
+        teacher: the graph whose outputs and hidden values are imitated, if any are.
+        outputs: names of the outputs, the same in both graphs.
+        batches: the training data.
+        distillation: how the teacher is imitated; None trains on labels alone.
+        probabilities: whether the first output has gone through a softmax.
+        batch_size: samples of a step; 0 takes the batches as they are.
+        learning_rate: the highest.
+        how: all other settings.
+    """
+
+    student: ir.Model
+    weights: tuple[str, ...]
+    teacher: ir.Model
+    outputs: tuple[str, ...]
+    batches: list[Batch]
+    distillation: Distillation | None
+    probabilities: bool
+    batch_size: int
+    learning_rate: float
+    how: Training
+
+    def save(self, folder: Path) -> None:
+        """Write the lesson into a folder, for other processes."""
+        save(self.student, folder / STUDENT)
+        save(self.teacher, folder / TEACHER)
+        torch.save([(batch.feeds, batch.labels) for batch in self.batches], folder / DATA)
+        settings = {
+            "weights": self.weights,
+            "outputs": self.outputs,
+            "distillation": self.distillation,
+            "probabilities": self.probabilities,
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "how": self.how.model_dump(mode="json"),
+        }
+        (folder / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Lesson:
+        """Return the lesson that `save` wrote."""
+        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        data = torch.load(folder / DATA, weights_only=True)
+        return cls(
+            student=ir.load(folder / STUDENT),
+            teacher=ir.load(folder / TEACHER),
+            batches=[Batch(feeds, labels) for feeds, labels in data],
+            weights=tuple(settings.pop("weights")),
+            outputs=tuple(settings.pop("outputs")),
+            how=Training(**settings.pop("how")),
+            **settings,
+        )
+
+
+def learn(lesson: Lesson) -> Outcome:
+    """Train the student in place, together with the other processes of the group if there is one.
+
+    Raises:
+        ModelError: a node cannot run in torch.
+        PassError: the loss is not finite, or the data do not fit.
+    """
+    how, device = lesson.how, training_device()
+    values = [*lesson.outputs, *how.hidden]
+    module = Trainable(lesson.student, values, lesson.weights).to(device)
+    batches, objective = lesson.batches, Objective(probabilities=lesson.probabilities)
+    if lesson.distillation is not None:
+        teacher = Trainable(lesson.teacher, values).to(device).eval()
+        batches = taught(batches, teacher, device)
+        objective = Objective(
+            teacher,
+            len(lesson.outputs),
+            lesson.distillation,
+            how.temperature,
+            how.distill_share,
+            lesson.probabilities,
+        )
+    examples, held_out = Examples(batches, lesson.batch_size, how.seed).split(how.held_out)
+    with _progress(how.epochs, len(examples)) as report:
+        weights, plan = module.trained_weights(), _plan(lesson, device)
+        outcome = train(module, weights, objective, examples, held_out, plan, report)
+    module.write_back(lesson.student)
+    return outcome
+
+
+def training_device() -> torch.device:
+    """Return where training runs: this process's GPU, or the CPU."""
+    place = os.environ.get("LOCAL_RANK", "0")
+    return torch.device(f"cuda:{place}" if torch.cuda.is_available() else "cpu")
+
+
+def _plan(lesson: Lesson, device: torch.device) -> Plan:
+    how = lesson.how
+    common: dict[str, Any] = {"lr": lesson.learning_rate, "weight_decay": how.weight_decay}
+    adamw = functools.partial(torch.optim.AdamW, **common)
+    sgd = functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True, **common)
+    return Plan(
+        how.epochs,
+        adamw if how.optimizer == "adamw" else sgd,
+        how.warmup,
+        how.patience,
+        how.stop_on,
+        how.seed,
+        how.mixed_precision and torch.amp.is_autocast_available(device.type),
+        how.keep_zeros,
+        Path(how.checkpoint) if how.checkpoint else None,
+        f"{lesson.learning_rate} {how.model_dump_json()}",
+    )
+
+
+@contextmanager
+def _progress(epochs: int, steps: int) -> Iterator[Report]:
+    """Show a bar with loss and held-out score on stderr; nothing where stderr is no terminal."""
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+    with bar:
+        task = bar.add_task("training", total=epochs * steps)
+
+        def report(epoch: int, step: int, loss: float, score: float | None) -> None:
+            held_out = "" if score is None else f", held out {abs(score):.4g}"
+            text = f"epoch {epoch + 1}/{epochs}, loss {loss:.4g}{held_out}"
+            bar.update(task, completed=epoch * steps + step + 1, description=text)
+
+        yield report

@@ -1,0 +1,44 @@
+"""What a training makes of a model: samples of a step, and how fast it learns."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import torch
+from onnx import numpy_helper
+
+from compress.model import Model
+from compress.train.examples import Batch
+from compress.train.finetuning import attends, samples_of_a_step
+from compress.train.settings import Training
+
+
+def _random(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
+
+
+def test_steps_of_time_are_no_samples_to_shuffle() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[T, N, 4] x) => (float[T, N, 4] y) { y = CumSum (x, axis) }"""
+    proto = onnx.parser.parse_model(text)
+    batches = [Batch({"x": torch.from_numpy(_random(5, 3, 4, seed=seed))}) for seed in range(3)]
+    samples = {}
+    for axis in (0, 2):
+        proto.graph.ClearField("initializer")
+        proto.graph.initializer.append(numpy_helper.from_array(np.array(axis), "axis"))
+        samples[axis] = samples_of_a_step(Model(ir.from_proto(proto)), batches, Training())
+    assert samples == {0: 0, 2: 32}
+
+
+def test_batches_that_the_graph_alone_takes_stay_as_they_are() -> None:
+    text = """<ir_version: 10, opset_import: ["" : 21]>
+        g (float[N, 4] x) => (float[N, 4] y) <int64[2] shape = {3, 4}> { y = Reshape (x, shape) }"""
+    model = Model(ir.from_proto(onnx.parser.parse_model(text)))
+    batches = [Batch({"x": torch.from_numpy(_random(3, 4, seed=seed))}) for seed in range(3)]
+    assert samples_of_a_step(model, batches, Training()) == 0
+
+
+def test_networks_with_attention_learn_more_slowly(transformer: Model, recurrent: Model) -> None:
+    assert attends(transformer.graph)
+    assert not attends(recurrent.graph)
