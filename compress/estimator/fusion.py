@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 
 from compress.estimator.hardware import Family
-from compress.estimator.operators import FAMILY
 from compress.estimator.workload import NOTHING, Layer
+from compress.graph import facts
 
 
 def fuse(layers: Iterable[Layer], families: frozenset[Family], outputs: frozenset[str]) -> list[Layer]:
@@ -40,7 +40,7 @@ def fuse(layers: Iterable[Layer], families: frozenset[Family], outputs: frozense
         if done[where].produces:
             position[done[where].produces] = where
     if "attention" in families:
-        softmaxes = {layer.produces for layer in layers if FAMILY.get(layer.op_type) == "softmax"}
+        softmaxes = {layer.produces for layer in layers if facts.named(layer.op_type).cost == "softmax"}
         _keep_scores(done, {name for name in softmaxes - outputs if readers[name] == 1})
     return done
 
@@ -71,7 +71,7 @@ def _fusable(
     outputs: frozenset[str],
 ) -> int | None:
     """Return the index of the latest producer that can take the layer in, None if there is none."""
-    if layer.loops is not None or FAMILY.get(layer.op_type) not in families:
+    if layer.loops is not None or facts.named(layer.op_type).cost not in families:
         return None
     produced = [position[o.name] for o in layer.streamed if o.name in position]
     latest = max(produced, default=None)

@@ -1,4 +1,4 @@
-"""What each ONNX operator computes: its loop nests, or how many scalar operations an element takes."""
+"""What an operator costs: its loop nests, or how many scalar operations an element takes."""
 
 from __future__ import annotations
 
@@ -8,79 +8,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from compress.estimator.mapping import Loops
+from compress.graph import facts
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
-    from compress.estimator.hardware import Family
+    from compress.graph.facts import Operator
     from compress.graph.propagate import TensorInfo
 
-_VIEWS = """
-    Reshape Flatten Squeeze Unsqueeze Identity Dropout Optional OptionalGetElement
-"""
-_EARLY = "Constant Shape Size ConstantOfShape Range OptionalHasElement"
-_TOUCHES_OUTPUT_ONLY = """
-    Slice Split Gather GatherND GatherElements GatherBlockQuantized EmbedLayerNormalization Compress
-    SplitToSequence DepthToSpace SpaceToDepth
-"""
-_ELEMENTWISE = """
-    Abs Acos Acosh Add And Asin Asinh Atan Atanh BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor Cast
-    CastLike Ceil Celu Clip Cos Cosh DequantizeLinear Div DynamicQuantizeLinear Elu Equal Erf Exp FastGelu
-    Floor Gelu Greater GreaterOrEqual HardSigmoid HardSwish IsInf IsNaN LeakyRelu Less LessOrEqual Log Max
-    Mean Min Mish Mod Mul Neg Not Or PRelu Pow QLinearAdd QLinearLeakyRelu QLinearMul QLinearSigmoid
-    QLinearWhere QuantizeLinear QuickGelu Reciprocal Relu Round Selu Shrink Sigmoid Sign Silu Sin Sinh
-    Softplus Softsign Sqrt Sub Sum Swish Tan Tanh ThresholdedRelu Trilu Where Xor BiasAdd BiasGelu QGelu
-    SwiGLU Affine Scale ParametricSoftplus ScaledTanh RotaryEmbedding Bernoulli EyeLike RandomNormal
-    RandomNormalLike RandomUniform RandomUniformLike BitCast CumSum CumProd Binarizer Scaler FeatureVectorizer
-    BatchNormalization
-"""
-_NORMALIZATION = """
-    GroupNorm GroupNormalization InstanceNormalization LayerNormalization LRN
-    LpNormalization MeanVarianceNormalization Normalizer RMSNormalization SimplifiedLayerNormalization
-    SkipLayerNormalization SkipSimplifiedLayerNormalization SkipGroupNorm
-"""
-_POOL = """
-    AveragePool GlobalAveragePool GlobalLpPool GlobalMaxPool LpPool MaxPool MaxRoiPool MaxUnpool
-    NhwcMaxPool QLinearAveragePool QLinearGlobalAveragePool
-"""
-_SOFTMAX = "Softmax LogSoftmax Hardmax QLinearSoftmax NegativeLogLikelihoodLoss SoftmaxCrossEntropyLoss"
-_LAYOUT = """
-    AffineGrid CenterCropPad Col2Im Concat ConcatFromSequence Expand Pad QLinearConcat ReorderInput
-    ReorderOutput Resize ReverseSequence Scatter ScatterElements ScatterND TensorScatter Tile Transpose
-    Upsample OneHot NonZero
-"""
-_REDUCTION = """
-    ArgMax ArgMin ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMax ReduceMean ReduceMin ReduceProd
-    ReduceSum ReduceSumSquare TopK Det GridSample RoiAlign Unique NonMaxSuppression
-    Einsum
-"""
-_CONVOLUTIONS = "Conv ConvInteger FusedConv NhwcFusedConv DeformConv"
-_PRODUCTS = """
-    Gemm FusedGemm MatMul FusedMatMul TransposeMatMul GemmFastGelu MatMulInteger MatMulIntegerToFloat
-    DynamicQuantizeMatMul MatMulInteger16 FusedMatMulActivation
-"""
-VIEWS = frozenset(_VIEWS.split())
-"""Operators that move nothing: another view of the same bytes."""
-FREE = VIEWS | frozenset(_EARLY.split())
-"""Views, and values known before the run."""
-TOUCHES_OUTPUT_ONLY = frozenset(_TOUCHES_OUTPUT_ONLY.split())
-"""Operators that read as many elements of their first input as they write."""
-FAMILY: Mapping[str, Family] = {
-    **dict.fromkeys(_ELEMENTWISE.split(), "elementwise"),
-    **dict.fromkeys(_NORMALIZATION.split(), "normalization"),
-    **dict.fromkeys(_POOL.split(), "pool"),
-    **dict.fromkeys(_SOFTMAX.split(), "softmax"),
-    **dict.fromkeys(_LAYOUT.split(), "layout"),
-}
-COSTED = frozenset(FAMILY) | frozenset(_REDUCTION.split()) | FREE | TOUCHES_OUTPUT_ONLY
-"""Operators without a loop nest whose cost is bytes in, bytes out and operations per element."""
-CACHED: Mapping[str, tuple[int, int]] = {
-    "Attention": (4, 5),
-    "GroupQueryAttention": (3, 4),
-    "MultiHeadAttention": (6, 7),
-}
-"""Inputs with past keys and values, whose grown versions are the outputs behind the first."""
-_OPS = {"softmax": 5.0, "normalization": 6.0, "layout": 0.0}
+_OPS: Mapping[str, float] = {"softmax": 5.0, "normalization": 6.0, "layout": 0.0}
 """Scalar operations an element: softmax takes max, subtract, exp, sum, divide; a normalization takes
 mean, subtract, square, sum, scale, shift; moving takes none."""
 
@@ -129,25 +65,29 @@ class Contraction:
 Reader: TypeAlias = Callable[[View], "list[Contraction]"]
 
 
-def ops_per_element(op_type: str) -> float:
+def ops_per_element(operator: Operator) -> float:
     """Return scalar operations for each element read or written, whichever are more."""
-    return _OPS.get(FAMILY.get(op_type, "elementwise"), 1.0)
+    return _OPS.get(operator.cost, 1.0)
 
 
 def contractions(view: View) -> list[Contraction]:
     """Return the loop nests of a node; none if it is not a contraction."""
-    reader = _READERS.get(view.node.op_type)
-    return reader(view) if reader is not None else []
+    operator = facts.of(view.node)
+    return READERS[operator.cost](view) if operator.contracts else []
 
 
-def _convolution(input_index: int, weight_index: int) -> Reader:
-    def read(view: View) -> list[Contraction]:
-        x, w, y = view.shape(input_index), view.shape(weight_index), view.out
-        if view.attribute("channels_last", 0) or view.node.op_type == "NhwcFusedConv":
-            x, y = (x[0], x[-1], *x[1:-1]), (y[0], y[-1], *y[1:-1])
-        return [Contraction(_conv_loops(view, x, w, y), input_index, weight_index)]
+def _weight_index(view: View) -> int:
+    """Return which input is the second factor: that of the weight, constant or not."""
+    weights = facts.of(view.node).weights
+    return weights[0].index if weights else 1
 
-    return read
+
+def _convolution(view: View) -> list[Contraction]:
+    index = _weight_index(view)
+    x, w, y = view.shape(0), view.shape(index), view.out
+    if view.attribute("channels_last", 0) or facts.of(view.node).channel_axis == -1:
+        x, y = (x[0], x[-1], *x[1:-1]), (y[0], y[-1], *y[1:-1])
+    return [Contraction(_conv_loops(view, x, w, y), 0, index)]
 
 
 def _conv_loops(view: View, x: tuple[int, ...], w: tuple[int, ...], y: tuple[int, ...]) -> Loops:
@@ -186,16 +126,14 @@ def _transposed_convolution(view: View) -> list[Contraction]:
     return [Contraction(loops, 0, 1)]
 
 
-def _product(a_index: int, b_index: int) -> Reader:
-    def read(view: View) -> list[Contraction]:
-        a, b = view.shape(a_index), view.shape(b_index)
-        if view.attribute("transA", 0):
-            a = (*a[:-2], a[-1], a[-2])
-        if view.attribute("transB", 0):
-            b = (*b[:-2], b[-1], b[-2])
-        return [Contraction(_product_loops(a, b), a_index, b_index)]
-
-    return read
+def _product(view: View) -> list[Contraction]:
+    index = _weight_index(view)
+    a, b = view.shape(0), view.shape(index)
+    if view.attribute("transA", 0):
+        a = (*a[:-2], a[-1], a[-2])
+    if view.attribute("transB", 0):
+        b = (*b[:-2], b[-1], b[-2])
+    return [Contraction(_product_loops(a, b), 0, index)]
 
 
 def _product_loops(a: tuple[int, ...], b: tuple[int, ...]) -> Loops:
@@ -250,40 +188,31 @@ def _spell_out(term: str, shape: tuple[int, ...]) -> str:
     return term.replace("...", "".join(reversed(_BATCH_LABELS[:hidden])))
 
 
-def _recurrent(gates: int) -> Reader:
-    """Return a reader: the inputs of all steps at once, then the state's product step by step."""
-
-    def read(view: View) -> list[Contraction]:
-        x, w, r = view.shape(0), view.shape(1), view.shape(2)
-        steps, batch = (x[1], x[0]) if view.attribute("layout", 0) else (x[0], x[1])
-        directions, hidden = w[0], r[-1]
-        inputs = Loops(directions, 1, gates * hidden, x[-1], (steps * batch, 1))
-        state = Loops(directions, 1, gates * hidden, hidden, (batch, 1))
-        return [
-            Contraction(inputs, 0, 1, writes=False, label="inputs"),
-            Contraction(state, None, 2, steps, 4.0 * state.elements[2], label="state"),
-        ]
-
-    return read
+def _recurrent(view: View) -> list[Contraction]:
+    """The inputs of all steps at once, then the state's product step by step."""
+    x, w, r = view.shape(0), view.shape(1), view.shape(2)
+    steps, batch = (x[1], x[0]) if view.attribute("layout", 0) else (x[0], x[1])
+    directions, hidden, gates = w[0], r[-1], facts.of(view.node).gates
+    inputs = Loops(directions, 1, gates * hidden, x[-1], (steps * batch, 1))
+    state = Loops(directions, 1, gates * hidden, hidden, (batch, 1))
+    return [
+        Contraction(inputs, 0, 1, writes=False, label="inputs"),
+        Contraction(state, None, 2, steps, 4.0 * state.elements[2], label="state"),
+    ]
 
 
-def _attention(q_index: int, k_index: int, v_index: int) -> Reader:
-    """Return a reader of fused attention: scores stay on the chip."""
-
-    def read(view: View) -> list[Contraction]:
-        q, k = view.shape(q_index), view.shape(k_index)
-        v = view.shape(v_index)
-        if not k or not v:
-            return _packed_attention(view, q)
-        heads = int(view.attribute("num_heads", view.attribute("q_num_heads", q[1] if len(q) == 4 else 1)))
-        batch, queries = q[0], q[-2]
-        keys = max(k[-2], *(view.known[o.name or ""].shape[-2] for o in view.node.outputs[1:3] if o.name), 0)
-        width = q[-1] if len(q) == 4 else q[-1] // heads
-        out = view.out
-        out_width = out[-1] if len(out) == 4 else out[-1] // heads
-        return _score_products(batch * heads, queries, keys, width, out_width, (q_index, k_index, v_index))
-
-    return read
+def _attention(view: View) -> list[Contraction]:
+    """Fused attention: scores stay on the chip."""
+    q, k, v = view.shape(0), view.shape(1), view.shape(2)
+    if not k or not v:
+        return _packed_attention(view, q)
+    heads = int(view.attribute("num_heads", view.attribute("q_num_heads", q[1] if len(q) == 4 else 1)))
+    batch, queries = q[0], q[-2]
+    keys = max(k[-2], *(view.known[o.name or ""].shape[-2] for o in view.node.outputs[1:3] if o.name), 0)
+    width = q[-1] if len(q) == 4 else q[-1] // heads
+    out = view.out
+    out_width = out[-1] if len(out) == 4 else out[-1] // heads
+    return _score_products(batch * heads, queries, keys, width, out_width, (0, 1, 2))
 
 
 def _packed_attention(view: View, q: tuple[int, ...]) -> list[Contraction]:
@@ -322,26 +251,15 @@ def _projected_attention(view: View) -> list[Contraction]:
     ]
 
 
-def _standard_or_projected(view: View) -> list[Contraction]:
-    return (_projected_attention if view.node.domain == "com.microsoft" else _attention(0, 1, 2))(view)
-
-
-_READERS: Mapping[str, Reader] = {
-    **dict.fromkeys(_CONVOLUTIONS.split(), _convolution(0, 1)),
-    "QLinearConv": _convolution(0, 3),
-    "ConvTranspose": _transposed_convolution,
-    **dict.fromkeys(_PRODUCTS.split(), _product(0, 1)),
-    **dict.fromkeys(("QGemm", "QLinearMatMul"), _product(0, 3)),
-    **dict.fromkeys(("MatMulNBits", "MatMulBnb4", "MatMulFpQ4"), _packed_product),
-    "Einsum": _einsum,
-    "LSTM": _recurrent(4),
-    "DynamicQuantizeLSTM": _recurrent(4),
-    "GRU": _recurrent(3),
-    "RNN": _recurrent(1),
-    **dict.fromkeys(("MultiHeadAttention", "GroupQueryAttention"), _attention(0, 1, 2)),
-    "Attention": _standard_or_projected,
-    "QAttention": _projected_attention,
+READERS: Mapping[str, Reader] = {
+    "convolution": _convolution,
+    "deformable convolution": _convolution,
+    "transposed convolution": _transposed_convolution,
+    "product": _product,
+    "packed product": _packed_product,
+    "einsum": _einsum,
+    "recurrent": _recurrent,
+    "attention": _attention,
+    "projected attention": _projected_attention,
 }
-"""Readers of every operator that multiplies and accumulates."""
-CONTRACTING = frozenset(_READERS)
-"""Operators that multiply and accumulate."""
+"""The formula of every cost in which products are summed."""

@@ -10,9 +10,9 @@ from typing import Literal, TypeAlias
 from compress.errors import HardwareError
 from compress.estimator.cost import Cost, cost
 from compress.estimator.hardware import Link, Profile, load
-from compress.estimator.operators import FAMILY
 from compress.estimator.scoring import Source, Workload, read
 from compress.estimator.workload import Layer
+from compress.graph import facts
 
 Parallel: TypeAlias = Literal["data", "tensor", "pipeline"]
 
@@ -103,7 +103,7 @@ def shard(layers: Iterable[Layer], devices: int) -> tuple[list[Layer], float, fl
                 reduced += layer.output.bytes
             else:
                 cut.add(layer.produces)
-        elif read_cut and FAMILY.get(layer.op_type) != "normalization":
+        elif read_cut and facts.named(layer.op_type).cost != "normalization":
             done.append(_cut_rest(layer, devices))
             cut.add(layer.produces)
         else:

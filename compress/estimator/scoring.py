@@ -17,10 +17,10 @@ from compress.estimator.coded import Coded
 from compress.estimator.cost import Cost, cost
 from compress.estimator.fusion import fuse
 from compress.estimator.loading import load
-from compress.estimator.operators import FAMILY
 from compress.estimator.residency import homes
 from compress.estimator.workload import Layer, Reader
 from compress.estimator.zeros import spread
+from compress.graph import facts
 from compress.graph.session import as_run
 from compress.graph.shapes import describe
 
@@ -175,7 +175,7 @@ def read(
         weight_zeros=profile.reads_weight_zeros,
     )
     layers = reader.layers()
-    outside = {layer.op_type for layer in layers if FAMILY.get(layer.op_type) in profile.host}
+    outside = {layer.op_type for layer in layers if facts.named(layer.op_type).cost in profile.host}
     outputs = frozenset(reader.operand(value).name for value in graph.graph.outputs)
     fused = fuse([layer for layer in layers if layer.op_type not in outside], profile.fuses, outputs)
     return Workload(

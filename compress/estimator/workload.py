@@ -12,17 +12,8 @@ import onnx_ir as ir
 
 from compress.estimator.hardware import Number
 from compress.estimator.mapping import Loops
-from compress.estimator.operators import (
-    CACHED,
-    COSTED,
-    FREE,
-    TOUCHES_OUTPUT_ONLY,
-    VIEWS,
-    Contraction,
-    View,
-    contractions,
-    ops_per_element,
-)
+from compress.estimator.operators import Contraction, View, contractions, ops_per_element
+from compress.graph import facts
 from compress.graph.propagate import TensorInfo
 
 _DECODERS = frozenset(("DequantizeLinear", "QuantizeLinear"))
@@ -123,7 +114,7 @@ class Reader:
         return {
             node.op_type
             for node in self.model.graph.all_nodes()
-            if node.op_type not in COSTED and not self._contractions(node) and self._trips(node) is None
+            if not facts.of(node).streams and not self._contractions(node) and self._trips(node) is None
         }
 
     def _read_graph(self, graph: ir.Graph) -> list[Layer]:
@@ -154,7 +145,9 @@ class Reader:
         trips = self._trips(node)
         if trips is not None:
             return self._read_body(node, trips)
-        if node.op_type in FREE or all(self._is_known_early(value) for value in node.outputs):
+        if facts.of(node).cost in ("view", "early") or all(
+            self._is_known_early(value) for value in node.outputs
+        ):
             return []
         if node.op_type in _DECODERS and self._stored_name(node.outputs[0]) == self._stored_name(
             node.inputs[0]
@@ -184,10 +177,11 @@ class Reader:
         )
         outputs = [self._output(node, i) for i in range(len(node.outputs))] if part is last else []
         output = outputs.pop(0) if part.writes and outputs else NOTHING
-        if self.logical and node.op_type in CACHED:
-            past = [self._input(node, i) for i in CACHED[node.op_type] if i < len(node.inputs)]
+        operator = facts.of(node)
+        if self.logical and operator.past:
+            past = [self._input(node, i) for i in operator.past if i < len(node.inputs)]
             outputs = [_added(*pair) for pair in zip(outputs, past, strict=False)] + outputs[len(past) :]
-        if "Conv" in node.op_type:
+        if operator.cost in facts.CONVOLUTIONS:
             a = _touched(a, part.loops.elements[0])
         name = node.name or node.outputs[0].name or node.op_type
         number = self._number(node, a, b)
@@ -209,7 +203,7 @@ class Reader:
         self, node: ir.Node, a: Operand, b: Operand, rest: list[Operand]
     ) -> tuple[Operand, Operand, list[Operand]]:
         """Put the scales and zero points of packed weights with the weights they belong to."""
-        if node.op_type not in ("MatMulNBits", "MatMulBnb4", "MatMulFpQ4"):
+        if facts.of(node).cost != "packed product":
             return a, b, rest
         extra, others = rest[:2], rest[2:]
         elements = math.prod(int(node.attributes[key].value) for key in ("K", "N") if key in node.attributes)
@@ -225,7 +219,8 @@ class Reader:
     def _streaming_layer(self, node: ir.Node) -> Layer:
         inputs = list({o.name: o for o in (self._input(node, i) for i in range(len(node.inputs)))}.values())
         outputs = [self._output(node, i) for i in range(len(node.outputs))]
-        if node.op_type in TOUCHES_OUTPUT_ONLY and inputs and inputs[0].elements:
+        operator = facts.of(node)
+        if operator.cost == "selection" and inputs and inputs[0].elements:
             inputs[0] = _touched(inputs[0], sum(o.elements for o in outputs))
         if self.logical and inputs and _appends(node):
             inputs, outputs[0] = inputs[1:], _added(outputs[0], inputs[0])
@@ -237,7 +232,7 @@ class Reader:
             number=Number(kind="float", bits=32),
             streamed=operands,
             produces=outputs[0].name if outputs else "",
-            ops=elements * ops_per_element(node.op_type),
+            ops=elements * ops_per_element(operator),
         )
 
     def _number(self, node: ir.Node, a: Operand, b: Operand) -> Number:
@@ -350,7 +345,7 @@ class Reader:
             if source is None or not node.outputs:
                 continue
             decodes = self.logical and node.op_type == "DequantizeLinear"
-            if node.op_type in VIEWS or (decodes and not node.outputs[0].is_graph_output()):
+            if facts.of(node).cost == "view" or (decodes and not node.outputs[0].is_graph_output()):
                 names[node.outputs[0]] = names.get(source, source.name or "")
             elif self.logical and node.op_type == "QuantizeLinear":
                 for value in _seen_only_through(source):
@@ -413,7 +408,7 @@ def _seen_only_through(value: ir.Value) -> list[ir.Value]:
     producer = value.producer()
     while producer is not None and len(value.uses()) == 1 and not value.is_graph_output():
         chain.append(value)
-        if producer.op_type not in VIEWS or producer.inputs[0] is None:
+        if facts.of(producer).cost != "view" or producer.inputs[0] is None:
             break
         value = producer.inputs[0]
         producer = value.producer()

@@ -9,28 +9,19 @@ import numpy as np
 import onnx_ir as ir
 
 from compress.errors import ModelError, did_you_mean
-from compress.estimator.operators import CONTRACTING, VIEWS
+from compress.graph import facts
 
 if TYPE_CHECKING:
     from compress.data import Feeds
     from compress.model import Model
 
-_KEEPS = """
-    Abs Cast Erf Gelu LRN LeakyRelu MaxPool Neg Sign Sqrt Tanh Transpose QuantizeLinear DequantizeLinear
-"""
-KEEPS = VIEWS | frozenset(_KEEPS.split())
-"""Operators whose output is zero where their input is. Of a maximum over a window that holds only
-roughly, yet far better than no zeros at all."""
-MAKES = frozenset(("Relu", "Clip"))
-"""Operators whose output has at least the zeros of their input."""
-
 
 def spread(model: ir.Model, zeros: Mapping[str, float]) -> dict[str, float]:
     """Return the fractions of zeros with those of values that must have the same.
 
-    What is given stands. Otherwise a value has the zeros of the value it was made from by one of
-    `KEEPS` or `MAKES`, or of the one that `KEEPS` makes from it: zeros given for a pooled map stand for
-    the map that was pooled, and the other way round.
+    What is given stands. Otherwise a value has the zeros of the value it was made from by
+    an operator that keeps zeros or makes more, or of the one that an operator which keeps them makes from
+    it: zeros given for a pooled map stand for the map that was pooled, and the other way round.
 
     Raises:
         ModelError: a fraction is not between 0 and 1, or the graph has no value of that name.
@@ -42,7 +33,7 @@ def spread(model: ir.Model, zeros: Mapping[str, float]) -> dict[str, float]:
     nodes = list(model.graph.all_nodes())
     for ordered, backward in ((nodes, False), (nodes[::-1], True), (nodes, False)):
         for node in ordered:
-            kept = node.op_type in KEEPS or (not backward and node.op_type in MAKES)
+            kept = facts.of(node).zeros in (("keeps",) if backward else ("keeps", "makes"))
             if not kept or not node.inputs or node.inputs[0] is None:
                 continue
             source, result = node.inputs[0].name or "", node.outputs[0].name or ""
@@ -64,7 +55,7 @@ def counted(model: Model, batches: Iterable[Feeds]) -> dict[str, float]:
     names = {
         value.name or ""
         for node in model.graph
-        if node.op_type in CONTRACTING
+        if facts.of(node).contracts
         for value in node.inputs[:2]
         if value is not None and not value.is_initializer()
     }

@@ -31,6 +31,8 @@ TOKENS = {
     },
     **{f"Reduce{op}": f"u = Reduce{op}<keepdims=1>(h, one)  k = Mul(h, u)" for op in REDUCTIONS.split()},
     "BitwiseNot": "u = Cast<to=7>(h)  v = BitwiseNot(u)  k = Cast<to=1>(v)",
+    "BitShift": "r = Abs(h)  s = Abs(m)  u = Cast<to=12>(r)  w = Cast<to=12>(s)  "
+    'v = BitShift<direction="LEFT">(u, w)  k = CastLike(v, h)',
     "IsInf": "u = IsInf(h)  v = IsNaN(h)  w = Or(u, v)  k = Where(w, m, h)",
     "Not": "u = Less(h, m)  v = Not(u)  k = Where(v, h, m)",
     "Div": "u = Sigmoid(h)  v = Div(m, u)  k = Add(v, h)",

@@ -122,6 +122,11 @@ class Operator:
         return self.cost in _CONTRACTIONS
 
     @property
+    def streams(self) -> bool:
+        """Whether bytes read and written tell its cost; an Einsum's if it is no single product."""
+        return self.cost != "unknown" and (self.cost == "einsum" or not self.contracts)
+
+    @property
     def is_recurrent(self) -> bool:
         """Whether it runs step by step over a sequence."""
         return self.gates > 0
