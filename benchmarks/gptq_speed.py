@@ -36,10 +36,12 @@ import compress
 from compress.graph.linear import linear_layers, source
 from compress.graph.moments import second_moments
 from compress.numerics.awq import output_error
+from compress.numerics.formats import IntegerFormat
 from compress.numerics.gptq import gptq, in_turn
 from compress.numerics.granularity import PerGroup
 
 GROUP = 64
+INTEGERS = IntegerFormat(4, PerGroup(GROUP), signed=False, method="mse")
 LAYERS_OF_A_BLOCK = 7
 SIDE = 1024
 """Side of the matrices whose product gives this machine's rate."""
@@ -70,9 +72,9 @@ def main() -> None:
 def row(weight: torch.Tensor, parts: list[np.ndarray], hessian: torch.Tensor) -> list[str]:
     """Return what layers with one input measured."""
     features, outputs = weight.shape
-    ours = seconds(lambda: gptq(weight, hessian, PerGroup(GROUP), 4, signed=False))
+    ours = seconds(lambda: gptq(weight, hessian, INTEGERS))
     theirs = seconds(lambda: peer(parts, hessian), turns=1)
-    found = gptq(weight, hessian, PerGroup(GROUP), 4, signed=False)
+    found = gptq(weight, hessian, INTEGERS)
     errors = [output_error(weight - each, hessian) for each in (peer(parts, hessian), found.dequantize())]
     scale = PerGroup(GROUP).expand(found.scale, (features, outputs))
     low, high = (torch.full_like(scale, end) for end in (-8, 7))

@@ -26,7 +26,7 @@ import tempfile
 from pathlib import Path
 
 import compress
-from compress.passes import Float16, Int4Weights, Int8Static, PruneChannels
+from compress.passes import FloatWeights, Int4Weights, Int8Static, PruneChannels
 
 sys.path.insert(0, "../recipes")
 import digits_cnn
@@ -51,7 +51,7 @@ print(f"{len(model.graph)} nodes, {model.weight_bytes:,} bytes of weights")
 # %%
 pipelines = {
     "original": compress.Pipeline([]),
-    "float16": compress.Pipeline([Float16()]),
+    "float16": compress.Pipeline([FloatWeights()]),
     "int8": compress.Pipeline([Int8Static()]),
     "int4 weights": compress.Pipeline([Int4Weights()]),
     "pruned": compress.Pipeline([PruneChannels(ratio=0.1)]),

@@ -12,6 +12,7 @@ import torch
 from compress.graph import edit
 from compress.graph.layers import Layer, layers
 from compress.numerics.affine import quantize
+from compress.numerics.formats import IntegerFormat
 from compress.numerics.granularity import PerAxis
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def _probe(graph: ir.Graph, weights: Sequence[Layer], bits: int) -> list[ir.Valu
     restored = ir.node("DequantizeLinear", rounded.outputs, name=f"{node.name}.probe.dq")
     inputs = [restored.outputs[0], *node.inputs[1:]]
     for layer in weights:
-        weight = quantize(torch.from_numpy(layer.array.copy()), PerAxis(layer.out_axis), bits, narrow=True)
+        integers = IntegerFormat(bits, PerAxis(layer.out_axis), narrow=True)
+        weight = quantize(torch.from_numpy(layer.array.copy()), integers)
         content = weight.dequantize()
         if node.inputs[layer.index] is not layer.weight:  # it is turned on its way to the layer
             content = content.T

@@ -1,20 +1,18 @@
 """Affine quantization: ``values = clamp(round(w / scale) + zero_point)``, rounded half to even as in ONNX.
 
 Zero is always represented exactly and zero points are always integers. The range is the one that
-the weights span, or the one with the least squared error (`method="mse"`).
+the weights span, or the one with the least squared error (`IntegerFormat.method`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Literal
 
 import torch
 from torch import Tensor
 
+from compress.numerics.formats import IntegerFormat
 from compress.numerics.granularity import Granularity
-
-Method = Literal["minmax", "mse"]
 
 CLIP_RATIOS = tuple(0.94**step for step in range(-2, 22))
 """Tried by the mse search, as fractions of the range that the weights span."""
@@ -28,21 +26,27 @@ class Quantized:
 
     Attributes:
         values: integers in the tensor's own shape (int8 or uint8 up to 8 bits).
-        scale: float32 or, to be stored so, float16 (`half_scales`), in the shape that `granularity` gives
+        scale: float32 or, to be stored so, float16 (`half_scales`), in the shape that the granularity gives
             (ONNX's layout); the mse search may make it negative at 4 bits and fewer, unless the range
             is narrow.
         zero_point: integers of the same type as `values`, shape of `scale`.
-        granularity: which elements share a scale.
-        bits: bits that the values use; see `stored_bits` for what a file takes.
-        signed: whether values are two's complement.
+        format: what the values can be, and which of them share a scale.
     """
 
     values: Tensor
     scale: Tensor
     zero_point: Tensor
-    granularity: Granularity
-    bits: int
-    signed: bool
+    format: IntegerFormat
+
+    @property
+    def granularity(self) -> Granularity:
+        """Which elements share a scale."""
+        return self.format.granularity
+
+    @property
+    def bits(self) -> int:
+        """Bits that a value uses; `IntegerFormat.stored_bits` tells what it takes in a file."""
+        return self.format.bits
 
     def dequantize(self) -> Tensor:
         """Return ``(values - zero_point) * scale`` as float32."""
@@ -54,19 +58,13 @@ class Quantized:
     @property
     def symmetric(self) -> bool:
         """Whether every zero point is the middle of the range, so that none needs to be stored."""
-        middle = 0 if self.signed else 1 << (self.bits - 1)
-        return bool((self.zero_point.to(torch.int64) == middle).all())
-
-    @property
-    def stored_bits(self) -> int:
-        """Bits of one value in a file: the next of 2, 4, 8, 16, 32."""
-        return stored_bits(self.bits)
+        return bool((self.zero_point.to(torch.int64) == self.format.middle).all())
 
     @property
     def bytes(self) -> int:
         """Bytes in a file: packed values, scales, and zero points unless symmetric."""
         integers = [self.values.numel(), 0 if self.symmetric else self.zero_point.numel()]
-        return sum(-(-count * self.stored_bits // 8) for count in integers) + self.scale.nbytes
+        return sum(-(-count * self.format.stored_bits // 8) for count in integers) + self.scale.nbytes
 
     def half_scales(self) -> Quantized:
         """Return the same integers with scales in float16, or itself if that would move one by 0.1 %."""
@@ -80,65 +78,37 @@ class Quantized:
         return float(torch.linalg.vector_norm(weight.float() - self.dequantize()) / norm) if norm > 0 else 0.0
 
 
-def stored_bits(bits: int) -> int:
-    """Return the bits that a file spends on a value of `bits`: the next of 2, 4, 8, 16, 32."""
-    return next(size for size in (2, 4, 8, 16, 32) if bits <= size)
-
-
-def limits(bits: int, *, signed: bool = True, narrow: bool = False) -> tuple[int, int]:
-    """Return the lowest and highest integer of a range; `narrow` leaves out the lowest (-127 to 127)."""
-    if not 2 <= bits <= 32:
-        raise ValueError(f"{bits} bits: a range has 2 to 32")
-    low = -(1 << (bits - 1)) if signed else 0
-    return low + narrow, low + (1 << bits) - 1
-
-
 def quantize(
     weight: Tensor,
-    granularity: Granularity,
-    bits: int,
+    format: IntegerFormat,
     *,
-    symmetric: bool = True,
-    signed: bool = True,
-    narrow: bool = False,
-    method: Method = "minmax",
     importance: Tensor | None = None,
     scale: Tensor | None = None,
     zero_point: Tensor | None = None,
 ) -> Quantized:
     """Quantize a tensor of any rank to the nearest integers.
 
-    Seven bits keep U8S8 kernels without VNNI from saturating (two products of 255 and -64 fit into
-    16 bits); they are stored in eight.
-
     Args:
         weight: floating-point tensor.
-        granularity: which elements share a scale.
-        bits: 2 to 32.
-        symmetric: zero point in the middle of the range; else the range follows the data.
-        signed: two's complement values, or from zero.
-        narrow: leave out the lowest integer, so that the range is symmetric (-127 to 127).
-        method: range from the extremes, or searched for the least squared error.
+        format: what the integers can be.
         importance: weight of each squared error in the mse search, broadcastable to `weight`: the mean
             square of a layer's inputs, or the weight's own magnitude, which without data keeps
             language models (not every other) more accurate.
-        scale: use these scales, shape ``granularity.scale_shape(weight.shape)``, and search none.
+        scale: use these scales, in the shape that the granularity gives for the weight, and search none.
         zero_point: zero points that go with `scale`; the middle of the range if left out.
 
     Raises:
-        ValueError: the weight holds NaN or infinite values (the message gives the index), or bits,
+        ValueError: the weight holds NaN or infinite values (the message gives the index), or
             axis or shape of the scale do not fit.
     """
     require_finite(weight)
-    exact = weight.to(torch.float64 if bits > 16 else torch.float32)
-    low, high = limits(bits, signed=signed, narrow=narrow)
-    shape = tuple(weight.shape)
+    exact = weight.to(torch.float64 if format.bits > 16 else torch.float32)
+    low, high = format.limits
+    shape, granularity = tuple(weight.shape), format.granularity
     if scale is None:
-        scale, zero_point = tensor_ranges(
-            exact, granularity, low, high, symmetric=symmetric, method=method, importance=importance
-        )
+        scale, zero_point = tensor_ranges(exact, format, importance)
     elif zero_point is None:
-        zero_point = torch.full_like(scale, (low + high + 1) // 2)
+        zero_point = torch.full_like(scale, format.middle)
     assert zero_point is not None
     scale_shape = granularity.scale_shape(shape)
     if scale.numel() != torch.Size(scale_shape).numel():
@@ -146,38 +116,23 @@ def quantize(
     scale, zero_point = scale.float().reshape(scale_shape), zero_point.to(exact.dtype).reshape(scale_shape)
     values = (exact / granularity.expand(scale, shape)).round_()
     values = values.add_(granularity.expand(zero_point, shape)).clamp_(low, high)
-    dtype = integer_type(bits, signed=signed)
-    return Quantized(values.to(dtype), scale, zero_point.to(dtype), granularity, bits, signed)
+    dtype = integer_type(format)
+    return Quantized(values.to(dtype), scale, zero_point.to(dtype), format)
 
 
 def tensor_ranges(
-    weight: Tensor,
-    granularity: Granularity,
-    low: int,
-    high: int,
-    *,
-    symmetric: bool = True,
-    method: Method = "minmax",
-    importance: Tensor | None = None,
+    weight: Tensor, format: IntegerFormat, importance: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
-    """Return scales and zero points, float, in the shape that `granularity` gives; see `choose_range`."""
-    shape = tuple(weight.shape)
+    """Return scales and zero points, float, in the shape that the granularity gives; see `choose_range`."""
+    shape, granularity = tuple(weight.shape), format.granularity
     factors = None if importance is None else granularity.rows(importance.float().expand(shape))
-    scale, zero_point = choose_range(
-        granularity.rows(weight), low, high, symmetric=symmetric, method=method, importance=factors
-    )
+    scale, zero_point = choose_range(granularity.rows(weight), format, factors)
     scale_shape = granularity.scale_shape(shape)
     return scale.reshape(scale_shape), zero_point.reshape(scale_shape)
 
 
 def choose_range(
-    rows: Tensor,
-    low: int,
-    high: int,
-    *,
-    symmetric: bool = True,
-    method: Method = "minmax",
-    importance: Tensor | None = None,
+    rows: Tensor, format: IntegerFormat, importance: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return scale and zero point, both float [R], for each row of [R, elements].
 
@@ -188,25 +143,23 @@ def choose_range(
 
     Args:
         rows: [R, elements], finite.
-        low: lowest integer.
-        high: highest integer.
-        symmetric: zero point in the middle of the range.
-        method: "minmax" or "mse".
-        importance: [R, elements], weight of each squared error; "mse" only.
+        format: what the integers can be; its granularity has made the rows and is not read.
+        importance: [R, elements], weight of each squared error in the mse search.
     """
     if rows.shape[1] == 0:
-        return rows.new_ones(rows.shape[0]), rows.new_full((rows.shape[0],), (low + high + 1) // 2)
+        return rows.new_ones(rows.shape[0]), rows.new_full((rows.shape[0],), format.middle)
     bottom, top = (end.clone() for end in rows.aminmax(dim=1))
-    scale, zero_point = range_to_scale(bottom, top, low, high, symmetric=symmetric)
-    if method == "minmax":
+    scale, zero_point = range_to_scale(bottom, top, format)
+    if format.method == "minmax":
         return scale, zero_point
     best = torch.zeros_like(scale)
     best_scale, best_zero = scale.clone(), zero_point.clone()
     plain = torch.ones_like(scale)
-    flips = symmetric and high - low < 16 and low + high != 2 * ((low + high + 1) // 2)
+    low, high = format.limits
+    flips = format.symmetric and high - low < 16 and low + high != 2 * format.middle
     sign = torch.where(top > -bottom, -1.0, 1.0).to(scale) if flips else plain
     for ratio, side in [(1.0, plain), *((ratio, sign) for ratio in CLIP_RATIOS)]:
-        scale, zero_point = range_to_scale(bottom * ratio, top * ratio, low, high, symmetric=symmetric)
+        scale, zero_point = range_to_scale(bottom * ratio, top * ratio, format)
         product, square = _sums(rows, scale * side, low - zero_point, high - zero_point, importance)
         gain = torch.where(square > 0, product * product / square, 0.0)
         better = gain > best
@@ -216,20 +169,19 @@ def choose_range(
     return best_scale, best_zero
 
 
-def range_to_scale(
-    bottom: Tensor, top: Tensor, low: int, high: int, *, symmetric: bool
-) -> tuple[Tensor, Tensor]:
-    """Return scale and integer zero point (both float) that map [bottom, top] onto [low, high].
+def range_to_scale(bottom: Tensor, top: Tensor, format: IntegerFormat) -> tuple[Tensor, Tensor]:
+    """Return scale and integer zero point (both float) that map [bottom, top] onto the integers.
 
     The range is widened to include zero. A range of no width (all weights zero) has scale 1.
     """
     bottom, top = bottom.clamp(max=0), top.clamp(min=0)
+    low, high = format.limits
     steps = high - low
     # The ends are divided before they are added, for their distance may overflow.
-    scale = torch.maximum(-bottom, top) * (2 / steps) if symmetric else top / steps - bottom / steps
+    scale = torch.maximum(-bottom, top) * (2 / steps) if format.symmetric else top / steps - bottom / steps
     scale = torch.where(scale < torch.finfo(torch.float32).tiny, 1.0, scale)
-    if symmetric:
-        return scale, torch.full_like(scale, (low + high + 1) // 2)
+    if format.symmetric:
+        return scale, torch.full_like(scale, format.middle)
     return scale, (low - (bottom / scale).round()).clamp(low, high)
 
 
@@ -252,10 +204,10 @@ def _sums(
     return product, square
 
 
-def integer_type(bits: int, *, signed: bool) -> torch.dtype:
-    """Return the smallest torch type that holds integers of `bits`."""
+def integer_type(format: IntegerFormat) -> torch.dtype:
+    """Return the smallest torch type that holds the integers of `format`."""
     sizes = {8: (torch.uint8, torch.int8), 16: (torch.uint16, torch.int16), 32: (torch.uint32, torch.int32)}
-    return sizes[max(8, stored_bits(bits))][signed]
+    return sizes[max(8, format.stored_bits)][format.signed]
 
 
 def require_finite(tensor: Tensor) -> None:

@@ -5,27 +5,20 @@ Lin et al., "AWQ: Activation-aware Weight Quantization for LLM Compression and A
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from compress.numerics.affine import Method, Quantized, quantize, require_finite
-from compress.numerics.granularity import Granularity
+from compress.numerics.affine import Quantized, quantize, require_finite
+from compress.numerics.formats import IntegerFormat
 
 STRENGTHS = tuple(step / 20 for step in range(20))
 """Exponents of the activation's magnitude that are tried; 0 is plain rounding."""
 
 
 def awq(
-    weight: Tensor,
-    hessian: Tensor,
-    magnitude: Tensor,
-    granularity: Granularity,
-    bits: int,
-    *,
-    symmetric: bool = True,
-    signed: bool = True,
-    narrow: bool = False,
-    method: Method = "mse",
+    weight: Tensor, hessian: Tensor, magnitude: Tensor, format: IntegerFormat
 ) -> tuple[Tensor, Quantized]:
     """Search scales s for the least error of the outputs, and quantize ``s * weight``.
 
@@ -37,11 +30,8 @@ def awq(
         weight: [K, N], K input features. Layers that share their input are searched together, side by side.
         hessian: [K, K], mean of ``x xᵀ`` over the layer's inputs.
         magnitude: [K], mean of ``|x|`` over the layer's inputs.
-        granularity: which elements share a scale.
-        bits: 2 to 8.
-        symmetric, signed, narrow: as `quantize` takes them.
-        method: how the range of the scaled weight is chosen in the end; the search takes the extremes,
-            which is many times faster.
+        format: what the integers can be, of up to 8 bits. The search for s takes ranges from the extremes,
+            which is many times faster than the mse search.
 
     Returns:
         The scales s, [K] float32, all positive, and the quantized ``s * weight``.
@@ -59,23 +49,17 @@ def awq(
     require_finite(magnitude)
     weight = weight.float()
 
-    def rounded(scales: Tensor, method: Method) -> Quantized:
-        return quantize(
-            weight * scales[:, None],
-            granularity,
-            bits,
-            symmetric=symmetric,
-            signed=signed,
-            narrow=narrow,
-            method=method,
-            importance=(hessian.diagonal() / scales.square())[:, None] if method == "mse" else None,
-        )
+    def rounded(scales: Tensor, format: IntegerFormat) -> Quantized:
+        importance = (hessian.diagonal() / scales.square())[:, None] if format.method == "mse" else None
+        return quantize(weight * scales[:, None], format, importance=importance)
+
+    quick = replace(format, method="minmax")
 
     def loss(scales: Tensor) -> float:
-        return output_error(weight - rounded(scales, "minmax").dequantize() / scales[:, None], hessian)
+        return output_error(weight - rounded(scales, quick).dequantize() / scales[:, None], hessian)
 
     best = min((activation_scales(magnitude, strength) for strength in STRENGTHS), key=loss)
-    return best, rounded(best, method)
+    return best, rounded(best, format)
 
 
 def activation_scales(magnitude: Tensor, strength: float) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from compress.numerics.affine import require_finite
+from compress.numerics.formats import CodebookFormat
 
 STEPS = 40
 """Steps of Lloyd's algorithm on sorted values."""
@@ -45,21 +46,20 @@ class Palette:
         return entries.flatten(1)
 
 
-def palettize(rows: Tensor, entries: int, dimensions: int = 1, importance: Tensor | None = None) -> Palette:
+def palettize(rows: Tensor, format: CodebookFormat, importance: Tensor | None = None) -> Palette:
     """Find codebooks of least squared error.
 
     Args:
         rows: [rows, elements]; a row shares a codebook.
-        entries: 2 to 256, more than a row has distinct vectors are left unused.
-        dimensions: elements that one code stands for; they divide the elements of a row.
+        format: entries of a codebook, those beyond a row's distinct vectors being left unused, and the
+            elements that one code stands for; they divide the elements of a row.
         importance: weight of each squared error, broadcastable to `rows`; none is negative.
 
     Raises:
-        ValueError: entries or dimensions do not fit, or a value is not finite.
+        ValueError: the dimensions do not fit, or a value is not finite.
     """
-    if not 2 <= entries <= 256:
-        raise ValueError(f"{entries} entries: a codebook has 2 to 256")
-    if rows.shape[1] % dimensions or dimensions < 1:
+    entries, dimensions = format.entries, format.dimensions
+    if rows.shape[1] % dimensions:
         raise ValueError(f"{rows.shape[1]} weights do not divide into vectors of {dimensions}")
     require_finite(rows)
     rows = rows.contiguous()

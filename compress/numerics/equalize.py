@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from compress.numerics.affine import quantize, range_to_scale, require_finite
+from compress.numerics.formats import IntegerFormat
 from compress.numerics.granularity import PerAxis
 
 STRENGTHS = tuple(step / 10 for step in range(11))
@@ -119,7 +120,7 @@ def search_smoothing(
     def loss(scales: Tensor) -> float:
         spread = scales.reshape(groups, 1, -1).expand(tapped.shape[:3]).reshape(groups, features)
         rows = (weight * spread[:, :, None]).mT
-        quantized = quantize(rows.reshape(-1, features), PerAxis(0), weight_bits).dequantize()
+        quantized = quantize(rows.reshape(-1, features), IntegerFormat(weight_bits, PerAxis(0))).dequantize()
         ends = (low / scales).min(), (high / scales).max()
         got = _fake_quantized(inputs / spread[:, None], *ends, bits) @ quantized.reshape(rows.shape).mT
         return float((got - wanted).square().div(power).mean())
@@ -135,6 +136,6 @@ def search_smoothing(
 
 
 def _fake_quantized(inputs: Tensor, low: Tensor, high: Tensor, bits: int) -> Tensor:
-    highest = (1 << bits) - 1
-    scale, zero_point = range_to_scale(low, high, 0, highest, symmetric=False)
-    return ((inputs / scale + zero_point).round_().clamp_(0, highest) - zero_point) * scale
+    integers = IntegerFormat(bits, symmetric=False, signed=False)
+    scale, zero_point = range_to_scale(low, high, integers)
+    return ((inputs / scale + zero_point).round_().clamp_(*integers.limits) - zero_point) * scale

@@ -20,14 +20,12 @@ import torch
 from torch import Tensor
 
 from compress.numerics.affine import (
-    Method,
     Quantized,
     integer_type,
-    limits,
     require_finite,
     tensor_ranges,
 )
-from compress.numerics.granularity import Granularity
+from compress.numerics.formats import IntegerFormat
 
 Row: TypeAlias = npt.NDArray[np.float32]
 
@@ -103,13 +101,8 @@ class Hessian:
 def gptq(
     weight: Tensor,
     hessian: Tensor,
-    granularity: Granularity,
-    bits: int,
+    format: IntegerFormat,
     *,
-    symmetric: bool = True,
-    signed: bool = True,
-    narrow: bool = False,
-    method: Method = "mse",
     act_order: bool = True,
     damping: float = 0.01,
 ) -> Quantized:
@@ -121,10 +114,8 @@ def gptq(
     Args:
         weight: [K, N], K input features. Layers that share their input are solved faster side by side.
         hessian: [K, K], mean of ``x xᵀ`` over the layer's inputs (`Hessian.matrix`).
-        granularity: which elements share a scale.
-        bits: 2 to 8.
-        symmetric, signed, narrow: as `quantize` takes them.
-        method: how scales are chosen; the mse search weighs errors by the mean square of the inputs.
+        format: what the integers can be, of up to 8 bits. The mse search weighs errors by the mean square
+            of the inputs.
         act_order: round the features with the largest inputs first.
         damping: added to the Hessian's diagonal, as a fraction of its mean.
 
@@ -136,23 +127,16 @@ def gptq(
         raise ValueError(f"Hessian of shape {list(hessian.shape)} does not fit a weight of {list(shape)}")
     require_finite(weight)
     require_finite(hessian)
-    low, high = limits(bits, signed=signed, narrow=narrow)
-    diagonal = hessian.diagonal()
-    scale, zero_point = tensor_ranges(
-        weight.float(),
-        granularity,
-        low,
-        high,
-        symmetric=symmetric,
-        method=method,
-        importance=diagonal[:, None] if method == "mse" else None,
-    )
+    low, high = format.limits
+    diagonal, granularity = hessian.diagonal(), format.granularity
+    importance = diagonal[:, None] if format.method == "mse" else None
+    scale, zero_point = tensor_ranges(weight.float(), format, importance)
     steps = granularity.expand(scale, shape).expand(shape)
     middle = granularity.expand(zero_point, shape).expand(shape)
     order = diagonal.argsort(descending=True, stable=True) if act_order else torch.arange(shape[0])
     values = in_turn(weight.float(), hessian, steps, low - middle, high - middle, order, damping) + middle
-    dtype = integer_type(bits, signed=signed)
-    return Quantized(values.to(dtype), scale.float(), zero_point.to(dtype), granularity, bits, signed)
+    dtype = integer_type(format)
+    return Quantized(values.to(dtype), scale.float(), zero_point.to(dtype), format)
 
 
 def in_turn(

@@ -21,6 +21,9 @@ Shape: TypeAlias = tuple[int, ...]
 class PerTensor:
     """One scale for the whole tensor."""
 
+    def __str__(self) -> str:
+        return "per tensor"
+
     def scale_shape(self, shape: Shape) -> Shape:
         """Return the shape of the scales of a tensor of `shape`: ``()``."""
         return ()
@@ -43,6 +46,9 @@ class PerAxis:
     """One scale for each index of `axis`; a negative axis counts from the end."""
 
     axis: int
+
+    def __str__(self) -> str:
+        return f"per axis {self.axis}"
 
     def scale_shape(self, shape: Shape) -> Shape:
         """Return the shape of the scales of a tensor of `shape`: ``(shape[axis],)``."""
@@ -79,6 +85,9 @@ class PerGroup:
     def __post_init__(self) -> None:
         if self.size < 1:
             raise ValueError(f"group size {self.size}: at least one weight must share a scale")
+
+    def __str__(self) -> str:
+        return f"groups of {self.size} along axis {self.axis}"
 
     def scale_shape(self, shape: Shape) -> Shape:
         """Return the shape of the scales of a tensor of `shape`: `axis` divided by `size`, rounded up."""

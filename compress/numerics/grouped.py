@@ -5,9 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from compress.numerics.formats import IntegerFormat
+
 
 def gptq_groups(
-    weight: Tensor, moments: Tensor, scale: Tensor, low: int, high: int, *, damping: float = 0.01
+    weight: Tensor, moments: Tensor, scale: Tensor, format: IntegerFormat, *, damping: float = 0.01
 ) -> Tensor:
     """Return integers for the least error of the outputs of each group, float of the shape of `weight`.
 
@@ -19,11 +21,11 @@ def gptq_groups(
         weight: [groups, features, outputs].
         moments: [groups, features, features], mean of ``x xᵀ`` over each group's inputs.
         scale: [groups, 1, outputs].
-        low: lowest integer.
-        high: highest integer.
+        format: what the integers can be; the zero point is zero, and the scales are given.
         damping: added to the diagonal, as a fraction of its mean.
     """
     features = weight.shape[1]
+    low, high = format.limits
     diagonal = moments.diagonal(dim1=1, dim2=2)
     damped = torch.where(diagonal > 0, diagonal, 1.0) + damping * diagonal.mean(1, keepdim=True)
     order = damped.argsort(dim=1, descending=True, stable=True)  # the features with the largest inputs first

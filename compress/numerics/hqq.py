@@ -7,11 +7,13 @@ least squares. There the zero point is fitted; here it is an integer, so the sca
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from compress.numerics.affine import Quantized, limits, quantize
-from compress.numerics.granularity import Granularity
+from compress.numerics.affine import Quantized, quantize
+from compress.numerics.formats import IntegerFormat
 
 STEPS = 20
 """Iterations; the loss settles within ten."""
@@ -19,12 +21,8 @@ STEPS = 20
 
 def hqq(
     weight: Tensor,
-    granularity: Granularity,
-    bits: int,
+    format: IntegerFormat,
     *,
-    symmetric: bool = True,
-    signed: bool = True,
-    narrow: bool = False,
     norm: float = 0.7,
     penalty: float = 10.0,
     growth: float = 1.01,
@@ -33,9 +31,7 @@ def hqq(
 
     Args:
         weight: floating-point tensor.
-        granularity: which elements share a scale.
-        bits: 2 to 8.
-        symmetric, signed, narrow: as `quantize` takes them.
+        format: what the integers can be, of up to 8 bits. Its method is not read: ranges follow the p-norm.
         norm: the exponent p; 0.7 is the paper's.
         penalty: the paper's beta, for weights measured in steps of the quantizer.
         growth: factor on the penalty after each step, the paper's kappa.
@@ -43,9 +39,9 @@ def hqq(
     Raises:
         ValueError: as `quantize`.
     """
-    start = quantize(weight, granularity, bits, symmetric=symmetric, signed=signed, narrow=narrow)
-    low, high = limits(bits, signed=signed, narrow=narrow)
-    rows = granularity.rows(weight.float())
+    start = quantize(weight, replace(format, method="minmax"))
+    low, high = format.limits
+    rows = format.granularity.rows(weight.float())
     scale, zero_point = start.scale.reshape(-1, 1), start.zero_point.reshape(-1, 1).float()
     best_loss = torch.full_like(scale, torch.inf)
     best_scale, best_zero = scale, zero_point
@@ -58,21 +54,13 @@ def hqq(
         best_scale = torch.where(better, scale, best_scale)
         best_zero = torch.where(better, zero_point, best_zero)
         target = rows - _shrink(error / scale, norm, penalty) * scale
-        if not symmetric:
+        if not format.symmetric:
             zero_point = (codes - target / scale).mean(1, keepdim=True).round_().clamp_(low, high)
         codes -= zero_point
         product, square = (target * codes).sum(1, keepdim=True), (codes * codes).sum(1, keepdim=True)
         scale = torch.where(product > 0, product / square, scale)
         penalty *= growth
-    return quantize(
-        weight,
-        granularity,
-        bits,
-        signed=signed,
-        narrow=narrow,
-        scale=best_scale,
-        zero_point=best_zero,
-    )
+    return quantize(weight, format, scale=best_scale, zero_point=best_zero)
 
 
 def _shrink(error: Tensor, norm: float, penalty: float) -> Tensor:

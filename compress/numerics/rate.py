@@ -101,12 +101,12 @@ class Coded:
         return entropy(self.codes) * self.codes.numel() + SCALE_BITS * self.scale.numel()
 
 
-class Source:
+class PricedWeight:
     """A weight to be coded, and what its errors cost.
 
     Args:
         weight: [K, N].
-        cost: of one squared error; what is small against other sources may be coded coarsely.
+        cost: of one squared error; where it is small against that of other weights, codes are coarse.
         hessian: [K, K] second moments of the inputs, or None; with them errors are fed forward as in GPTQ.
 
     Raises:
@@ -127,7 +127,7 @@ class Source:
             self.cost *= float(left.mean() / diagonal.mean().clamp(min=1e-30))
 
     def steps(self, quality: float) -> Tensor:
-        """Return the steps at which errors of all sources cost the same a bit, [N], or [1] for all columns.
+        """Return the steps at which one bit saves the same cost in every weight, [N], or [1] for all columns.
 
         No step is so small that codes leave their range. Columns have steps of their own where few large
         weights would make the step too coarse for all, and the error saved is worth the scales.
@@ -147,7 +147,7 @@ class Source:
 
         Args:
             quality: root of what an error as large as a step costs.
-            every: code every how manieth row alone.
+            every: of the rows only the first of each `every`, as a sample.
         """
         steps = self.steps(quality)
         wanted = (self.weight[::every] / steps).numpy()
@@ -184,22 +184,22 @@ def _fitted(weight: Tensor, codes: Tensor, steps: Tensor) -> Tensor:
 
 
 SAMPLE = 1 << 14
-"""Weights of a source that are coded while the quality is sought."""
+"""Elements of a weight that are coded while the quality is sought."""
 TOLERANCE = 0.01
 """How far below the target the rate may end up, as a fraction."""
 GUESSES, CORRECTIONS = 12, 4
 """Times that a sample is coded, and everything, each time at a quality nearer to the target."""
 
 
-def code_to_rate(sources: Sequence[Source], rate: float) -> list[Coded]:
-    """Code all sources at the one quality that takes `rate` bits a weight on average, or a little less.
+def code_to_rate(weights: Sequence[PricedWeight], rate: float) -> list[Coded]:
+    """Code all weights at the one quality that takes `rate` bits a weight on average, or a little less.
 
-    Errors of all sources cost the same a bit, so that no bit could be moved to where it does more good.
+    One bit saves the same cost in every weight, so that no bit could be moved to where it does more good.
 
     Raises:
         ValueError: scales alone take more than `rate`.
     """
-    total = sum(source.weight.numel() for source in sources)
+    total = sum(each.weight.numel() for each in weights)
     if not total:
         return []
     goal = (1 - TOLERANCE / 2) * rate
@@ -208,13 +208,13 @@ def code_to_rate(sources: Sequence[Source], rate: float) -> list[Coded]:
         # Twice the step takes a bit off, or a share of the bit where there is less than one.
         return quality * math.exp2(max(min((bits / total - goal) / min(1.0, goal), 4.0), -4.0))
 
-    energy = sum(source.cost * float(source.weight.square().sum()) for source in sources)
+    energy = sum(each.cost * float(each.weight.square().sum()) for each in weights)
     quality = math.sqrt(energy / total) or 1.0
     for _ in range(GUESSES):
-        quality = nearer(quality, sum(source.rate(quality) for source in sources))
+        quality = nearer(quality, sum(each.rate(quality) for each in weights))
     best: list[Coded] = []
     for _ in range(CORRECTIONS):
-        found = [source.solve(quality) for source in sources]
+        found = [each.solve(quality) for each in weights]
         bits = sum(coded.bits for coded in found)
         if bits <= rate * total:
             best = found

@@ -11,7 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from compress.numerics.affine import Quantized, limits, require_finite
+from compress.numerics.affine import Quantized, require_finite
 
 STRETCH = 1.2
 """The sigmoid is stretched from (0, 1) to (-0.1, 1.1), so that it reaches both ends (eq. 23)."""
@@ -61,7 +61,7 @@ def learn_rounding(
     shape = tuple(weight.shape)
     scale = quantized.granularity.expand(quantized.scale, shape)
     zero_point = quantized.granularity.expand(quantized.zero_point.float(), shape)
-    low, high = limits(quantized.bits, signed=quantized.signed)
+    low, high = quantized.format.limits
     floor = (weight.float() / scale).floor() + zero_point
 
     def rounded(up: Tensor) -> Tensor:

@@ -6,13 +6,12 @@ from compress.passes.drop_blocks import DropBlocks
 from compress.passes.equalize import Equalize
 from compress.passes.factorize import Factorize
 from compress.passes.finetune import Finetune
-from compress.passes.float16 import Float16
+from compress.passes.float_weights import FloatWeights
 from compress.passes.fold import Fold
-from compress.passes.int4_weights import Int4Weights
 from compress.passes.int8 import Int8
 from compress.passes.int8_dynamic import Int8Dynamic
 from compress.passes.int8_static import Int8Static
-from compress.passes.int8_weights import Int8Weights
+from compress.passes.integer_weights import Int4Weights, Int8Weights, IntegerWeights
 from compress.passes.palettize import Palettize
 from compress.passes.prune_channels import PruneChannels
 from compress.passes.qat import Qat
@@ -26,13 +25,14 @@ __all__ = [
     "Equalize",
     "Factorize",
     "Finetune",
-    "Float16",
+    "FloatWeights",
     "Fold",
     "Int4Weights",
     "Int8",
     "Int8Dynamic",
     "Int8Static",
     "Int8Weights",
+    "IntegerWeights",
     "Palettize",
     "PruneChannels",
     "Qat",

@@ -101,6 +101,8 @@ class Pass(BaseModel, ABC):
 
 REGISTRY: dict[str, type[Pass]] = {}
 """Every pass by name; filled as pass classes are defined."""
+RENAMED = {"float16": "float-weights: {format: float16}"}
+"""What recipes write today instead of passes that had another name."""
 
 
 def get(name: str) -> type[Pass]:
@@ -111,6 +113,8 @@ def get(name: str) -> type[Pass]:
     """
     import compress.passes  # noqa: F401  (the catalogue registers every pass)
 
+    if name in RENAMED:
+        raise PassError(f"the pass {name!r} has a new name: write {RENAMED[name]}")
     if name not in REGISTRY:
         raise PassError(f"unknown pass {name!r}{did_you_mean(name, REGISTRY)}")
     return REGISTRY[name]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from compress import quantize
 from compress.changes import Change
 from compress.passes.base import Pass
 
@@ -37,11 +38,4 @@ class CodedWeights(Pass, name="coded-weights"):
 
     def apply(self, model: Model) -> list[Change]:
         """Store every selected weight."""
-        from compress.quantize.rate import coded_plans, store_coded
-        from compress.quantize.weight_only import plans
-
-        found, changes = plans(
-            model.graph, lambda layer: self.selects(*layer.names), lambda readers: (8, 128), self.operators
-        )
-        coded = coded_plans(model, found, self.rate)
-        return [*changes, *(store_coded(model.graph, *each, self.operators) for each in coded)]
+        return quantize.store_coded_weights(model, self.selects, self.rate, self.operators)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import Field
 
+from compress import quantize
 from compress.changes import Change
 from compress.cpu import weight_bits
 from compress.errors import DataError, ModelError, PassError
@@ -20,7 +21,7 @@ from compress.passes.base import Pass
 from compress.passes.correct_bias import CorrectBias
 from compress.passes.int8_dynamic import Int8Dynamic
 from compress.passes.int8_static import Int8Static, observe_ranges
-from compress.passes.int8_weights import Int8Weights
+from compress.passes.integer_weights import Int8Weights
 from compress.passes.smooth import Smooth
 
 if TYPE_CHECKING:
@@ -281,7 +282,10 @@ class _Way:
             dynamic = _without(self.dynamic, floats)
             changes += _signed(dynamic, dynamic.place(result, kernels))
         changes = [change for change in changes if change.action]
-        changes += _signed(self.weights, self.weights.store(result, rounded=self.rounded.get(8)))
+        others = quantize.store_int8_weights(
+            result, self.weights.selects, operators=self.weights.operators, rounded=self.rounded.get(8)
+        )
+        changes += _signed(self.weights, others)
         NameFixPass()(result.ir)
         if self.corrected:
             mend = CorrectBias()

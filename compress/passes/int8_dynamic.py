@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from compress import quantize
 from compress.changes import Change
 from compress.passes.base import Pass
 
@@ -34,11 +35,10 @@ class Int8Dynamic(Pass, name="int8-dynamic"):
     def apply(self, model: Model) -> list[Change]:
         """Fold, let linear layers and LSTMs multiply integers, and store the other weights in 8 bits."""
         from compress.passes.fold import fold
-        from compress.passes.int8_weights import Int8Weights
 
         fold(model.ir)
         placed = self.place(model, {})
-        others = Int8Weights(include=self.include, exclude=self.exclude, operators="expanded").store(model)
+        others = quantize.store_int8_weights(model, self.selects, operators="expanded")
         stored = {change.layer for change in others}
         return [change for change in placed if change.action or change.layer not in stored] + others
 

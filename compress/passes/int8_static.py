@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 from pydantic import Field
 
+from compress import quantize
 from compress.changes import Change
 from compress.passes.base import Pass
 
@@ -62,15 +63,14 @@ class Int8Static(Pass, name="int8-static"):
     def apply(self, model: Model) -> list[Change]:
         """Fold, observe the activations, and put Q/DQ pairs around what runs in integers."""
         from compress.passes.fold import fold
-        from compress.passes.int8_weights import Int8Weights
         from compress.quantize.regions import KERNELS
 
         fold(model.ir)
         rounded = self.rounded(model)
         changes = []
         if self.store_others:
-            rest = Int8Weights(include=self.include, exclude=self.exclude)
-            changes = [change for change in rest.store(model, besides=KERNELS) if change.action]
+            others = quantize.store_int8_weights(model, self.selects, besides=KERNELS)
+            changes = [change for change in others if change.action]
         stored = {change.layer for change in changes}
         placed = self.place(model, self.observe(model), rounded)
         return changes + [change for change in placed if change.action or change.layer not in stored]
@@ -157,11 +157,14 @@ def _nearest(layer: Layer, bits: int, *, per_channel: bool) -> Quantized:
     """Return the nearest integers of a layer's weight, in the range of its extremes."""
     import torch
 
-    from compress.numerics.affine import quantize
+    from compress.numerics import affine
+    from compress.numerics.formats import IntegerFormat
     from compress.numerics.granularity import PerAxis, PerTensor
 
     granularity = PerAxis(layer.out_axis) if per_channel else PerTensor()
-    return quantize(torch.from_numpy(layer.array.copy()), granularity, bits, narrow=True)
+    return affine.quantize(
+        torch.from_numpy(layer.array.copy()), IntegerFormat(bits, granularity, narrow=True)
+    )
 
 
 def quantize_kernel(
@@ -236,7 +239,7 @@ def _quantize_bias(
     import torch
 
     from compress.graph.layers import array
-    from compress.numerics.affine import quantize
+    from compress.numerics import affine
     from compress.quantize.nodes import dequantize_bias
 
     value = layer.node.inputs[2]
@@ -250,7 +253,7 @@ def _quantize_bias(
     needed = needed if scale.ndim else needed.max()
     if (needed > scale).any():
         wider = torch.from_numpy(np.maximum(scale, needed).astype(np.float32))
-        quantized = quantize(weight, quantized.granularity, quantized.bits, narrow=True, scale=wider)
+        quantized = affine.quantize(weight, quantized.format, scale=wider)
     steps = np.broadcast_to(np.float32(input_scale) * quantized.scale.numpy(), bias.shape)
     dequantize_bias(layer.node, np.round(bias / steps).astype(np.int32), steps)
     return quantized

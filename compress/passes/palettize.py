@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
+from compress import quantize
 from compress.changes import Change
+from compress.numerics.formats import CodebookFormat
 from compress.passes.base import Pass
 
 if TYPE_CHECKING:
-    from compress.graph.layers import Layer
     from compress.model import Model
 
 
@@ -41,27 +42,5 @@ class Palettize(Pass, name="palettize"):
 
     def apply(self, model: Model) -> list[Change]:
         """Palettize every selected weight."""
-        from compress.graph.layers import layers
-        from compress.graph.linear import groups, linear_layers
-        from compress.graph.moments import second_moments
-        from compress.quantize.palettes import Shelf, store_palette
-
-        readers: dict[str, list[Layer]] = {}
-        for layer in layers(model.graph):
-            readers.setdefault(layer.weight.name or "", []).append(layer)
-        chosen, changes = [], []
-        for found in readers.values():
-            if any(self.selects(*layer.names) for layer in found):
-                chosen.append(Shelf.of(found, self.channels, self.dimensions))
-            else:
-                changes.append(Change(found[0].name, skipped="not selected"))
-        plain = {layer.weight.name for layer in linear_layers(model.graph) if groups(layer) == 1}
-        measured = [shelf.layer for shelf in chosen if shelf.layer.weight.name in plain]
-        moments = (
-            second_moments(model.ir, model.batches(), measured) if model.calibration and measured else {}
-        )
-        for shelf in chosen:
-            own = moments.get(shelf.layer.name) if shelf.layer.weight.name in plain else None
-            palette = shelf.solve(min(self.entries, shelf.layer.array.size), own)
-            changes.append(store_palette(model.graph, shelf, palette, decoded=self.lookup == "at-run"))
-        return changes
+        wanted = CodebookFormat(self.entries, self.dimensions, self.channels)
+        return quantize.store_palettes(model, self.selects, wanted, decoded=self.lookup == "at-run")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import Field
@@ -15,10 +16,12 @@ if TYPE_CHECKING:
     import onnx_ir as ir
     import torch
 
+    from compress.graph.layers import Layer
     from compress.model import Model
     from compress.numerics.affine import Quantized
+    from compress.numerics.formats import IntegerFormat
+    from compress.quantize.plans import Operators
     from compress.quantize.regions import Regions
-    from compress.quantize.weight_only import Operators
     from compress.train.fake_quantizers import FakeQuantizer
 
 
@@ -87,6 +90,13 @@ class Qat(train.Training, Pass, name="qat"):
 
         return min(self.weight_bits, 7) if saturates() else self.weight_bits
 
+    def _format(self, layer: Layer) -> IntegerFormat:
+        """Return the format of a kernel's weight."""
+        from compress.numerics.formats import IntegerFormat
+        from compress.numerics.granularity import PerAxis
+
+        return IntegerFormat(self._bits(), PerAxis(layer.out_axis), narrow=True)
+
     def _activations(self, model: Model, regions: Regions) -> dict[str, FakeQuantizer]:
         """Return how each activation of the regions is rounded, by the name of the value."""
         import torch
@@ -111,16 +121,13 @@ class Qat(train.Training, Pass, name="qat"):
         import torch
 
         from compress.numerics.affine import quantize
-        from compress.numerics.granularity import PerAxis
         from compress.train.fake_quantizers import FakeQuantizer
 
         stored: dict[str, Quantized] = {}
         for layer in regions.kernels:
             weight = torch.from_numpy(layer.array.copy())
-            stored[layer.weight.name or ""] = quantize(
-                weight, PerAxis(layer.out_axis), self._bits(), narrow=True, method="mse"
-            )
-        quantizers = {name: FakeQuantizer.of(name, each, narrow=True) for name, each in stored.items()}
+            stored[layer.weight.name or ""] = quantize(weight, replace(self._format(layer), method="mse"))
+        quantizers = {name: FakeQuantizer.of(name, each) for name, each in stored.items()}
         others = self._store_others(model.clone().graph, regions, lambda name: None)
         return quantizers | {name: FakeQuantizer.of(name, each) for name, (_, each) in others.items()}
 
@@ -129,27 +136,21 @@ class Qat(train.Training, Pass, name="qat"):
     ) -> dict[str, tuple[Change, Quantized]]:
         """Store the weights that no integer kernel takes; return what was stored by the weight's name."""
         from compress.numerics.affine import quantize
-        from compress.quantize.weight_only import plans, store
+        from compress.quantize.plans import Precision, plans
+        from compress.quantize.weight_only import store
 
         kernels = {layer.name for layer in regions.kernels}
         operators: Operators = "standard" if self.activations else "onnxruntime"
         planned, _ = plans(
             graph,
             lambda layer: layer.name not in kernels and self.selects(*layer.names),
-            lambda readers: (self.weight_bits, self.group_size),
+            Precision(self.weight_bits, self.group_size, method="mse", fewest_weights=0),
             operators,
         )
         stored: dict[str, tuple[Change, Quantized]] = {}
         for plan in planned:
             name = plan.layer.weight.name or ""
-            quantized = quantize(
-                plan.weight(),
-                plan.granularity,
-                plan.bits,
-                signed=plan.signed,
-                method="mse",
-                scale=scale_of(name),
-            )
+            quantized = quantize(plan.weight(), plan.format, scale=scale_of(name))
             change = store(graph, plan, quantized, operators)
             if change.action:
                 stored[name] = change, quantized
@@ -190,7 +191,6 @@ class Qat(train.Training, Pass, name="qat"):
         import torch
 
         from compress.numerics.affine import quantize
-        from compress.numerics.granularity import PerAxis
         from compress.passes.int8_static import quantize_kernel
         from compress.quantize.nodes import quantize_activation
 
@@ -204,6 +204,6 @@ class Qat(train.Training, Pass, name="qat"):
         changes = []
         for layer in regions.kernels:
             weight, scale = torch.from_numpy(layer.array.copy()), scales[layer.weight.name or ""]
-            quantized = quantize(weight, PerAxis(layer.out_axis), self._bits(), narrow=True, scale=scale)
+            quantized = quantize(weight, self._format(layer), scale=scale)
             changes.append(quantize_kernel(graph, layer, quantized, inputs, story))
         return changes + [change for change, _ in self._store_others(graph, regions, scales.get).values()]

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from compress.trainable.module import Trainable
+
 if TYPE_CHECKING:
     from compress.model import Model
 
@@ -32,8 +34,6 @@ def curvature(model: Model, names: Collection[str]) -> dict[str, Tensor]:
         DataError: there are no calibration data.
         ModelError: a node cannot run in torch.
     """
-    from compress.trainable.module import Trainable
-
     module = Trainable(model.ir, trained=names).eval()
     weights = module.trained_weights()
     total = {name: torch.zeros_like(weight) for name, weight in weights.items()}

@@ -17,6 +17,7 @@ from compress.graph.edit import add_initializer
 from compress.graph.facts.record import MICROSOFT
 from compress.graph.layers import Layer, layers
 from compress.numerics.affine import Quantized, quantize
+from compress.numerics.formats import IntegerFormat
 from compress.numerics.granularity import PerAxis
 from compress.quantize.nodes import gather_dequantize
 
@@ -241,7 +242,9 @@ def _place_lstm(graph: ir.Graph, pair: tuple[Layer, Layer], bits: int) -> list[C
 
 def _nearest(layer: Layer, weight: Tensor, bits: int, axis: int | None = None) -> Quantized:
     try:
-        return quantize(weight, PerAxis(layer.out_axis if axis is None else axis), bits, narrow=True)
+        return quantize(
+            weight, IntegerFormat(bits, PerAxis(layer.out_axis if axis is None else axis), narrow=True)
+        )
     except ValueError as error:
         raise PassError(f"layer {layer.name!r}, weight {layer.weight.name!r}: {error}") from error
 

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from compress.graph.capture import observe
 from compress.graph.linear import from_matrix, input_rows, matrix, source
-from compress.numerics.affine import Quantized, limits, quantize
+from compress.numerics.affine import Quantized, quantize
+from compress.numerics.formats import IntegerFormat
 from compress.numerics.gptq import gptq
 from compress.numerics.granularity import PerAxis
 from compress.numerics.grouped import gptq_groups
@@ -121,11 +122,11 @@ def _gptq(layer: Layer, moments: Tensor, bits: int) -> Quantized:
     """Return the integers of a weight as [features, groups times outputs]."""
     content = _content(layer)
     groups, _, outputs = content.shape
+    integers = IntegerFormat(bits, PerAxis(1), narrow=True)
     if groups == 1:
-        return gptq(content[0], moments[0], PerAxis(1), bits, narrow=True, method="minmax")
-    nearest = quantize(content.movedim(1, 0).flatten(1), PerAxis(1), bits, narrow=True)
-    low, high = limits(bits, narrow=True)
-    values = gptq_groups(content, moments, nearest.scale.reshape(groups, 1, outputs), low, high)
+        return gptq(content[0], moments[0], integers)
+    nearest = quantize(content.movedim(1, 0).flatten(1), integers)
+    values = gptq_groups(content, moments, nearest.scale.reshape(groups, 1, outputs), integers)
     return replace(nearest, values=values.movedim(1, 0).flatten(1).to(torch.int8))
 
 
@@ -147,4 +148,4 @@ def _in_layout(layer: Layer, quantized: Quantized) -> Quantized:
     groups, _, outputs = matrix(layer, layer.array).shape
     values = quantized.values.reshape(-1, groups, outputs).movedim(0, 1)
     codes = torch.from_numpy(from_matrix(layer, values.numpy())).to(torch.int8)
-    return replace(quantized, values=codes, granularity=PerAxis(layer.out_axis))
+    return replace(quantized, values=codes, format=quantized.format.over(PerAxis(layer.out_axis)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,9 +18,14 @@ from compress.errors import PassError
 from compress.graph import edit
 from compress.graph.edit import add_initializer
 from compress.graph.layers import Layer
+from compress.graph.linear import from_matrix, groups, linear_layers, matrix
+from compress.graph.moments import second_moments
 from compress.numerics.codebook import Palette, palettize
+from compress.numerics.formats import CodebookFormat
+from compress.quantize.plans import chosen_weights
 
 if TYPE_CHECKING:
+    from compress.model import Model
     from compress.numerics.gptq import Hessian
 
 PAIR = np.array([0, 2, 4, 6], np.uint8)
@@ -33,25 +38,25 @@ class Shelf:
 
     Attributes:
         readers: the layers that read it.
-        channels: output channels that share a codebook; None if all weights do.
-        dimensions: weights that a code stands for; they divide what shares a codebook.
+        format: its codebooks; the channels divide those of the weight, and the dimensions divide what
+            shares a codebook.
     """
 
     readers: tuple[Layer, ...]
-    channels: int | None
-    dimensions: int
+    format: CodebookFormat
 
     @classmethod
-    def of(cls, readers: Sequence[Layer], channels: int | None, dimensions: int) -> Shelf:
+    def of(cls, readers: Sequence[Layer], wanted: CodebookFormat) -> Shelf:
         """Return the layout nearest to what is wanted: numbers that do not divide the weight get smaller."""
-        layer = readers[0]
+        layer, channels = readers[0], wanted.channels
         shape, axis = layer.array.shape, layer.out_axis
         if channels is not None and layer.in_axis is not None:
             channels = _divisor(shape[axis], channels)
             together = channels * layer.array.size // shape[axis]
         else:
             channels, together = None, shape[-1]
-        return cls(tuple(readers), channels, _divisor(together, dimensions))
+        entries = min(wanted.entries, max(layer.array.size, 2))
+        return cls(tuple(readers), CodebookFormat(entries, _divisor(together, wanted.dimensions), channels))
 
     @property
     def layer(self) -> Layer:
@@ -70,19 +75,17 @@ class Shelf:
 
     def rows(self, weight: Tensor) -> Tensor:
         """Return a weight, or what has its shape, as [codebooks, elements]."""
-        if self.channels is None:
+        if self.format.channels is None:
             return weight.reshape(1, -1)
         moved = weight.movedim(self.layer.out_axis, 0)
-        return moved.reshape(len(moved) // self.channels, -1)
+        return moved.reshape(len(moved) // self.format.channels, -1)
 
-    def solve(self, entries: int, moments: Hessian | None) -> Palette:
+    def solve(self, moments: Hessian | None) -> Palette:
         """Find codebooks; `moments` of the layer's inputs say what an error of each feature costs.
 
         Raises:
             PassError: the weight is not finite; the message names the layer.
         """
-        from compress.graph.linear import from_matrix, matrix
-
         weight = self.layer.array
         importance = None
         if moments is not None and moments.rows:
@@ -90,7 +93,7 @@ class Shelf:
             spread = from_matrix(self.layer, np.broadcast_to(features, matrix(self.layer, weight).shape))
             importance = self.rows(torch.from_numpy(spread))
         try:
-            return palettize(self.rows(torch.from_numpy(weight.copy())), entries, self.dimensions, importance)
+            return palettize(self.rows(torch.from_numpy(weight.copy())), self.format, importance)
         except ValueError as error:
             raise PassError(
                 f"layer {self.layer.name!r}, weight {self.layer.weight.name!r}: {error}"
@@ -101,7 +104,35 @@ def _divisor(number: int, wanted: int) -> int:
     return next(size for size in range(min(wanted, number), 0, -1) if number % size == 0)
 
 
-def store_palette(graph: ir.Graph, shelf: Shelf, palette: Palette, *, decoded: bool) -> Change:
+def store_palettes(
+    model: Model, chosen: Callable[..., bool], wanted: CodebookFormat, *, decoded: bool
+) -> list[Change]:
+    """Replace the weights of all chosen layers by codes and codebooks, in place; return a change per weight.
+
+    With calibration data, weights that meet large inputs count more.
+
+    Args:
+        model: the model; changed in place.
+        chosen: called with the names of a layer's node and weight.
+        wanted: the codebooks, each made smaller where a weight wants it.
+        decoded: look entries up at every run, instead of as the model is loaded.
+
+    Raises:
+        PassError: a weight is not finite; the message names the layer.
+        DataError: calibration data are not finite.
+    """
+    found, changes = chosen_weights(model.graph, lambda layer: chosen(*layer.names))
+    shelves = [Shelf.of(readers, wanted) for readers in found]
+    plain = {layer.weight.name for layer in linear_layers(model.graph) if groups(layer) == 1}
+    measured = [shelf.layer for shelf in shelves if shelf.layer.weight.name in plain]
+    moments = second_moments(model.ir, model.batches(), measured) if model.calibration and measured else {}
+    for shelf in shelves:
+        own = moments.get(shelf.layer.name) if shelf.layer.weight.name in plain else None
+        changes.append(_store(model.graph, shelf, shelf.solve(own), decoded=decoded))
+    return changes
+
+
+def _store(graph: ir.Graph, shelf: Shelf, palette: Palette, *, decoded: bool) -> Change:
     """Replace a weight by codes and codebooks.
 
     Args:
@@ -113,8 +144,8 @@ def store_palette(graph: ir.Graph, shelf: Shelf, palette: Palette, *, decoded: b
     layer, before = shelf.layer, shelf.layer.array
     restored = palette.restore().numpy()
     error = float(np.linalg.norm(restored - shelf.rows(torch.from_numpy(before.copy())).numpy()))
-    entries, dimensions = palette.codebook.shape[1:]
-    bits = next(size for size in (2, 4, 8) if entries <= 1 << size)
+    entries = shelf.format.entries
+    bits = shelf.format.code_bits
     codes = palette.codes.numpy()
     if bits == 2 and codes.shape[1] % len(PAIR):
         bits = 4
@@ -129,11 +160,9 @@ def store_palette(graph: ir.Graph, shelf: Shelf, palette: Palette, *, decoded: b
     else:
         _look_up(graph, shelf, codes, palette.codebook.numpy(), bits, decoded=decoded)
         form = "looked up at every run" if decoded else "float once loaded"
-    vectors = f" of {dimensions} weights" if dimensions > 1 else ""
-    shared = "per tensor" if shelf.channels is None else f"per {shelf.channels} channels"
     return Change(
         layer.name,
-        f"{entries} entries{vectors} {shared}, codes of {bits} bits, {form}",
+        f"{shelf.format}, codes of {bits} bits, {form}",
         bytes_before=before.nbytes,
         bytes_after=size,
         error=error / (float(np.linalg.norm(before)) or 1.0),
@@ -189,7 +218,7 @@ def _look_up(
         chain.then("Add", add_initializer(graph, f"{name}.books", first))
     chain.from_book(add_initializer(graph, f"{name}.codebook", book.reshape(-1, dimensions)))
     shape = list(shelf.layer.array.shape)
-    axis = 0 if shelf.channels is None else shelf.layer.out_axis
+    axis = 0 if shelf.format.channels is None else shelf.layer.out_axis
     moved = [shape[axis], *shape[:axis], *shape[axis + 1 :]]
     chain.then("Reshape", add_initializer(graph, f"{name}.shape", np.array(moved, np.int64)))
     if axis:

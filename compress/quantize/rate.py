@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,32 +17,49 @@ from compress.graph.layers import Layer
 from compress.graph.linear import from_matrix, groups, linear_layers, matrix, recurrent_layers
 from compress.graph.moments import second_moments
 from compress.model import Model
-from compress.numerics.affine import Quantized
+from compress.numerics.affine import Quantized, integer_type
+from compress.numerics.formats import IntegerFormat
 from compress.numerics.gptq import Hessian
 from compress.numerics.granularity import PerAxis, PerGroup, PerTensor
-from compress.numerics.rate import Coded, Source, code_to_rate
+from compress.numerics.rate import Coded, PricedWeight, code_to_rate
 from compress.quantize.curvature import curvature
-from compress.quantize.weight_only import Operators, Plan, store
+from compress.quantize.plans import Operators, Plan, Precision, plans
+from compress.quantize.weight_only import store
 
 
-def coded_plans(model: Model, plans: Sequence[Plan], rate: float) -> list[tuple[Plan, Coded]]:
-    """Return integers for the weight of every plan, `rate` bits a weight on average.
+def store_coded_weights(
+    model: Model, chosen: Callable[..., bool], rate: float, operators: Operators
+) -> list[Change]:
+    """Store the weights of all chosen layers as integers that are short once coded, in place.
+
+    Args:
+        model: the model; changed in place.
+        chosen: called with the names of a layer's node and weight.
+        rate: bits a weight once entropy coded, scales included; a mean over all weights.
+        operators: which nodes compute with the integers.
+
+    Returns:
+        A change per weight.
 
     Raises:
         PassError: a weight is not finite, or the rate is out of reach.
         DataError: calibration data are not finite.
     """
-    costs = _Costs(model, plans)
-    sources = []
-    for plan in plans:
+    precision = Precision(bits=8, group_size=128)
+    found, changes = plans(model.graph, lambda layer: chosen(*layer.names), precision, operators)
+    costs = _Costs(model, found)
+    weights = []
+    for plan in found:
         try:
-            sources.append(costs.source(plan))
+            weights.append(costs.priced(plan))
         except ValueError as error:
             raise plan.blame(error) from error
     try:
-        return list(zip(plans, code_to_rate(sources, rate), strict=True))
+        coded = code_to_rate(weights, rate)
     except ValueError as error:
         raise PassError(f"coded-weights: {error}") from error
+    stored = (_store(model.graph, *each, operators) for each in zip(found, coded, strict=True))
+    return [*changes, *stored]
 
 
 class _Costs:
@@ -62,13 +79,13 @@ class _Costs:
         moments = second_moments(model.ir, model.batches(), found)
         self.moments = {layer.weight: moments[layer.name] for layer in found}
 
-    def source(self, plan: Plan) -> Source:
+    def priced(self, plan: Plan) -> PricedWeight:
         """Return a plan's weight with what its errors cost."""
         layer = plan.layer
         weight = _columns(layer, plan.weight())
         costs = self.curvature.get(layer.weight.name or "")
         cost = 1 / max(float(weight.square().sum()), 1e-30) if costs is None else float(costs.mean())
-        return Source(weight, cost, self._hessian(layer))
+        return PricedWeight(weight, cost, self._hessian(layer))
 
     def _hessian(self, layer: Layer) -> Tensor | None:
         """Return the second moments of the rows that `_columns` of a weight are multiplied with."""
@@ -98,14 +115,12 @@ def _restored(layer: Layer, content: Tensor) -> Tensor:
     return PerAxis(layer.out_axis).from_rows(content.T.contiguous(), layer.array.shape)
 
 
-def store_coded(graph: ir.Graph, plan: Plan, coded: Coded, operators: Operators) -> Change:
+def _store(graph: ir.Graph, plan: Plan, coded: Coded, operators: Operators) -> Change:
     """Store a weight's integers, in 4 bits if they fit."""
     layer = plan.layer
     narrow = bool((coded.codes >= -8).all() and (coded.codes <= 7).all()) and _may_be_narrow(plan)
     bits = 4 if narrow else 8
-    middle = 0 if plan.signed else 1 << (bits - 1)
-    dtype = torch.int8 if plan.signed else torch.uint8
-    granularity = plan.granularity
+    granularity = plan.format.granularity
     if isinstance(granularity, PerAxis) and coded.scale.numel() == 1 and layer.in_axis is not None:
         granularity = PerTensor()
     shape = tuple(layer.array.shape)
@@ -114,10 +129,11 @@ def store_coded(graph: ir.Graph, plan: Plan, coded: Coded, operators: Operators)
     if isinstance(granularity, PerGroup):
         scale = scale.expand(scale_shape)
     scale = (coded.scale if isinstance(granularity, PerTensor) else scale).reshape(scale_shape).contiguous()
-    zero_point = torch.full(scale_shape, middle, dtype=dtype)
-    values = (_restored(layer, coded.codes) + middle).to(dtype)
-    quantized = Quantized(values, scale, zero_point, granularity, bits, plan.signed)
-    change = store(graph, replace(plan, granularity=granularity, bits=bits), quantized, operators)
+    integers = IntegerFormat(bits, granularity, signed=plan.format.signed)
+    dtype = integer_type(integers)
+    zero_point = torch.full(scale_shape, integers.middle, dtype=dtype)
+    values = (_restored(layer, coded.codes) + integers.middle).to(dtype)
+    change = store(graph, plan, Quantized(values, scale, zero_point, integers), operators)
     length = coded.bits / coded.codes.numel()
     return replace(change, action=change.action and f"{change.action}, {length:.2f} bits once coded")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import onnx_ir as ir
@@ -26,73 +26,26 @@ from compress.graph.linear import (
     store,
 )
 from compress.graph.moments import second_moments
-from compress.numerics.affine import Method, Quantized, quantize
+from compress.numerics.affine import Quantized, quantize
 from compress.numerics.awq import awq
+from compress.numerics.formats import IntegerFormat
 from compress.numerics.gptq import Hessian, gptq
 from compress.numerics.granularity import Granularity, PerAxis, PerGroup
 from compress.numerics.hqq import hqq
 from compress.progress import track
-from compress.quantize.weight_only import Plan
+from compress.quantize.plans import Plan
 
 if TYPE_CHECKING:
     from compress.model import Model
 
-Name = Literal["rtn", "hqq", "gptq", "awq"]
+Solver = Literal["rtn", "hqq", "gptq", "awq"]
+"""How integers are chosen: to the nearest; for the least p-norm of the weights' errors (HQQ, which chooses
+ranges as well); or for the least error of outputs, by feedback (GPTQ) or by scaled inputs (AWQ)."""
 
 MOST_MOMENTS = 1 << 28
 """Second moments of a layer, squares of features; one with more is rounded, for want of memory and rows."""
 TABLE_DAMPING = 0.3
 """Damping for a table that is embedding and classifier: the embedding wants all features right."""
-
-
-class Form(TypedDict):
-    """Settings that all solvers take, see `quantize`."""
-
-    symmetric: bool
-    signed: bool
-    method: Method
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """How integers are chosen.
-
-    Attributes:
-        solver: to the nearest ("rtn"), for the least p-norm of the weights' errors ("hqq"), or for the
-            least error of outputs, by feedback ("gptq") or by scaled inputs ("awq").
-        symmetric: zero points in the middle of the range; None for all but convolutions of fewer than
-            8 bits: kernels of linear layers are faster without, and others lose nothing.
-        clip: how ranges are chosen; "hqq" has its own way.
-    """
-
-    solver: Name
-    symmetric: bool | None
-    clip: Method
-
-    def form(self, plan: Plan) -> Form:
-        """Return the form of a weight's integers."""
-        symmetric = self.symmetric
-        if symmetric is None:
-            symmetric = plan.bits >= 8 or "Conv" not in plan.layer.node.op_type
-        # An embedding outside of blocked kernels is multiplied by its scales alone.
-        symmetric |= plan.signed and plan.layer.in_axis is None
-        return {"symmetric": symmetric, "signed": plan.signed, "method": self.clip}
-
-    def rounded(self, plan: Plan) -> Solution:
-        """Quantize one weight without knowing its inputs.
-
-        Raises:
-            PassError: it is not finite; the message names the layer.
-        """
-        weight, kind = plan.weight(), (plan.granularity, plan.bits)
-        importance = weight.abs() if self.clip == "mse" and _is_linear(plan.layer) else None
-        form = self.form(plan)
-        try:
-            if self.solver == "hqq" and plan.bits < 8:
-                return Solution(hqq(weight, *kind, symmetric=form["symmetric"], signed=form["signed"]), "hqq")
-            return Solution(quantize(weight, *kind, **form, importance=importance), "rounded")
-        except ValueError as error:
-            raise plan.blame(error) from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -119,7 +72,25 @@ class Solution:
         return weight / (self.input_scales[:, None] if self.by_row else self.input_scales)
 
 
-def solutions(model: Model, plans: Sequence[Plan], rule: Rule) -> list[tuple[Plan, Solution]]:
+def solve_alone(plan: Plan, solver: Solver = "rtn") -> Solution:
+    """Choose the integers of one weight without knowing its inputs: by HQQ if asked, or the nearest.
+
+    Raises:
+        PassError: the weight is not finite; the message names the layer.
+    """
+    weight = plan.weight()
+    weighed = plan.format.method == "mse" and _is_linear(plan.layer)
+    try:
+        if solver == "hqq" and plan.format.bits < 8:
+            return Solution(hqq(weight, plan.format), "hqq")
+        return Solution(
+            quantize(weight, plan.format, importance=weight.abs() if weighed else None), "rounded"
+        )
+    except ValueError as error:
+        raise plan.blame(error) from error
+
+
+def solutions(model: Model, plans: Sequence[Plan], solver: Solver) -> list[tuple[Plan, Solution]]:
     """Return every plan with its integers and the solver that found them.
 
     GPTQ and AWQ take convolutions, linear and recurrent layers in the order of the graph. Each is
@@ -133,10 +104,10 @@ def solutions(model: Model, plans: Sequence[Plan], rule: Rule) -> list[tuple[Pla
         DataError: the solver needs calibration data, and there are none or they are not finite.
         PassError: a weight or its inputs cannot be quantized; the message names the layer.
     """
-    found = [] if rule.solver in ("rtn", "hqq") else _sharing_inputs(model.graph, plans, rule)
+    found = [] if solver in ("rtn", "hqq") else _sharing_inputs(model.graph, plans, solver)
     taken = {id(plan) for sharing in found for plan in sharing}
-    solved = _tables(model, plans, rule) if rule.solver == "gptq" else {}
-    solved |= {id(plan): rule.rounded(plan) for plan in plans if id(plan) not in taken | solved.keys()}
+    solved = _tables(model, plans) if solver == "gptq" else {}
+    solved |= {id(plan): solve_alone(plan, solver) for plan in plans if id(plan) not in taken | solved.keys()}
     if found:
         changed = model.copy()
         for plan in plans:
@@ -146,7 +117,7 @@ def solutions(model: Model, plans: Sequence[Plan], rule: Rule) -> list[tuple[Pla
             for sharing in track(found, "layers in turn"):
                 for walk in (before, now):
                     walk.advance(sharing[0].layer.name)
-                for plan, solution in zip(sharing, _solve(sharing, before, now, rule), strict=True):
+                for plan, solution in zip(sharing, _solve(sharing, before, now, solver), strict=True):
                     solved[id(plan)] = solution
                     _put(changed, plan, solution.effective())
         for sharing in found:
@@ -154,7 +125,7 @@ def solutions(model: Model, plans: Sequence[Plan], rule: Rule) -> list[tuple[Pla
     return [(plan, solved[id(plan)]) for plan in plans]
 
 
-def _tables(model: Model, plans: Sequence[Plan], rule: Rule) -> dict[int, Solution]:
+def _tables(model: Model, plans: Sequence[Plan]) -> dict[int, Solution]:
     """Return the solutions of embeddings that a MatMul, the classifier most often, reads as well.
 
     They come before all other layers: the network starts with them. The classifier's inputs in the
@@ -163,7 +134,7 @@ def _tables(model: Model, plans: Sequence[Plan], rule: Rule) -> dict[int, Soluti
     multiplied = {
         id(plan): next(reader for reader in plan.readers if reader.in_axis is not None)
         for plan in plans
-        if plan.bits < 8 and sorted(each.node.op_type for each in plan.readers) == ["Gather", "MatMul"]
+        if plan.format.bits < 8 and sorted(each.node.op_type for each in plan.readers) == ["Gather", "MatMul"]
     }
     moments = second_moments(model.ir, model.batches(), list(multiplied.values())) if multiplied else {}
     solved = {}
@@ -174,13 +145,8 @@ def _tables(model: Model, plans: Sequence[Plan], rule: Rule) -> dict[int, Soluti
         turned = replace(plan, readers=(layer,))
         weight = torch.from_numpy(np.array(matrix(layer, layer.array)[0]))
         try:
-            result = gptq(
-                weight,
-                moments[layer.name].matrix(),
-                *_kind(turned),
-                **rule.form(turned),
-                damping=TABLE_DAMPING,
-            )
+            hessian = moments[layer.name].matrix()
+            result = gptq(weight, hessian, _format_of_matrix(turned), damping=TABLE_DAMPING)
         except ValueError as error:
             raise plan.blame(error) from error
         solved[id(plan)] = Solution(_restored(turned, [result]), "gptq")
@@ -195,28 +161,28 @@ def _is_linear(layer: Layer) -> bool:
     return layer.node.op_type in ("MatMul", "Gemm")
 
 
-def _sharing_inputs(graph: ir.Graph, plans: Sequence[Plan], rule: Rule) -> list[list[Plan]]:
+def _sharing_inputs(graph: ir.Graph, plans: Sequence[Plan], solver: Solver) -> list[list[Plan]]:
     """Return the plans that a solver takes in the order of the graph, those of the same rows together."""
     plain = {layer.weight for found in (linear_layers, recurrent_layers) for layer in found(graph)}
     found: dict[Hashable, list[Plan]] = {}
     for plan in plans:
         layer, attributes = plan.layer, plan.layer.node.attributes
-        if plan.bits >= 8 or layer.weight not in plain:
+        if plan.format.bits >= 8 or layer.weight not in plain:
             continue  # 8 bits gain nothing
-        if rule.solver == "awq" and not _is_linear(layer):
+        if solver == "awq" and not _is_linear(layer):
             continue
         granularity = _of_matrix(plan)
         count, features, _ = matrix(layer, layer.array).shape
         if granularity is not None and count * features**2 <= MOST_MOMENTS:
             window = [(name, attributes.get_ints(name, [])) for name in ("pads", "strides", "dilations")]
-            shape = (count, features, plan.bits, plan.signed, granularity)
+            shape = (count, features, plan.format.over(granularity))
             found.setdefault((source(layer), str(window), shape), []).append(plan)
     return list(found.values())
 
 
 def _of_matrix(plan: Plan) -> Granularity | None:
     """Return the granularity over [features, outputs]; None if groups there are no runs of one length."""
-    granularity = plan.granularity
+    granularity = plan.format.granularity
     if isinstance(granularity, PerGroup):
         channels = plan.layer.array.shape[granularity.axis]
         runs = plan.layer.array.ndim == 2 or channels % granularity.size == 0
@@ -224,18 +190,19 @@ def _of_matrix(plan: Plan) -> Granularity | None:
     return PerAxis(1)
 
 
-def _solve(sharing: list[Plan], before: Walk, now: Walk, rule: Rule) -> list[Solution]:
+def _solve(sharing: list[Plan], before: Walk, now: Walk, solver: Solver) -> list[Solution]:
     """Quantize the weights of layers with one input, side by side, each group with its own moments."""
     moments = _moments(sharing[0].layer, before, now)
     # With fewer rows than features GPTQ fits the rows it saw and does worse on others than rounding.
-    if moments[0].rows < (len(moments[0]) if rule.solver == "gptq" else 1):
-        return [rule.rounded(plan) for plan in sharing]
+    if moments[0].rows < (len(moments[0]) if solver == "gptq" else 1):
+        return [solve_alone(plan, solver) for plan in sharing]
     weights = [torch.from_numpy(np.array(matrix(plan.layer, plan.layer.array))) for plan in sharing]
     try:
-        if rule.solver == "awq":
-            return _scaled(sharing, torch.cat([weight[0] for weight in weights], 1), moments[0], rule)
+        integers = _format_of_matrix(sharing[0])
+        if solver == "awq":
+            return _scaled(sharing, torch.cat([weight[0] for weight in weights], 1), moments[0], integers)
         solved = [
-            gptq(each.compensated(weight), each.matrix(), *_kind(sharing[0]), **rule.form(sharing[0]))
+            gptq(each.compensated(weight), each.matrix(), integers)
             for each, weight in zip(moments, torch.cat(weights, 2), strict=True)
         ]
     except ValueError as error:
@@ -244,11 +211,11 @@ def _solve(sharing: list[Plan], before: Walk, now: Walk, rule: Rule) -> list[Sol
     return [Solution(_restored(plan, share), "gptq") for plan, share in zip(sharing, shares, strict=True)]
 
 
-def _scaled(sharing: list[Plan], weight: Tensor, moments: Hessian, rule: Rule) -> list[Solution]:
+def _scaled(sharing: list[Plan], weight: Tensor, moments: Hessian, integers: IntegerFormat) -> list[Solution]:
     """Quantize linear layers with one input by AWQ."""
     hessian = moments.matrix()
     magnitude = hessian.diagonal().sqrt()  # the root of the mean square stands for the mean
-    scales, result = awq(weight, hessian, magnitude, *_kind(sharing[0]), **rule.form(sharing[0]))
+    scales, result = awq(weight, hessian, magnitude, integers)
     widths = [plan.layer.array.shape[plan.layer.out_axis] for plan in sharing]
     return [
         Solution(_restored(plan, [share]), "awq", scales, plan.layer.in_axis == 0)
@@ -256,10 +223,10 @@ def _scaled(sharing: list[Plan], weight: Tensor, moments: Hessian, rule: Rule) -
     ]
 
 
-def _kind(plan: Plan) -> tuple[Granularity, int]:
+def _format_of_matrix(plan: Plan) -> IntegerFormat:
     granularity = _of_matrix(plan)
     assert granularity is not None
-    return granularity, plan.bits
+    return plan.format.over(granularity)
 
 
 def _moments(layer: Layer, before: Walk, now: Walk) -> list[Hessian]:
@@ -304,7 +271,7 @@ def _restored(plan: Plan, groups: Sequence[Quantized]) -> Quantized:
         values=whole([each.values for each in groups]),
         scale=whole([each.scale for each in groups]),
         zero_point=whole([each.zero_point for each in groups]),
-        granularity=plan.granularity,
+        format=plan.format,
     )
 
 

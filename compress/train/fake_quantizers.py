@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from compress.graph import edit
-from compress.numerics.affine import Quantized, limits
+from compress.numerics.affine import Quantized
 from compress.numerics.granularity import Granularity, PerAxis, PerGroup, PerTensor
 from compress.trainable.operators.table import TRAINING
 
@@ -35,10 +35,9 @@ class FakeQuantizer:
     granularity: Granularity = field(default_factory=PerTensor)
 
     @classmethod
-    def of(cls, name: str, quantized: Quantized, *, narrow: bool = False) -> FakeQuantizer:
+    def of(cls, name: str, quantized: Quantized) -> FakeQuantizer:
         """Return what rounds a weight as a symmetric `quantized` does."""
-        low, high = limits(quantized.bits, signed=quantized.signed, narrow=narrow)
-        middle = (low + high + 1) // 2
+        (low, high), middle = quantized.format.limits, quantized.format.middle
         # A negative scale only says which end of the range is the longer one.
         return cls(name, quantized.scale.abs(), low - middle, high - middle, quantized.granularity)
 

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 
 from compress.numerics.affine import quantize
 from compress.numerics.codebook import palettize
+from compress.numerics.formats import CodebookFormat, IntegerFormat
 from compress.numerics.granularity import PerAxis
 
 
-def error(rows, *arguments, **settings):
-    return (palettize(rows, *arguments, **settings).restore() - rows).square().sum(1)
+def error(rows, *book):
+    return (palettize(rows, CodebookFormat(*book)).restore() - rows).square().sum(1)
 
 
 def drawn(kind, rows, elements, seed):
@@ -36,11 +37,11 @@ KINDS = st.sampled_from(["normal", "heavy", "few", "pruned"])
        seed=st.integers(0, 999))  # fmt: skip
 def test_never_worse_than_evenly_spaced_levels(kind, rows, elements, bits, seed):
     values = drawn(kind, rows, elements, seed)
-    found = palettize(values, 1 << bits)
+    found = palettize(values, CodebookFormat(1 << bits))
     assert found.codes.shape == (rows, elements)
     assert found.codebook.shape == (rows, 1 << bits, 1)
     for symmetric in (True, False):
-        even = quantize(values, PerAxis(0), bits, symmetric=symmetric).dequantize()
+        even = quantize(values, IntegerFormat(bits, PerAxis(0), symmetric=symmetric)).dequantize()
         limit = (even - values).square().sum(1)
         assert (error(values, 1 << bits) <= limit * 1.02 + 1e-6).all()
 
@@ -70,7 +71,7 @@ def test_vectors_beat_scalars_at_the_same_bits():
 def test_importance_moves_the_entries():
     values, importance = drawn("normal", 1, 400, 0), torch.ones(1, 400)
     importance[:, :40] = 1000
-    plain, weighted = (palettize(values, 8, importance=each).restore() for each in (None, importance))
+    plain, weighted = (palettize(values, CodebookFormat(8), each).restore() for each in (None, importance))
     assert (weighted - values)[:, :40].norm() < 0.95 * (plain - values)[:, :40].norm()
 
 
@@ -80,14 +81,14 @@ def test_pruned_weights_stay_zero(dimensions):
     values = values.reshape(2, -1, dimensions)
     values[:, ::2] = 0
     values = values.reshape(2, -1)
-    restored = palettize(values, 16, dimensions).restore()
+    restored = palettize(values, CodebookFormat(16, dimensions)).restore()
     whole = (values.reshape(2, -1, dimensions) == 0).all(2).repeat_interleave(dimensions, 1)
     assert (restored[whole] == 0).all()
 
 
 def test_the_same_every_time():
     values = drawn("heavy", 3, 900, 0)
-    one, two = (palettize(values, 16, 3) for _ in range(2))
+    one, two = (palettize(values, CodebookFormat(16, 3)) for _ in range(2))
     assert torch.equal(one.codes, two.codes)
     assert torch.equal(one.codebook, two.codebook)
 
@@ -95,18 +96,16 @@ def test_the_same_every_time():
 @pytest.mark.parametrize("values", [torch.zeros(2, 6), torch.full((1, 8), -3.5), torch.tensor([[7.0, 7.0]])])
 @pytest.mark.parametrize("dimensions", [1, 2])
 def test_weights_that_are_all_equal(values, dimensions):
-    torch.testing.assert_close(palettize(values, 16, dimensions).restore(), values)
+    torch.testing.assert_close(palettize(values, CodebookFormat(16, dimensions)).restore(), values)
 
 
 @pytest.mark.parametrize(
-    ("values", "settings", "message"),
+    ("values", "book", "message"),
     [
-        (torch.ones(1, 4), {"entries": 1}, "1 entries: a codebook has 2 to 256"),
-        (torch.ones(1, 4), {"entries": 300}, "300 entries"),
-        (torch.ones(1, 5), {"entries": 4, "dimensions": 2}, "5 weights do not divide into vectors of 2"),
-        (torch.tensor([[1.0, float("nan")]]), {"entries": 4}, r"nan at index \[0, 1\]"),
+        (torch.ones(1, 5), CodebookFormat(4, 2), "5 weights do not divide into vectors of 2"),
+        (torch.tensor([[1.0, float("nan")]]), CodebookFormat(4), r"nan at index \[0, 1\]"),
     ],
 )
-def test_refusals(values, settings, message):
+def test_refusals(values, book, message):
     with pytest.raises(ValueError, match=message):
-        palettize(values, **settings)
+        palettize(values, book)

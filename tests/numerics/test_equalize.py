@@ -15,6 +15,7 @@ from compress.numerics.equalize import (
     search_smoothing,
     smooth_scales,
 )
+from compress.numerics.formats import IntegerFormat
 from compress.numerics.granularity import PerAxis, PerTensor
 
 
@@ -35,7 +36,7 @@ def test_two_layers_get_equal_ranges_and_compute_the_same() -> None:
     )
 
     def error(weight: Tensor) -> float:
-        return quantize(weight, PerTensor(), 8).relative_error(weight)
+        return quantize(weight, IntegerFormat(8, PerTensor())).relative_error(weight)
 
     assert max(error(equal_first / equal_first.abs().amax(0)), error(equal_second)) < 0.01
 
@@ -104,8 +105,8 @@ def test_searched_strength_repairs_outlier_features_and_nothing_else() -> None:
     wanted = inputs @ weight
 
     def error(s: Tensor) -> float:
-        flat = quantize(inputs / s, PerTensor(), 8, symmetric=False, signed=False).dequantize()
-        rows = quantize(weight * s[:, None], PerAxis(1), 8).dequantize()
+        flat = quantize(inputs / s, IntegerFormat(8, PerTensor(), symmetric=False, signed=False)).dequantize()
+        rows = quantize(weight * s[:, None], IntegerFormat(8, PerAxis(1))).dequantize()
         return float((flat @ rows - wanted).square().mean())
 
     assert error(found.scales) < 0.1 * error(torch.ones(32))

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from compress.numerics.affine import Quantized, limits, quantize
+from compress.numerics.affine import Quantized, quantize
+from compress.numerics.formats import IntegerFormat
 from compress.numerics.gptq import Hessian, feedback, gptq
 from compress.numerics.granularity import Granularity, PerAxis, PerGroup, PerTensor
 
@@ -30,7 +31,7 @@ def naive(weight: Tensor, hessian: Tensor, start: Quantized, order: Tensor, damp
     shape = tuple(weight.shape)
     scale = start.granularity.expand(start.scale, shape).expand(shape).double()
     zero = start.granularity.expand(start.zero_point, shape).expand(shape).double()
-    low, high = limits(start.bits, signed=start.signed)
+    low, high = start.format.limits
     hessian, weight = hessian.double().clone(), weight.double().clone()
     hessian += torch.eye(shape[0]) * damping * hessian.diagonal().mean()
     inverse = torch.linalg.inv(hessian)
@@ -54,14 +55,10 @@ def test_gives_the_integers_of_the_published_algorithm(
     q = gptq(
         weight,
         hessian,
-        granularity,
-        bits,
-        symmetric=symmetric,
-        signed=False,
-        method="minmax",
+        IntegerFormat(bits, granularity, symmetric=symmetric, signed=False),
         act_order=act_order,
     )
-    plain = quantize(weight, granularity, bits, symmetric=symmetric, signed=False)
+    plain = quantize(weight, IntegerFormat(bits, granularity, symmetric=symmetric, signed=False))
     assert torch.equal(q.scale, plain.scale)
     assert torch.equal(q.zero_point, plain.zero_point)
     order = hessian.diagonal().argsort(descending=True) if act_order else torch.arange(len(weight))
@@ -76,8 +73,8 @@ def output_error(weight: Tensor, hessian: Tensor, q: Quantized) -> float:
 @pytest.mark.parametrize("bits", [2, 3, 4, 8])
 def test_outputs_are_nearer_than_after_rounding_to_nearest(bits) -> None:
     weight, hessian = layer(96, 64)
-    nearest = quantize(weight, PerGroup(32, 0), bits, method="mse")
-    solved = gptq(weight, hessian, PerGroup(32, 0), bits)
+    nearest = quantize(weight, IntegerFormat(bits, PerGroup(32, 0), method="mse"))
+    solved = gptq(weight, hessian, IntegerFormat(bits, PerGroup(32, 0), method="mse"))
     assert output_error(weight, hessian, solved) < 0.7 * output_error(weight, hessian, nearest)
 
 
@@ -105,34 +102,38 @@ def test_hessian_of_parts_is_that_of_the_whole() -> None:
 def test_features_never_seen_are_rounded_to_nearest() -> None:
     weight, hessian = layer()
     hessian[5], hessian[:, 5] = 0, 0
-    q = gptq(weight, hessian, PerAxis(1), 4, method="minmax")
-    assert torch.equal(q.values[5], quantize(weight, PerAxis(1), 4).values[5])
+    q = gptq(weight, hessian, IntegerFormat(4, PerAxis(1)))
+    assert torch.equal(q.values[5], quantize(weight, IntegerFormat(4, PerAxis(1))).values[5])
 
 
 def test_a_layer_never_reached_is_rounded_to_nearest() -> None:
     weight, _ = layer()
-    q = gptq(weight, Hessian(len(weight)).matrix(), PerGroup(16, 0), 4)
-    assert torch.equal(q.values, quantize(weight, PerGroup(16, 0), 4).values)
+    q = gptq(weight, Hessian(len(weight)).matrix(), IntegerFormat(4, PerGroup(16, 0), method="mse"))
+    assert torch.equal(q.values, quantize(weight, IntegerFormat(4, PerGroup(16, 0))).values)
 
 
 def test_one_batch_smaller_than_the_layer_is_enough() -> None:
     weight, _ = layer()
     hessian = Hessian(len(weight))
     hessian.update(correlated_inputs(3, len(weight)))
-    q = gptq(weight, hessian.matrix(), PerAxis(1), 4, damping=0.0)
+    q = gptq(weight, hessian.matrix(), IntegerFormat(4, PerAxis(1), method="mse"), damping=0.0)
     assert q.relative_error(weight) < 1
 
 
 def test_wrong_inputs_say_what_is_wrong() -> None:
     weight, hessian = layer()
     with pytest.raises(ValueError, match=r"Hessian of shape \[47, 47\]"):
-        gptq(weight, hessian[:47, :47], PerTensor(), 4)
+        gptq(weight, hessian[:47, :47], IntegerFormat(4, PerTensor(), method="mse"))
     with pytest.raises(ValueError, match="inputs of 3 features where the layer has 48"):
         Hessian(48).update(torch.ones(2, 3))
     with pytest.raises(ValueError, match=r"nan at index \[1, 0\]"):
         Hessian(1).update(torch.tensor([[0.0], [float("nan")]]))
     with pytest.raises(ValueError, match="not positive definite"):
-        gptq(weight, torch.ones(48, 48) - 100 * (1 - torch.eye(48)), PerTensor(), 4)
+        gptq(
+            weight,
+            torch.ones(48, 48) - 100 * (1 - torch.eye(48)),
+            IntegerFormat(4, PerTensor(), method="mse"),
+        )
 
 
 def test_a_weight_follows_the_drift_of_its_inputs_as_far_as_damping_lets_it():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from compress.numerics.affine import Quantized, quantize
+from compress.numerics.formats import IntegerFormat
 from compress.numerics.granularity import PerAxis, PerGroup, PerTensor
 from compress.numerics.hqq import hqq
 
@@ -26,8 +27,8 @@ def p_norm(weight: Tensor, q: Quantized) -> float:
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_weights_and_outputs_are_nearer_than_after_rounding(granularity, bits, symmetric) -> None:
     weight = heavy()
-    nearest = quantize(weight, granularity, bits, symmetric=symmetric, signed=False)
-    found = hqq(weight, granularity, bits, symmetric=symmetric, signed=False)
+    nearest = quantize(weight, IntegerFormat(bits, granularity, symmetric=symmetric, signed=False))
+    found = hqq(weight, IntegerFormat(bits, granularity, symmetric=symmetric, signed=False))
     assert p_norm(weight, found) < 0.97 * p_norm(weight, nearest)
     inputs = torch.randn(64, len(weight), generator=torch.Generator().manual_seed(1))
     errors = [(inputs @ (q.dequantize() - weight)).square().mean() for q in (found, nearest)]
@@ -35,7 +36,7 @@ def test_weights_and_outputs_are_nearer_than_after_rounding(granularity, bits, s
 
 
 def test_zero_points_are_integers_within_the_range() -> None:
-    q = hqq(heavy() + 0.5, PerGroup(32, 0), 4, symmetric=False, signed=False)
+    q = hqq(heavy() + 0.5, IntegerFormat(4, PerGroup(32, 0), symmetric=False, signed=False))
     assert q.zero_point.dtype == torch.uint8
     assert q.zero_point.max() <= 15
 
@@ -44,6 +45,6 @@ def test_zero_points_are_integers_within_the_range() -> None:
 def test_zero_and_constant_channels(symmetric) -> None:
     weight = torch.zeros(16, 3)
     weight[:, 1] = 2.0
-    q = hqq(weight, PerAxis(1), 4, symmetric=symmetric)
+    q = hqq(weight, IntegerFormat(4, PerAxis(1), symmetric=symmetric))
     torch.testing.assert_close(q.dequantize(), weight)
     assert torch.isfinite(q.scale).all()

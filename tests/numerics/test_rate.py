@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.numerics.affine import quantize
+from compress.numerics.formats import IntegerFormat
 from compress.numerics.gptq import Hessian
 from compress.numerics.granularity import PerAxis
-from compress.numerics.rate import LARGEST, Source, cheapest, code_lengths, code_to_rate, entropy
+from compress.numerics.rate import LARGEST, PricedWeight, cheapest, code_lengths, code_to_rate, entropy
 
 
 def laplacian(k, n, seed=0):
@@ -45,10 +46,10 @@ def test_a_cheaper_code_is_taken_only_where_the_error_allows():
 @settings(deadline=None, max_examples=20)
 @given(rate=st.floats(0.5, 6), k=st.integers(8, 60), n=st.integers(8, 60), seed=st.integers(0, 99))
 def test_the_rate_is_kept(rate, k, n, seed):
-    sources = [Source(laplacian(k, n, seed), 1.0), Source(0.1 * laplacian(n, k, seed + 1), 5.0)]
+    weights = [PricedWeight(laplacian(k, n, seed), 1.0), PricedWeight(0.1 * laplacian(n, k, seed + 1), 5.0)]
     total = 2 * k * n
     try:
-        found = code_to_rate(sources, rate)
+        found = code_to_rate(weights, rate)
     except ValueError as error:
         assert "out of reach" in str(error)
         assert rate * total < 64 + 8 * math.log2(total) + 2 * math.sqrt(total)
@@ -62,24 +63,24 @@ def test_the_rate_is_kept(rate, k, n, seed):
 @pytest.mark.parametrize("rate", [2, 3, 4, 5])
 def test_at_the_length_of_plain_rounding_the_error_is_smaller(rate):
     weight = laplacian(256, 128) * torch.logspace(-0.5, 0.5, 128)
-    plain = quantize(weight, PerAxis(1), rate + 1)
+    plain = quantize(weight, IntegerFormat(rate + 1, PerAxis(1)))
     length = entropy(plain.values) + 32 / 256
-    (coded,) = code_to_rate([Source(weight, 1.0)], length)
+    (coded,) = code_to_rate([PricedWeight(weight, 1.0)], length)
     assert (restored(coded) - weight).norm() < 0.9 * (plain.dequantize() - weight).norm()
 
 
 def test_the_distortion_is_that_of_the_theory():
     """A Gaussian source at 4 bits: 1.53 dB above Shannon's bound (Gish and Pierce, 1968)."""
     weight = torch.from_numpy(np.random.default_rng(0).standard_normal((500, 500)).astype(np.float32))
-    (coded,) = code_to_rate([Source(weight, 1.0)], 4)
+    (coded,) = code_to_rate([PricedWeight(weight, 1.0)], 4)
     noise = 10 * math.log10(float((restored(coded) - weight).square().mean()))
     bound = -6.0206 * coded.bits / weight.numel()
     assert noise - bound == pytest.approx(1.53, abs=0.1)
 
 
 def test_what_costs_more_is_coded_finer():
-    sources = [Source(laplacian(64, 64), 1.0), Source(laplacian(64, 64, 1), 16.0)]
-    cheap, dear = code_to_rate(sources, 3)
+    weights = [PricedWeight(laplacian(64, 64), 1.0), PricedWeight(laplacian(64, 64, 1), 16.0)]
+    cheap, dear = code_to_rate(weights, 3)
     assert dear.bits - cheap.bits == pytest.approx(2 * 64 * 64, rel=0.1)
 
 
@@ -89,7 +90,7 @@ def test_feedback_lowers_the_error_of_outputs():
                                + 0.3 * random.standard_normal((2000, 48))).astype(np.float32))  # fmt: skip
     weight, hessian = laplacian(48, 40), Hessian(48)
     hessian.update(inputs)
-    (plain,), (fed,) = (code_to_rate([Source(weight, 1.0, h)], 3) for h in (None, hessian.matrix()))
+    (plain,), (fed,) = (code_to_rate([PricedWeight(weight, 1.0, h)], 3) for h in (None, hessian.matrix()))
     errors = [(inputs @ (restored(coded) - weight)).norm() for coded in (plain, fed)]
     assert errors[1] < 0.7 * errors[0]
 
@@ -97,20 +98,20 @@ def test_feedback_lowers_the_error_of_outputs():
 def test_one_outlier_does_not_coarsen_all_columns():
     weight = laplacian(512, 16)
     weight[0, 0] = 10_000
-    (coded,) = code_to_rate([Source(weight, 1.0)], 6)
+    (coded,) = code_to_rate([PricedWeight(weight, 1.0)], 6)
     assert coded.scale.numel() == 16
     assert (restored(coded) - weight)[:, 1:].square().mean() < 0.05
 
 
 @pytest.mark.parametrize("weight", [torch.zeros(4, 5), torch.full((4, 5), 3.0), torch.tensor([[1e-30]])])
 def test_weights_without_spread(weight):
-    (coded,) = code_to_rate([Source(weight, 1.0)], 40)
+    (coded,) = code_to_rate([PricedWeight(weight, 1.0)], 40)
     torch.testing.assert_close(restored(coded), weight)
 
 
 def test_refusals():
     with pytest.raises(ValueError, match=r"value nan at index \[0, 1\]"):
-        Source(torch.tensor([[1.0, math.nan]]), 1.0)
+        PricedWeight(torch.tensor([[1.0, math.nan]]), 1.0)
     with pytest.raises(ValueError, match="out of reach"):
-        code_to_rate([Source(laplacian(4, 4), 1.0)], 1)
+        code_to_rate([PricedWeight(laplacian(4, 4), 1.0)], 1)
     assert code_to_rate([], 3) == []

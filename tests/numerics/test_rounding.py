@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.nn.functional import conv2d
 
 from compress.numerics.affine import Quantized, quantize
+from compress.numerics.formats import IntegerFormat
 from compress.numerics.granularity import PerAxis
 from compress.numerics.rounding import learn_rounding
 
@@ -36,7 +37,7 @@ def layer(kind: str) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("symmetric", [True, False])
 def test_outputs_are_nearer_on_inputs_never_seen(kind, forward, granularity, symmetric) -> None:
     weight, inputs = layer(kind)
-    start = quantize(weight, granularity, 4, symmetric=symmetric, method="mse")
+    start = quantize(weight, IntegerFormat(4, granularity, symmetric=symmetric, method="mse"))
     seen, unseen = inputs[::2], inputs[1::2]
     learned = learn_rounding(weight, start, forward, seen, forward(seen, weight), steps=200)
 
@@ -54,7 +55,7 @@ def test_outputs_are_nearer_on_inputs_never_seen(kind, forward, granularity, sym
 
 def test_the_same_seed_gives_the_same_rounding() -> None:
     weight, inputs = layer("linear")
-    start = quantize(weight, PerAxis(1), 3)
+    start = quantize(weight, IntegerFormat(3, PerAxis(1)))
     first, second, other = (
         learn_rounding(weight, start, linear, inputs, inputs @ weight, steps=30, seed=seed)
         for seed in (1, 1, 2)
@@ -65,7 +66,7 @@ def test_the_same_seed_gives_the_same_rounding() -> None:
 
 def test_nothing_to_gain_keeps_the_start() -> None:
     weight, inputs = layer("linear")
-    start = quantize(weight, PerAxis(1), 8)
+    start = quantize(weight, IntegerFormat(8, PerAxis(1)))
     weight = start.dequantize()
     same = learn_rounding(weight, start, linear, inputs, inputs @ weight, steps=1)
     assert torch.equal(same.values, start.values)
@@ -75,7 +76,7 @@ def test_nothing_to_gain_keeps_the_start() -> None:
 
 def test_wrong_data_is_refused() -> None:
     weight, inputs = layer("linear")
-    start = quantize(weight, PerAxis(1), 4)
+    start = quantize(weight, IntegerFormat(4, PerAxis(1)))
     with pytest.raises(ValueError, match="256 inputs but 255 targets"):
         learn_rounding(weight, start, linear, inputs, (inputs @ weight)[1:])
     inputs[3, 4] = torch.nan

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 import compress
 from compress.graph.linear import linear_layers, store
 from compress.numerics.affine import quantize
+from compress.numerics.formats import IntegerFormat
 from compress.numerics.gptq import gptq
 from compress.numerics.granularity import PerAxis
 from compress.numerics.grouped import gptq_groups
@@ -22,8 +23,8 @@ def test_one_group_gives_what_gptq_gives(features, outputs, seed):
     rng = torch.Generator().manual_seed(seed)
     rows = torch.randn(200, features, generator=rng) @ torch.randn(features, features, generator=rng)
     weight, hessian = torch.randn(features, outputs, generator=rng), rows.T @ rows / len(rows)
-    expected = gptq(weight, hessian, PerAxis(1), 4, narrow=True, method="minmax")
-    found = gptq_groups(weight[None], hessian[None], expected.scale[None, None], -7, 7)[0]
+    expected = gptq(weight, hessian, IntegerFormat(4, PerAxis(1), narrow=True))
+    found = gptq_groups(weight[None], hessian[None], expected.scale[None, None], expected.format)[0]
     assert float((found != expected.values).float().mean()) < 0.05  # a rounding boundary may fall either way
 
 
@@ -45,7 +46,9 @@ def test_outputs_come_closer_than_by_rounding_to_the_nearest(build, normal, text
     model = compress.load(build(text, w=normal(*weight)), calibration=[{"x": x}])
     (layer,) = linear_layers(model.graph)
     solved = solve(model, [layer], 6)["w"]
-    nearest = quantize(torch.from_numpy(layer.array.copy()), PerAxis(layer.out_axis), 6, narrow=True)
+    nearest = quantize(
+        torch.from_numpy(layer.array.copy()), IntegerFormat(6, PerAxis(layer.out_axis), narrow=True)
+    )
     assert solved.values.shape == nearest.values.shape
     assert torch.equal(solved.scale, nearest.scale)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 import compress
 from compress.errors import PassError
 from compress.graph.session import session
-from compress.passes import Int4Weights, Int8Weights
+from compress.passes import Int4Weights, Int8Weights, IntegerWeights
 
 ROWS = "g (float[N,{k}] x) => (float[N,{n}] y) {{ y = MatMul(x, w) }}"
 
@@ -142,7 +142,7 @@ def test_a_tied_table_is_one_tensor_of_the_file(build, normal, tmp_path, bits):
 def test_every_number_of_bits(build, normal, bits, stored, limit, symmetric, group_size):
     weight = normal(128, 24)
     model = compress.load(build(ROWS.format(k=128, n=24), w=weight))
-    small = Int4Weights(bits=bits, symmetric=symmetric, group_size=group_size)(model)
+    small = IntegerWeights(bits=bits, symmetric=symmetric, group_size=group_size)(model)
     if group_size == "channel":
         stored, limit = max(stored, 4), 1.5 * limit
     assert distance(small.run({"x": np.eye(128, dtype=np.float32)})[0], weight) < limit

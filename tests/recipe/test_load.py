@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 from compress import recipe
 from compress.errors import RecipeError
 from compress.passes.fold import Fold
-from compress.passes.int4_weights import Int4Weights
+from compress.passes import Int4Weights
 from compress.passes.int8_static import Int8Static
 from compress.passes.prune_channels import PruneChannels
 from compress.recipe import document, schema
