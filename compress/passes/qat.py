@@ -151,7 +151,7 @@ class Qat(train.Training, Pass, name="qat"):
         for plan in planned:
             name = plan.layer.weight.name or ""
             quantized = quantize(plan.weight(), plan.format, scale=scale_of(name))
-            change = store(graph, plan, quantized, operators)
+            change = store(plan, quantized, operators)
             if change.action:
                 stored[name] = change, quantized
         return stored

@@ -39,10 +39,10 @@ def store_float_weights(model: Model, chosen: Callable[..., bool], format: Float
     Returns:
         A change per weight.
     """
-    return [_store(model.graph, weight, chosen, format) for weight in list(model.graph.initializers.values())]
+    return [_store(weight, chosen, format) for weight in list(model.graph.initializers.values())]
 
 
-def _store(graph: ir.Graph, weight: ir.Value, chosen: Callable[..., bool], format: FloatFormat) -> Change:
+def _store(weight: ir.Value, chosen: Callable[..., bool], format: FloatFormat) -> Change:
     name = weight.name or ""
     if not chosen(name, *(node.name for node in weight.consumers())):
         return Change(name, skipped="not selected")

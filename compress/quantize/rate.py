@@ -58,7 +58,7 @@ def store_coded_weights(
         coded = code_to_rate(weights, rate)
     except ValueError as error:
         raise PassError(f"coded-weights: {error}") from error
-    stored = (_store(model.graph, *each, operators) for each in zip(found, coded, strict=True))
+    stored = (_store(*each, operators) for each in zip(found, coded, strict=True))
     return [*changes, *stored]
 
 
@@ -115,7 +115,7 @@ def _restored(layer: Layer, content: Tensor) -> Tensor:
     return PerAxis(layer.out_axis).from_rows(content.T.contiguous(), layer.array.shape)
 
 
-def _store(graph: ir.Graph, plan: Plan, coded: Coded, operators: Operators) -> Change:
+def _store(plan: Plan, coded: Coded, operators: Operators) -> Change:
     """Store a weight's integers, in 4 bits if they fit."""
     layer = plan.layer
     narrow = bool((coded.codes >= -8).all() and (coded.codes <= 7).all()) and _may_be_narrow(plan)
@@ -133,7 +133,7 @@ def _store(graph: ir.Graph, plan: Plan, coded: Coded, operators: Operators) -> C
     dtype = integer_type(integers)
     zero_point = torch.full(scale_shape, integers.middle, dtype=dtype)
     values = (_restored(layer, coded.codes) + integers.middle).to(dtype)
-    change = store(graph, plan, Quantized(values, scale, zero_point, integers), operators)
+    change = store(plan, Quantized(values, scale, zero_point, integers), operators)
     length = coded.bits / coded.codes.numel()
     return replace(change, action=change.action and f"{change.action}, {length:.2f} bits once coded")
 

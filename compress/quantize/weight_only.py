@@ -62,7 +62,7 @@ def store_integer_weights(
     if halves:
         changes += store_halves(model.graph, found, chosen)
     for plan, solution in solutions(model, found, solver):
-        change = store(model.graph, plan, solution.quantized, operators)
+        change = store(plan, solution.quantized, operators)
         changes.append(replace(change, action=change.action and f"{change.action}, {solution.story}"))
     if precision.bits == 8:
         changes += _store_in_bodies(model, chosen, precision, operators)
@@ -132,11 +132,11 @@ def _store_nearest(
         integers = known.get(plan.layer.weight.name or "")
         if integers is None or plan.blocked or integers.granularity != plan.format.granularity:
             integers = solve_alone(plan).quantized
-        changes.append(store(graph, plan, integers, operators))
+        changes.append(store(plan, integers, operators))
     return changes
 
 
-def store(graph: ir.Graph, plan: Plan, quantized: Quantized, operators: Operators) -> Change:
+def store(plan: Plan, quantized: Quantized, operators: Operators) -> Change:
     """Replace a weight by its integers, and its readers by what computes with them."""
     layer, weight, before = plan.layer, plan.weight(), plan.layer.array.nbytes
     bits = quantized.bits

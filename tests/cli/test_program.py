@@ -11,6 +11,7 @@ import pytest
 
 from compress import cli
 from compress.errors import RecipeError
+from compress.passes import Int8Weights
 from compress.passes.base import REGISTRY
 from compress.passes.prune_channels import PruneChannels
 from compress.recipe import schema
@@ -93,9 +94,9 @@ def test_check_says_what_would_run(call: Call) -> None:
     found = call("check", "recipe.yaml")
     assert (found.code, found.err) == (0, "")
     assert found.out.startswith("recipe.yaml is valid: 2 variants of linear.onnx")
-    assert "int8-weights" in found.out and "file 30%" in found.out
+    assert "integer-weights" in found.out and "file 30%" in found.out
     record = json.loads(call("check", "recipe.yaml", "--json").out)
-    assert record["variants"][1]["passes"] == ["int8-weights"]
+    assert record["variants"][1]["passes"] == [str(Int8Weights())]
 
 
 @pytest.mark.parametrize("command", ["check", "run"])

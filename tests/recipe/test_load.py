@@ -10,8 +10,8 @@ from ruamel.yaml import YAML
 
 from compress import recipe
 from compress.errors import RecipeError
-from compress.passes.fold import Fold
 from compress.passes import Int4Weights
+from compress.passes.fold import Fold
 from compress.passes.int8_static import Int8Static
 from compress.passes.prune_channels import PruneChannels
 from compress.recipe import document, schema
@@ -129,6 +129,14 @@ def test_a_recipe_can_be_written_down(write: Write) -> None:
         (
             "variants: {a: [fold, int8-statik]}",
             "3:22: unknown pass 'int8-statik'; did you mean 'int8-static'?",
+        ),
+        (
+            "variants: {a: [float16: {weights: float8}]}",
+            "3:16: the pass 'float16' has a new name: write float-weights: {format: float16}",
+        ),
+        (
+            "variants: {a: [int4-weights: {bits: 8}]}",
+            "3:37: int4-weights: bits: int4-weights has 4 bits; write integer-weights: {bits: 8}",
         ),
         ("variants: {a: [fold: {x: 1}]}", "3:23: fold: unknown key 'x'; known: exclude, include"),
         (
