@@ -43,8 +43,9 @@ class IntegerWeights(Pass, name="integer-weights"):
     bits: Literal[2, 3, 4, 8] = 4
     """Bits of a weight. Three are stored in four, for no kernel of ONNX Runtime reads three on a CPU, and two
     are stored in four outside of the runtime's blocked kernels."""
-    group_size: Literal[16, 32, 64, 128, 256, "channel"] = 32
-    """Weights that share a scale; smaller is more accurate and larger on disk."""
+    group_size: Literal[16, 32, 64, 128, 256, "channel"] | None = None
+    """Weights that share a scale; smaller is more accurate and larger on disk. Left out, it is 32, or 128
+    with 8 bits."""
     solver: Literal["rtn", "hqq", "gptq", "awq"] | None = None
     """Round to the nearest (rtn); give up on outliers (HQQ, without data); feed errors forward (GPTQ); or
     scale up what large inputs meet (AWQ, at one multiplication more before linear layers). Left out, it is
@@ -53,24 +54,27 @@ class IntegerWeights(Pass, name="integer-weights"):
     symmetric: bool | None = None
     """Zero point in the middle of the range; otherwise each group stores its own. Left out, convolutions of
     fewer than 8 bits store them; linear layers run faster without, and others lose nothing."""
-    clip: Literal["minmax", "mse"] = "mse"
-    """Range of a group: its extremes, or the one with the least squared error. HQQ searches its own."""
+    clip: Literal["minmax", "mse"] | None = None
+    """Range of a group: its extremes, or the one with the least squared error. Left out, it is mse, or minmax
+    with 8 bits. HQQ searches its own."""
     operators: Literal["onnxruntime", "expanded", "standard"] = "onnxruntime"
     """Integer kernels of ONNX Runtime where it has them; weights that become float as the model is loaded,
     at float's speed; or DequantizeLinear of the standard."""
     embedding_bits: Literal[4, 8] = 8
     """Bits of embedding tables, and of a classifier that is the same table."""
-    other_weights: Literal["float16", "float32"] = "float16"
+    other_weights: Literal["float16", "float32"] | None = None
     """Tables, matrices and biases that are no weights of layers: float16 where that moves no number by 0.1 %,
-    or as they are."""
+    or float32 as they are. Left out, it is float16, or float32 with 8 bits."""
 
     def apply(self, model: Model) -> list[Change]:
         """Store every selected weight as integers."""
+        fine = self.bits == 8
+        group_size = self.group_size or (128 if fine else 32)
         precision = quantize.Precision(
             self.bits,
-            None if self.group_size == "channel" else self.group_size,
+            None if group_size == "channel" else group_size,
             self.symmetric,
-            self.clip,
+            self.clip or ("minmax" if fine else "mse"),
             table_bits=self.embedding_bits,
         )
         return quantize.store_integer_weights(
@@ -79,17 +83,12 @@ class IntegerWeights(Pass, name="integer-weights"):
             precision,
             solver=self.solver or ("gptq" if model.calibration else "rtn"),
             operators=self.operators,
-            halves=self.other_weights == "float16",
+            halves=(self.other_weights or ("float32" if fine else "float16")) == "float16",
         )
 
     def settings(self) -> dict[str, Any]:
-        """Bits and group size, and what differs from the defaults of `integer-weights`."""
-        plain = IntegerWeights.model_construct().model_dump(mode="json")
-        return {
-            key: value
-            for key, value in self.model_dump(mode="json").items()
-            if key in ("bits", "group_size") or value != plain[key]
-        }
+        """The bits, and the settings that differ from their defaults."""
+        return {"bits": self.bits} | super().settings()
 
     def __repr__(self) -> str:
         return IntegerWeights.name + super().__repr__().removeprefix(self.name)
@@ -100,7 +99,7 @@ class IntegerWeights(Pass, name="integer-weights"):
 class Int4Weights(IntegerWeights, name="int4-weights"):
     """Store weights as 4-bit integers in groups with one scale each; activations stay float.
 
-    A short name for ``integer-weights: {bits: 4, group_size: 32}``; every other setting can be given.
+    A short name for ``integer-weights: {bits: 4}``; every other setting can be given.
 
     Example: ``int4-weights: {group_size: 128}``
     """
@@ -114,25 +113,15 @@ class Int4Weights(IntegerWeights, name="int4-weights"):
 class Int8Weights(IntegerWeights, name="int8-weights"):
     """Store weights as 8-bit integers; activations stay float.
 
-    A short name for ``integer-weights: {bits: 8, group_size: 128, solver: rtn, clip: minmax, other_weights:
-    float32}``; every other setting can be given. Files shrink nearly 4 times at almost no loss on any
-    network, without calibration data. Linear layers and embeddings run in the runtime's own 8-bit kernels;
-    the weights of convolutions and recurrent layers become float as the model is loaded, so that only the
-    file gets smaller there: see `int8-static`.
+    A short name for ``integer-weights: {bits: 8}``; every other setting can be given. Files shrink nearly
+    4 times at almost no loss on any network, without calibration data. Linear layers and embeddings run in
+    the runtime's own 8-bit kernels; the weights of convolutions and recurrent layers become float as the
+    model is loaded, so that only the file gets smaller there: see `int8-static`.
 
     Example: ``int8-weights: {exclude: ["*embeddings*"]}``
     """
 
     bits: Literal[8] = 8
     """Bits of a weight."""
-    group_size: Literal[16, 32, 64, 128, 256, "channel"] = 128
-    """Weights that share a scale; smaller is more accurate and larger on disk."""
-    solver: Literal["rtn", "hqq", "gptq", "awq"] | None = "rtn"
-    """Weights of 8 bits are rounded to the nearest, whatever it says."""
-    clip: Literal["minmax", "mse"] = "minmax"
-    """Range of a group: its extremes, or the one with the least squared error."""
-    other_weights: Literal["float16", "float32"] = "float32"
-    """Tables, matrices and biases that are no weights of layers: as they are, or float16 where that moves no
-    number by 0.1 %."""
 
     _only_its_bits = field_validator("bits", mode="before")(_refuse_other_bits)

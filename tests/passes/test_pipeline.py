@@ -34,7 +34,7 @@ def test_a_pipeline_changes_a_copy(toy: onnx.ModelProto) -> None:
 
 def test_a_pipeline_is_shown_as_a_recipe_writes_it() -> None:
     assert repr(compress.Pipeline([Fold(), Int4Weights(group_size=64)])) == (
-        "Pipeline([fold, int4-weights: {group_size: 64}])"
+        "Pipeline([fold, integer-weights: {bits: 4, group_size: 64}])"
     )
 
 
@@ -46,5 +46,8 @@ def test_a_pass_that_fails_names_itself_and_what_came_before(toy: onnx.ModelProt
             raise PassError("layer 'h': cannot")
 
     del REGISTRY["broken-for-a-test"]
-    with pytest.raises(PassError, match=r"^broken-for-a-test \(after int4-weights\): layer 'h': cannot"):
+    with pytest.raises(
+        PassError,
+        match=r"^broken-for-a-test \(after integer-weights: {bits: 4}\): layer 'h': cannot",
+    ):
         compress.Pipeline([Int4Weights(), Broken()])(compress.load(toy))
