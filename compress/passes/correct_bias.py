@@ -46,7 +46,7 @@ class CorrectBias(Pass, name="correct-bias"):
     def apply(self, model: Model) -> list[Change]:
         """Correct the biases of selected layers; undo it if the outputs do not come closer."""
         from compress.diagnose.agreement import agreement
-        from compress.passes.fold import fold
+        from compress.graph.fold import fold
 
         reference = model.original.copy()
         fold(reference.ir)

@@ -42,8 +42,8 @@ class Equalize(Pass, name="equalize"):
 
     def apply(self, model: Model) -> list[Change]:
         """Equalize every chain of selected layers."""
+        from compress.graph.fold import fold
         from compress.graph.linear import linear_layers
-        from compress.passes.fold import fold
         from compress.quantize.scaling import multiply, source, takes_scales
 
         fold(model.ir)

@@ -92,7 +92,7 @@ class Int8(Pass, name="int8"):
 
     def apply(self, model: Model) -> list[Change]:
         """Try, measure, and keep the best."""
-        from compress.passes.fold import fold
+        from compress.graph.fold import fold
 
         done = len(model.changes)
         fold(model.ir)

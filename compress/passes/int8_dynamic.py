@@ -34,7 +34,7 @@ class Int8Dynamic(Pass, name="int8-dynamic"):
 
     def apply(self, model: Model) -> list[Change]:
         """Fold, let linear layers and LSTMs multiply integers, and store the other weights in 8 bits."""
-        from compress.passes.fold import fold
+        from compress.graph.fold import fold
 
         fold(model.ir)
         placed = self.place(model, {})

@@ -62,7 +62,7 @@ class Int8Static(Pass, name="int8-static"):
 
     def apply(self, model: Model) -> list[Change]:
         """Fold, observe the activations, and put Q/DQ pairs around what runs in integers."""
-        from compress.passes.fold import fold
+        from compress.graph.fold import fold
         from compress.quantize.regions import KERNELS
 
         fold(model.ir)

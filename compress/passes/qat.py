@@ -58,7 +58,7 @@ class Qat(train.Training, Pass, name="qat"):
 
     def apply(self, model: Model) -> list[Change]:
         """Fold, put fake quantizers in, train, and store integers in their place."""
-        from compress.passes.fold import fold
+        from compress.graph.fold import fold
         from compress.train.fake_quantizers import scales
         from compress.train.finetuning import fit
 

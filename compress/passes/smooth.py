@@ -49,9 +49,9 @@ class Smooth(Pass, name="smooth"):
 
     def apply(self, model: Model) -> list[Change]:
         """Smooth every input of selected layers."""
+        from compress.graph.fold import fold
         from compress.graph.layers import layers
         from compress.graph.linear import linear_layers
-        from compress.passes.fold import fold
 
         fold(model.ir)
         own = {layer.node: layer for layer in linear_layers(model.graph) if self.selects(*layer.names)}

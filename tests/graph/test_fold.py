@@ -5,6 +5,7 @@ import onnxruntime as ort
 import pytest
 
 import compress
+from compress.graph.fold import fold
 from compress.passes import Fold
 
 CONV = "h = Conv<pads=[1,1,1,1]{more}>(x, w) y = BatchNormalization(h, s, c, m, v)"
@@ -49,11 +50,25 @@ def test_outputs_stay(case, build, normal):
     proto = build(frame.format(body=body), **weights)
     x = normal(3, 4, 6, 6) if frame.startswith("g (float[N,4,6") else normal(3, 4)
     expected = ort.InferenceSession(proto.SerializeToString()).run(None, {"x": x})[0]
-    folded = Fold()(compress.load(proto))
+    folded = compress.load(proto)
+    fold(folded.ir)
     np.testing.assert_allclose(folded.run({"x": x})[0], expected, rtol=1e-4, atol=1e-4)
     if operators is not None:
         assert [node.op_type for node in folded.graph] == operators
 
 
 def test_a_tied_embedding_is_not_copied(transformer):
-    assert Fold()(transformer).weight_bytes <= transformer.weight_bytes
+    before = transformer.weight_bytes
+    fold(transformer.ir)
+    assert transformer.weight_bytes <= before
+
+
+def test_the_account_counts_operators_and_bytes(build, normal):
+    frame, body, weight, *_ = CASES["conv"]
+    norm = {"s": normal(8), "c": normal(8), "m": normal(8), "v": np.abs(normal(8)) + 0.5}
+    model = compress.load(build(frame.format(body=body), w=normal(*weight), **norm))
+    folded = Fold()(model)
+    operator, weights = folded.changes[-2:]
+    assert (operator.layer, operator.action) == ("BatchNormalization", "1 of 1 nodes folded away")
+    assert (weights.bytes_before, weights.bytes_after) == (model.weight_bytes, folded.weight_bytes)
+    assert Fold()(folded).changes[-1].skipped.startswith("no constant arithmetic")

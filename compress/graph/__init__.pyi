@@ -1,0 +1,1 @@
+from .fold import fold_and_account as fold_and_account

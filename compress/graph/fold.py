@@ -1,0 +1,91 @@
+"""Constant arithmetic, BatchNormalization into the weights before it, dead code: folded away."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+from onnxscript.optimizer import fold_constants
+from onnxscript.rewriter.rules import common as rules
+
+from compress.changes import Change
+from compress.graph import edit
+from compress.graph.files import weight_bytes
+from compress.graph.normalise import drop_identities
+
+
+def fold_and_account(model: ir.Model) -> list[Change]:
+    """Fold a graph in place; return which operators it has fewer of, and the bytes of the weights."""
+    before, bytes_before = Counter(node.op_type for node in model.graph), weight_bytes(model)
+    fold(model)
+    after = Counter(node.op_type for node in model.graph)
+    changes = [
+        Change(operator, f"{count - after[operator]} of {count} nodes folded away")
+        for operator, count in before.items()
+        if after[operator] < count
+    ]
+    if changes:
+        return [*changes, Change("all weights", "folded", bytes_before, weight_bytes(model))]
+    return [Change("all nodes", skipped="no constant arithmetic, no BatchNormalization after a weight")]
+
+
+def fold(model: ir.Model) -> None:
+    """Fold a graph in place; weights and nodes keep their names."""
+    known = {node.name for node in model.graph}
+    names = {weight: node.name for node in model.graph if (weight := _weight_of(node))}
+    fold_constants(model, should_fold=lambda node: False if _copies_shared(node) else None)
+    passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
+    for rule in (
+        rules.dropout_inference_rule,
+        rules.fuse_pad_into_conv_rule,
+        rules.fuse_batchnorm_into_conv_rule,
+        rules.fuse_batchnorm_into_conv_transpose_rule,
+        rules.fuse_batchnorm_into_gemm_rule,
+    ):
+        rule.apply_to_model(model)
+    for node in list(model.graph):
+        _join_bias(model.graph, node)
+    drop_identities(model)
+    passes.RemoveUnusedNodesPass()(model)
+    for node in model.graph:
+        if node.name not in known:  # the rewriter made a new node of an old one
+            node.name = names.get(_weight_of(node) or "", node.name)
+    passes.NameFixPass()(model)
+
+
+def _copies_shared(node: ir.Node) -> bool:
+    """Tell whether a node turns a weight that others read as well: a tied embedding would be stored twice."""
+    weight = node.inputs[0] if node.op_type == "Transpose" else None
+    return weight is not None and weight.is_initializer() and len(weight.uses()) > 1
+
+
+def _join_bias(graph: ir.Graph, node: ir.Node) -> None:
+    """Make a Gemm of a ``MatMul(x, w)`` of two axes and the Add of a constant vector behind it."""
+    if node.op_type != "MatMul" or node.domain or not _has_axes(node, 2):
+        return
+    product = node.outputs[0]
+    readers = product.consumers()
+    if len(readers) != 1 or readers[0].op_type != "Add" or product.is_graph_output():
+        return
+    add = readers[0]
+    bias = next((value for value in add.inputs if value is not product), None)
+    if bias is None or bias.const_value is None or add.graph is not graph:
+        return
+    columns = node.inputs[1].shape[1]  # type: ignore[union-attr, index]
+    if tuple(bias.const_value.shape) != (columns,):
+        return
+    gemm = ir.node("Gemm", [*node.inputs, bias], name=node.name)
+    edit.replace_node(add, gemm)
+
+
+def _has_axes(node: ir.Node, count: int) -> bool:
+    """Tell whether every input of a node is known to have `count` axes."""
+    return all(
+        value is not None and value.shape is not None and len(value.shape) == count for value in node.inputs
+    )
+
+
+def _weight_of(node: ir.Node) -> str | None:
+    weight = node.inputs[1] if len(node.inputs) > 1 else None
+    return weight.name if weight is not None and weight.is_initializer() else None
