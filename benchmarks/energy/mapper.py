@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from compress.estimator.mapping import DATAFLOWS, Loops, Passes, Words, search
+from compress.estimator.mapping import DATAFLOWS, Crossings, Loops, Words, search
 
 BUFFER_BYTES = 32768
 HELD, MOVED, PARTIAL_BYTES = Words(1, 1, 2), Words(1, 1, 1), 2
@@ -78,7 +78,7 @@ def traffic(loops: Loops) -> float:
     """Return the DRAM bytes of our best tiling, partial sums counted at their own width."""
     inputs, weights, outputs = loops.elements
 
-    def moved(passes: Passes) -> float:
+    def moved(passes: Crossings) -> float:
         sums = 1 + PARTIAL_BYTES * (passes.output - 1)
         return inputs * passes.input + weights * passes.weight + outputs * sums
 

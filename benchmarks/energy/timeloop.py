@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from compress.estimator.mapping import Loops, Passes, crossings
+from compress.estimator.mapping import Crossings, Loops, crossings
 
 CONVOLUTION = Loops(m=32, c=3, out=(112, 112), kernel=(3, 3), stride=(2, 2))
 """3 channels to 32, 112 x 112 outputs, 3 x 3 kernel, stride 2."""
@@ -21,7 +21,7 @@ class Design:
     published: int
 
     @property
-    def passes(self) -> Passes:
+    def passes(self) -> Crossings:
         return crossings(CONVOLUTION, 1, self.rows, self.columns, 32, 3, "output-stationary")
 
     def words(self) -> float:

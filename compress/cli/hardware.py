@@ -39,21 +39,21 @@ def list_hardware(ctx: typer.Context) -> None:
 
     NAME, a profile or its .yaml file, shows its numbers, each with its range and its source.
     """
-    from compress.estimator import hardware as profiles
+    from compress.estimator import catalogue
 
     if ctx.invoked_subcommand is None:
         table = tables.new("hardware", "what it is")
-        for known in profiles.ids():
-            table.add_row(known, profiles.load(known).title)
+        for known in catalogue.ids():
+            table.add_row(known, catalogue.load(known).title)
         tables.show(table)
 
 
 @hardware.command(name="show", hidden=True)
 def show_hardware(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
     """Show a profile's numbers and their sources."""
-    from compress.estimator import hardware as profiles
+    from compress.estimator import catalogue
 
-    profile = profiles.load(name)
+    profile = catalogue.load(name)
     tables.show(profile.title, f"\n{profile.scope}\n")
     table = tables.new("number", "value", "low to high", "how known")
     for path, number in profile.quantities():
@@ -73,9 +73,9 @@ def new_hardware(
     ] = None,
 ) -> None:
     """Start a profile of your own, to be edited."""
-    from compress.estimator import hardware as profiles
+    from compress.estimator import catalogue
 
-    text = profiles.renamed(like, name)
+    text = catalogue.renamed(like, name)
     path = output or Path(f"{name}.yaml")
     try:
         with path.open("x", encoding="utf-8") as file:

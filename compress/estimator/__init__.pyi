@@ -1,4 +1,6 @@
-from . import hardware as hardware
+from . import catalogue as catalogue
+from .catalogue import ids as ids
+from .catalogue import load as load
 from .coded import Coded as Coded
 from .cost import Cost as Cost
 from .cost import distinguishable as distinguishable
@@ -8,8 +10,6 @@ from .fitting import fit as fit
 from .generation import Generation as Generation
 from .generation import estimate_generation as estimate_generation
 from .hardware import Profile as Profile
-from .hardware import ids as ids
-from .hardware import load as load
 from .operating import PointEstimate as PointEstimate
 from .operating import compare_points as compare_points
 from .parallel import ParallelEstimate as ParallelEstimate

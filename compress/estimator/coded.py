@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from compress.estimator.workload import Layer
+from compress.estimator.workload import LayerWork
 
 if TYPE_CHECKING:
     from compress.estimator.hardware import Profile
@@ -29,7 +29,7 @@ class Coded:
     decodes them before it starts: no traffic is saved), ``dram``, ``glb`` (the first memory behind the
     outermost), ``rf`` (the last memory, at the units), or the name of a memory."""
 
-    def applied(self, layer: Layer, profile: Profile) -> Layer:
+    def applied(self, layer: LayerWork, profile: Profile) -> LayerWork:
         """Return the layer with its weight coded.
 
         Raises:

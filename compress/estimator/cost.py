@@ -8,12 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from compress.estimator.hardware import Quantity
-from compress.estimator.mapping import Passes, Words, search, whole_maps
+from compress.estimator.mapping import Crossings, Words, search, whole_maps
 
 if TYPE_CHECKING:
     from compress.estimator.hardware import Array, Events, Format, Memory, Profile
     from compress.estimator.mapping import Loops
-    from compress.estimator.workload import Layer, Operand
+    from compress.estimator.workload import LayerWork, Operand
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ def _add(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, flo
 
 
 def cost(
-    layer: Layer, profile: Profile, homes: Mapping[str, int], measured_seconds: float | None = None
+    layer: LayerWork, profile: Profile, homes: Mapping[str, int], measured_seconds: float | None = None
 ) -> tuple[Cost, str]:
     """Return the cost of one layer and what bounds it: compute, vector or a memory's name.
 
@@ -107,19 +107,19 @@ def cost(
     return Cost(energy, low, high, moved, dram, layer.macs, seconds, of_weights), bound
 
 
-def _traffic(layer: Layer, profile: Profile, level: int, homes: Mapping[str, int]) -> tuple[float, float]:
+def _traffic(layer: LayerWork, profile: Profile, level: int, homes: Mapping[str, int]) -> tuple[float, float]:
     """Return bytes that the layer moves between a memory and the next one inward: weights, and others."""
     streams = [(operand, layer.steps * _sent(operand, profile, level, homes)) for operand in layer.streamed]
     if layer.loops is not None and layer.macs:
-        passes = _passes(layer, layer.loops, profile, level, homes)
-        weights = passes.weight * layer.steps
+        crossed = _crossings(layer, layer.loops, profile, level, homes)
+        weights = crossed.weight * layer.steps
         if layer.steps > 1 and layer.weight.bytes <= _capacity(profile, level + 1):
             weights = 1.0
-        times = (layer.steps * passes.input, weights, layer.steps * passes.output)
+        repeats = (layer.steps * crossed.input, weights, layer.steps * crossed.output)
         operands = (layer.input, layer.weight, layer.output)
         streams += [
-            (operand, crossed * _sent(operand, profile, level, homes))
-            for operand, crossed in zip(operands, times, strict=True)
+            (operand, times * _sent(operand, profile, level, homes))
+            for operand, times in zip(operands, repeats, strict=True)
         ]
     of_weights = math.fsum(size for operand, size in streams if operand.is_weight)
     return of_weights, math.fsum(size for operand, size in streams if not operand.is_weight)
@@ -132,7 +132,9 @@ def _sent(operand: Operand, profile: Profile, level: int, homes: Mapping[str, in
     )
 
 
-def _passes(layer: Layer, loops: Loops, profile: Profile, level: int, homes: Mapping[str, int]) -> Passes:
+def _crossings(
+    layer: LayerWork, loops: Loops, profile: Profile, level: int, homes: Mapping[str, int]
+) -> Crossings:
     """Return how often the operands cross from a memory into the next one."""
     room = _capacity(profile, level + 1)
     operands = list(zip((layer.input, layer.weight, layer.output), loops.elements, strict=True))
@@ -152,12 +154,12 @@ def _held(operand: Operand, level: int) -> float:
     return operand.coded_bytes if operand.coded_bytes and level < operand.decoded_at else operand.bytes
 
 
-def _decoded(layer: Layer, profile: Profile, homes: Mapping[str, int]) -> float:
+def _decoded(layer: LayerWork, profile: Profile, homes: Mapping[str, int]) -> float:
     """Return how many coded weights are decoded: all of them each time they leave the last coded memory."""
     if not layer.weight.coded_bytes or layer.loops is None:
         return 0.0
     level = min(layer.weight.decoded_at, len(profile.memories) - 1) - 1
-    return layer.weight.elements * layer.steps * _passes(layer, layer.loops, profile, level, homes).weight
+    return layer.weight.elements * layer.steps * _crossings(layer, layer.loops, profile, level, homes).weight
 
 
 def _capacity(profile: Profile, level: int) -> float:
@@ -193,15 +195,15 @@ def format_ratio(chosen: Format, zeros: float, bits: float) -> float:
     return 1.0
 
 
-def _times(layer: Layer, profile: Profile, moved: Mapping[str, float], ops: float) -> dict[str, float]:
+def _times(layer: LayerWork, profile: Profile, moved: Mapping[str, float], ops: float) -> dict[str, float]:
     """Return seconds by what they are spent on."""
-    units, passes = profile.unit_for(layer.number)
+    units, rounds = profile.unit_for(layer.number)
     rate = units.macs_per_second.value
     if profile.array is not None and layer.loops is not None and layer.macs:
         rate *= utilization(profile.array, layer.loops)
     if profile.efficiency is not None:
         rate *= profile.efficiency.value
-    macs = _macs(layer, profile, passes) * (_activity(layer, profile) if profile.zeros == "skip" else 1.0)
+    macs = _macs(layer, profile, rounds) * (_activity(layer, profile) if profile.zeros == "skip" else 1.0)
     times = {"compute": macs / rate, "vector": ops / profile.vector.ops_per_second.value}
     for memory in profile.memories[:-1]:
         if memory.bytes_per_second is not None:
@@ -209,13 +211,13 @@ def _times(layer: Layer, profile: Profile, moved: Mapping[str, float], ops: floa
     return times
 
 
-def _macs(layer: Layer, profile: Profile, passes: int) -> float:
+def _macs(layer: LayerWork, profile: Profile, rounds: int) -> float:
     """Return the multiply-accumulates that the units are given."""
     halved = profile.halves_two_of_four and layer.weight.two_of_four
-    return layer.macs * passes * (0.5 if halved else 1.0)
+    return layer.macs * rounds * (0.5 if halved else 1.0)
 
 
-def _activity(layer: Layer, profile: Profile) -> float:
+def _activity(layer: LayerWork, profile: Profile) -> float:
     """Return how many times a multiply-accumulate takes place: below 1 by zeros, above by time steps."""
     if profile.zeros == "ignore":
         return 1.0
@@ -258,11 +260,11 @@ def _filling(extent: int, size: int) -> float:
 
 
 def _energies(
-    layer: Layer, profile: Profile, moved: Mapping[str, float], ops: float, seconds: float
+    layer: LayerWork, profile: Profile, moved: Mapping[str, float], ops: float, seconds: float
 ) -> Iterator[tuple[str, float, Quantity]]:
     """Yield component, joules and the number of the profile they rest on."""
-    units, passes = profile.unit_for(layer.number)
-    macs = _macs(layer, profile, passes)
+    units, rounds = profile.unit_for(layer.number)
+    macs = _macs(layer, profile, rounds)
     active = _activity(layer, profile)
     yield (
         "compute",

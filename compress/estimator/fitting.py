@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from ruamel.yaml import YAML
 
 from compress.errors import HardwareError
 from compress.estimator.cost import Cost
 from compress.estimator.hardware import Memory, Profile, Quantity, scaled
-from compress.estimator.scoring import Source, estimate
+from compress.estimator.scoring import Estimable, estimate
 from compress.source import locate
 
 
@@ -23,7 +24,7 @@ from compress.source import locate
 class Measurement:
     """What one inference of a model took."""
 
-    model: Source
+    model: Estimable
     joules: float
     seconds: float
     shapes: Mapping[str, Sequence[int] | int] | None = None
@@ -193,8 +194,6 @@ def save(profile: Profile, path: str | os.PathLike[str]) -> None:
     Raises:
         HardwareError: the file cannot be written.
     """
-    from ruamel.yaml import YAML
-
     yaml = YAML()
     yaml.width = 110
     try:

@@ -7,11 +7,13 @@ from collections.abc import Iterable, Mapping, Set
 from dataclasses import replace
 
 from compress.estimator.hardware import Family
-from compress.estimator.workload import NOTHING, Layer
+from compress.estimator.workload import NOTHING, LayerWork
 from compress.graph import facts
 
 
-def fuse(layers: Iterable[Layer], families: frozenset[Family], outputs: frozenset[str]) -> list[Layer]:
+def fuse(
+    layers: Iterable[LayerWork], families: frozenset[Family], outputs: frozenset[str]
+) -> list[LayerWork]:
     """Return layers with operators of `families` run on their producer's result, before it is written.
 
     An operator is fused if its producer's result goes nowhere else. What it reads besides, such as
@@ -27,7 +29,7 @@ def fuse(layers: Iterable[Layer], families: frozenset[Family], outputs: frozense
     for layer in layers:
         for name in {operand.name for operand in layer.operands if operand.name != layer.produces}:
             readers[name] += 1
-    done: list[Layer] = []
+    done: list[LayerWork] = []
     position: dict[str, int] = {}
     for layer in layers:
         where = _fusable(layer, families, position, readers, outputs)
@@ -45,7 +47,7 @@ def fuse(layers: Iterable[Layer], families: frozenset[Family], outputs: frozense
     return done
 
 
-def _keep_scores(layers: list[Layer], scores: Set[str]) -> None:
+def _keep_scores(layers: list[LayerWork], scores: Set[str]) -> None:
     """Leave out the write and read of scores that one product of activations makes for another one.
 
     Keys and values then cross as often as tiles of queries ask (FlashAttention, Dao et al. 2022).
@@ -59,12 +61,12 @@ def _keep_scores(layers: list[Layer], scores: Set[str]) -> None:
         layers[index] = replace(layer, input=NOTHING)
 
 
-def _multiplies_activations(layer: Layer) -> bool:
+def _multiplies_activations(layer: LayerWork) -> bool:
     return layer.loops is not None and not layer.weight.is_weight and bool(layer.weight.bytes)
 
 
 def _fusable(
-    layer: Layer,
+    layer: LayerWork,
     families: frozenset[Family],
     position: Mapping[str, int],
     readers: Mapping[str, int],
@@ -85,7 +87,7 @@ def _fusable(
     return None
 
 
-def _join(producer: Layer, consumer: Layer) -> Layer:
+def _join(producer: LayerWork, consumer: LayerWork) -> LayerWork:
     """Return the producer with the consumer's output in place of its own."""
     kept = tuple(o for o in consumer.streamed if o.name not in (producer.produces, consumer.produces))
     written = next((o for o in consumer.streamed if o.name == consumer.produces), NOTHING)

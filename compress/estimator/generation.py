@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import onnx_ir as ir
 
 from compress.errors import ModelError
-from compress.estimator import hardware as profiles
+from compress.estimator.catalogue import as_profile
 from compress.estimator.cost import Cost, cost
+from compress.estimator.hardware import Profile
 from compress.estimator.residency import homes
-from compress.estimator.scoring import Source, estimate, opened, read
-from compress.estimator.workload import Layer
+from compress.estimator.scoring import Estimable, estimate, open_graph, read_workload
+from compress.estimator.workload import LayerWork
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,8 @@ class _Dimensions:
 
 
 def estimate_generation(
-    model: Source,
-    hardware: str | profiles.Profile,
+    model: Estimable,
+    hardware: str | Profile,
     *,
     prompt: int,
     tokens: int,
@@ -70,8 +71,8 @@ def estimate_generation(
     Raises:
         ModelError: the model has no such dimensions.
     """
-    profile = hardware if isinstance(hardware, profiles.Profile) else profiles.load(hardware)
-    dimensions = _dimensions(opened(model), sequence, past)
+    profile = as_profile(hardware)
+    dimensions = _dimensions(open_graph(model), sequence, past)
     middle = prompt + tokens // 2
     prefill = estimate(model, profile, shapes=dimensions.bound(prompt, 0)).total
     if dimensions.past is None:
@@ -112,8 +113,8 @@ def _symbol(values: Sequence[ir.Value]) -> str | None:
     return next((name for value in values for name in _symbols(value)), None)
 
 
-def _one_row(model: Source, profile: profiles.Profile, sequence: str, context: int) -> Cost:
-    work = read(model, profile, shapes={sequence: context})
+def _one_row(model: Estimable, profile: Profile, sequence: str, context: int) -> Cost:
+    work = read_workload(model, profile, shapes={sequence: context})
     layers = [_row(layer, context) for layer in work.layers]
     cached = {layer.weight.name for layer in layers if layer.loops is not None and not layer.weight.is_weight}
     places = {
@@ -122,7 +123,7 @@ def _one_row(model: Source, profile: profiles.Profile, sequence: str, context: i
     return sum((cost(layer, profile, places)[0] for layer in layers), Cost())
 
 
-def _row(layer: Layer, context: int) -> Layer:
+def _row(layer: LayerWork, context: int) -> LayerWork:
     """Return what one of `context` tokens takes of a layer."""
     decoding = layer.weight.elements if layer.weight.encoded and layer.number.kind == "float" else 0
     shared = replace(

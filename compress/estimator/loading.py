@@ -6,7 +6,9 @@ import mmap
 import os
 from pathlib import Path
 
+import onnx
 import onnx_ir as ir
+from google.protobuf.message import DecodeError
 
 from compress.codec.wire import hollow, tensors
 from compress.errors import ModelError
@@ -21,9 +23,6 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     Raises:
         ModelError: the file cannot be read or is no ONNX file.
     """
-    import onnx
-    from google.protobuf.message import DecodeError
-
     path = Path(path)
     proto = onnx.ModelProto()
     try:

@@ -87,7 +87,7 @@ class Words(NamedTuple):
     output: float
 
 
-class Passes(NamedTuple):
+class Crossings(NamedTuple):
     """How many times each operand crosses, partial sums and halo included; 1 is once each element."""
 
     input: float
@@ -113,7 +113,7 @@ class _Tilings(NamedTuple):
     """Elements of the input tile, and so on."""
     weights: np.ndarray
     outputs: np.ndarray
-    passes: tuple[np.ndarray, np.ndarray, np.ndarray]
+    crossings: tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 @lru_cache(maxsize=65536)
@@ -126,7 +126,7 @@ def search(
     streams_weights: bool = False,
     moves_padding: bool = False,
     whole_rows: bool = False,
-) -> Passes:
+) -> Crossings:
     """Return the crossings of the cheapest tiling that fits the buffer.
 
     Args:
@@ -143,8 +143,8 @@ def search(
     the smallest: every multiply-accumulate then fetches its operands.
     """
     if not moves_padding and _room(loops, held, streams_weights) <= capacity_bytes:
-        return Passes(1.0, 1.0, 1.0)
-    best: tuple[float, Passes] | None = None
+        return Crossings(1.0, 1.0, 1.0)
+    best: tuple[float, Crossings] | None = None
     sizes = [count * word / loops.groups for count, word in zip(loops.elements, moved, strict=True)]
     for dataflow in dataflows:
         if dataflow == "weight-stationary" and streams_weights:
@@ -181,7 +181,7 @@ def _tilings(loops: Loops, dataflow: Dataflow, moves_padding: bool, whole_rows: 
         pixels.held_inputs[:, None, None] * tile_c,
         tile_m * tile_c * math.prod(loops.kernel),
         pixels.held_outputs[:, None, None] * tile_m,
-        _passes(loops, pixels, tile_m, tile_c, dataflow),
+        _crossings(loops, pixels, tile_m, tile_c, dataflow),
     )
 
 
@@ -197,21 +197,21 @@ def _least_halo(pixels: _Tiles) -> _Tiles:
 
 def _search_one(
     tilings: _Tilings, held: Words, sizes: Sequence[float], capacity_bytes: float, streams_weights: bool
-) -> tuple[float, Passes] | None:
+) -> tuple[float, Crossings] | None:
     """Return traffic and crossings of the best of one dataflow's tilings, None if none fits."""
     room = tilings.inputs * held.input + tilings.outputs * held.output
     if not streams_weights:
         room = room + tilings.weights * held.weight
-    traffic = sum(size * crossed for size, crossed in zip(sizes, tilings.passes, strict=True))
+    traffic = sum(size * crossed for size, crossed in zip(sizes, tilings.crossings, strict=True))
     traffic = np.where(room <= capacity_bytes, traffic, np.inf)
     index = np.unravel_index(int(np.argmin(traffic)), traffic.shape)
     if not np.isfinite(traffic[index]):
         return None
-    chosen = (float(np.broadcast_to(crossed, traffic.shape)[index]) for crossed in tilings.passes)
-    return float(traffic[index]), Passes(*chosen)
+    chosen = (float(np.broadcast_to(crossed, traffic.shape)[index]) for crossed in tilings.crossings)
+    return float(traffic[index]), Crossings(*chosen)
 
 
-def _passes(
+def _crossings(
     loops: Loops, pixels: _Tiles, tile_m: np.ndarray, tile_c: np.ndarray, dataflow: Dataflow
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the crossings of input, weight and output for every combination of tiles."""
@@ -228,14 +228,14 @@ def _passes(
 
 def crossings(
     loops: Loops, n: int, p: int, q: int, m: int, c: int, dataflow: Dataflow, moves_padding: bool = False
-) -> Passes:
+) -> Crossings:
     """Return the crossings of one given tiling, for schedules that others have published."""
     tile = _tiles(loops, np.array([[n]]), np.array([p]), np.array([q]), moves_padding)
-    found = _passes(loops, tile, np.array([[[m]]]), np.array([[[c]]]), dataflow)
-    return Passes(*(float(crossed.item()) for crossed in found))
+    found = _crossings(loops, tile, np.array([[[m]]]), np.array([[[c]]]), dataflow)
+    return Crossings(*(float(crossed.item()) for crossed in found))
 
 
-def whole_maps(loops: Loops, held: Words, capacity_bytes: float, outputs: int, inputs: int) -> Passes:
+def whole_maps(loops: Loops, held: Words, capacity_bytes: float, outputs: int, inputs: int) -> Crossings:
     """Return the crossings of a direct convolution that does not cut its maps into tiles.
 
     For each block of `outputs` channels it goes through all inputs, `inputs` channels at a time, and
@@ -250,17 +250,17 @@ def whole_maps(loops: Loops, held: Words, capacity_bytes: float, outputs: int, i
     block = results * min(outputs, loops.m) / loops.m
     room = capacity_bytes - block
     stays = room >= 0
-    return Passes(
+    return Crossings(
         1.0 if all_inputs <= room else float(blocks_out),
         1.0 if weights * loops.n <= room else float(loops.n),
         1.0 if stays else 2.0 * blocks_in - 1,
     )
 
 
-def _without_reuse(loops: Loops) -> Passes:
+def _without_reuse(loops: Loops) -> Crossings:
     pixels = loops.n * math.prod(loops.out)
     inputs = loops.n * math.prod(loops.input_size)
-    return Passes(pixels * math.prod(loops.kernel) * loops.m / inputs, pixels, 2 * loops.c - 1)
+    return Crossings(pixels * math.prod(loops.kernel) * loops.m / inputs, pixels, 2 * loops.c - 1)
 
 
 def _pixel_tiles(loops: Loops, moves_padding: bool, whole_rows: bool) -> _Tiles:

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compress.errors import ModelError
+from compress.graph.session import RUNTIME_ERRORS, session
+from compress.graph.shapes import bind
+from compress.model import Model
 
 if TYPE_CHECKING:
     import onnx_ir as ir
     import onnxruntime as ort
 
     from compress.data import Feeds
-    from compress.model import Model
 
 _POWERCAP = Path("/sys/class/powercap")
 _HWMON = Path("/sys/class/hwmon")
@@ -89,8 +91,6 @@ def sample(model: ir.Model, shapes: Mapping[str, Sequence[int] | int] | None = N
     Raises:
         ModelError: `shapes` do not fit the inputs.
     """
-    from compress.graph.shapes import bind
-
     rng = np.random.default_rng(0)
     return {
         name: rng.standard_normal(info.shape).astype(info.dtype.numpy())
@@ -120,9 +120,6 @@ def measure(
     Raises:
         ModelError: the runtime takes neither the model nor these inputs.
     """
-    from compress.graph.session import RUNTIME_ERRORS, session
-    from compress.model import Model
-
     opened = session(model.ir if isinstance(model, Model) else model, threads=threads)
     meter = find_meter()
     try:

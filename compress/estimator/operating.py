@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from compress.errors import HardwareError
-from compress.estimator.hardware import Profile, load
-from compress.estimator.scoring import Estimate, Source, estimate
+from compress.estimator.catalogue import as_profile
+from compress.estimator.hardware import Profile
+from compress.estimator.scoring import Estimable, Estimate, estimate
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ def voltage_law(first: tuple[float, float, float], second: tuple[float, float, f
 
 
 def compare_points(
-    model: Source,
+    model: Estimable,
     hardware: str | Profile,
     *,
     deadline_seconds: float | None = None,
@@ -71,7 +72,7 @@ def compare_points(
     Raises:
         HardwareError: the profile has no operating points.
     """
-    profile = hardware if isinstance(hardware, Profile) else load(hardware)
+    profile = as_profile(hardware)
     if not profile.operating_points:
         raise HardwareError(f"{profile.id} states no operating points")
     found = []

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
 from compress.errors import HardwareError
+from compress.estimator.catalogue import as_profile
 from compress.estimator.cost import Cost, cost
-from compress.estimator.hardware import Link, Profile, load
-from compress.estimator.scoring import Source, Workload, read
-from compress.estimator.workload import Layer
+from compress.estimator.hardware import Link, Profile
+from compress.estimator.scoring import Estimable, Workload, read_workload
+from compress.estimator.workload import LayerWork
 from compress.graph import facts
 
 Parallel: TypeAlias = Literal["data", "tensor", "pipeline"]
@@ -33,7 +34,7 @@ class ParallelEstimate:
 
 
 def estimate_parallel(
-    model: Source,
+    model: Estimable,
     hardware: str | Profile,
     devices: int,
     parallel: Parallel,
@@ -62,10 +63,10 @@ def estimate_parallel(
     Raises:
         HardwareError: the profile states no link, or there is less than one device.
     """
-    profile = hardware if isinstance(hardware, Profile) else load(hardware)
+    profile = as_profile(hardware)
     if devices < 1 or microbatches < 1:
         raise HardwareError("devices and microbatches must be at least 1")
-    work = read(model, profile, shapes=shapes, zeros=zeros)
+    work = read_workload(model, profile, shapes=shapes, zeros=zeros)
     if devices == 1 or parallel == "data":
         whole = sum((cost(layer, profile, work.homes)[0] for layer in work.layers), Cost())
         return ParallelEstimate(devices, whole, 0.0, whole.seconds / devices, 0.0)
@@ -85,7 +86,7 @@ def _tensor(work: Workload, profile: Profile, link: Link, devices: int) -> Paral
     return ParallelEstimate(devices, total, ring * devices, total.seconds, 0.0)
 
 
-def shard(layers: Iterable[Layer], devices: int) -> tuple[list[Layer], float, float]:
+def shard(layers: Iterable[LayerWork], devices: int) -> tuple[list[LayerWork], float, float]:
     """Return one device's layers, and the bytes of results that are all-reduced and all-gathered.
 
     A product whose input every device has whole is cut by its outputs; one whose input is cut, by its
@@ -93,7 +94,7 @@ def shard(layers: Iterable[Layer], devices: int) -> tuple[list[Layer], float, fl
     (attention heads). Normalizations need their input whole.
     """
     cut: set[str] = set()
-    done: list[Layer] = []
+    done: list[LayerWork] = []
     reduced = gathered = 0.0
     for layer in layers:
         read_cut = any(o.name in cut for o in layer.operands if o.name != layer.produces and not o.is_weight)
@@ -112,7 +113,7 @@ def shard(layers: Iterable[Layer], devices: int) -> tuple[list[Layer], float, fl
     return done, reduced, gathered
 
 
-def _cut_product(layer: Layer, devices: int, by_input: bool) -> Layer:
+def _cut_product(layer: LayerWork, devices: int, by_input: bool) -> LayerWork:
     assert layer.loops is not None  # only products come here
     side = "c" if by_input else "m"
     if layer.loops.groups > 1:
@@ -126,7 +127,7 @@ def _cut_product(layer: Layer, devices: int, by_input: bool) -> Layer:
     return replace(smaller, output=layer.output.part(devices))
 
 
-def _cut_rest(layer: Layer, devices: int) -> Layer:
+def _cut_rest(layer: LayerWork, devices: int) -> LayerWork:
     loops = layer.loops
     if loops is not None:
         side = "groups" if loops.groups > 1 else "m"
@@ -187,7 +188,7 @@ def _greedy(seconds: Sequence[float], limit: float) -> list[tuple[int, int]]:
     return [*found, (start, len(seconds))]
 
 
-def _crossing(layers: Sequence[Layer], start: int) -> float:
+def _crossing(layers: Sequence[LayerWork], start: int) -> float:
     """Return the bytes of activations made before layer `start` and read from it on."""
     made = {o.name: o.bytes for layer in layers[:start] for o in layer.operands if o.name == layer.produces}
     needed = {o.name for layer in layers[start:] for o in layer.operands}

@@ -9,13 +9,13 @@ import numpy as np
 
 if TYPE_CHECKING:
     from compress.estimator.hardware import Profile
-    from compress.estimator.workload import Layer
+    from compress.estimator.workload import LayerWork
 
 SHARE = 0.5
 """Part of a memory that whole tensors may fill; the rest is for the tiles of the layer at work."""
 
 
-def homes(layers: Sequence[Layer], profile: Profile, outputs: frozenset[str]) -> dict[str, int]:
+def homes(layers: Sequence[LayerWork], profile: Profile, outputs: frozenset[str]) -> dict[str, int]:
     """Return by tensor name the index of the memory it lives in; tensors not named live in the outermost.
 
     Weights stay in a memory that keeps weights if all of them fit in its share. An intermediate
@@ -41,7 +41,7 @@ def homes(layers: Sequence[Layer], profile: Profile, outputs: frozenset[str]) ->
     return found
 
 
-def _lifetimes(layers: Sequence[Layer], outputs: frozenset[str]) -> dict[str, tuple[int, int, float]]:
+def _lifetimes(layers: Sequence[LayerWork], outputs: frozenset[str]) -> dict[str, tuple[int, int, float]]:
     """Return first and last layer, and bytes, of every tensor that is both made and read."""
     made: dict[str, int] = {}
     lives: dict[str, tuple[int, int, float]] = {}

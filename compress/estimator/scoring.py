@@ -9,28 +9,30 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import onnx_ir as ir
+from onnx_ir.passes import common
 
 from compress import codec
 from compress.errors import ModelError, did_you_mean
-from compress.estimator import hardware as profiles
+from compress.estimator.catalogue import as_profile
 from compress.estimator.coded import Coded
 from compress.estimator.cost import Cost, cost
 from compress.estimator.fusion import fuse
+from compress.estimator.hardware import Profile
 from compress.estimator.loading import load
 from compress.estimator.residency import homes
-from compress.estimator.workload import Layer, Reader
+from compress.estimator.workload import LayerWork, WorkloadReader
 from compress.estimator.zeros import spread
 from compress.graph import facts
 from compress.graph.session import as_run
 from compress.graph.shapes import describe
+from compress.results import HardwareScore, LayerScore
 
 if TYPE_CHECKING:
     import onnx
 
     from compress.model import Model
-    from compress.results import HardwareScore
 
-Source: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | ir.Model | Model"
+Estimable: TypeAlias = "str | os.PathLike[str] | onnx.ModelProto | ir.Model | Model"
 """A path, an ``onnx.ModelProto``, an ``onnx_ir.Model`` or a `compress.model.Model`."""
 
 
@@ -63,8 +65,6 @@ class Estimate:
 
     def score(self) -> HardwareScore:
         """Return the estimate as a run's results store it."""
-        from compress.results import HardwareScore, LayerScore
-
         total = self.total
         return HardwareScore(
             energy_joules=total.energy_joules,
@@ -94,8 +94,8 @@ class Estimate:
 
 
 def estimate(
-    model: Source,
-    hardware: str | os.PathLike[str] | profiles.Profile,
+    model: Estimable,
+    hardware: str | os.PathLike[str] | Profile,
     *,
     shapes: Mapping[str, Sequence[int] | int] | None = None,
     zeros: Mapping[str, float] | None = None,
@@ -123,13 +123,13 @@ def estimate(
         ModelError: the model cannot be read, its shapes cannot be found, or `zeros` or `seconds` do not
             fit it.
     """
-    profile = hardware if isinstance(hardware, profiles.Profile) else profiles.load(os.fspath(hardware))
+    profile = as_profile(hardware)
     if isinstance(model, str | os.PathLike) and codec.is_packed(model):
         if coded is None and profile.decode_at is not None:
             coded = Coded(codec.coded_bytes(model), profile.decode_at)
         with codec.unpacked(model) as path:
             return estimate(path, profile, shapes=shapes, zeros=zeros, seconds=seconds, coded=coded)
-    work = read(model, profile, shapes=shapes, zeros=zeros)
+    work = read_workload(model, profile, shapes=shapes, zeros=zeros)
     layers = work.layers
     if coded is not None:
         layers = tuple(coded.applied(layer, profile) for layer in layers)
@@ -147,7 +147,7 @@ def estimate(
 class Workload:
     """A model as a piece of hardware sees it."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[LayerWork, ...]
     homes: Mapping[str, int]
     """Index of the memory where a tensor lives, by name; the outermost if not named."""
     uncosted: Mapping[str, float]
@@ -155,19 +155,19 @@ class Workload:
     on_host: Mapping[str, float]
 
 
-def read(
-    model: Source,
-    profile: profiles.Profile,
+def read_workload(
+    model: Estimable,
+    profile: Profile,
     *,
     shapes: Mapping[str, Sequence[int] | int] | None = None,
     zeros: Mapping[str, float] | None = None,
 ) -> Workload:
     """Return a model's layers after fusion, and where their tensors live; arguments as for `estimate`."""
-    graph = opened(model)
+    graph = open_graph(model)
     given = spread(graph, zeros or {})
     if profile.executes == "onnxruntime":
         graph = as_run(model if isinstance(model, str | os.PathLike) else graph)
-    reader = Reader(
+    reader = WorkloadReader(
         graph,
         describe(graph, shapes),
         logical=profile.executes == "logical",
@@ -186,7 +186,7 @@ def read(
     )
 
 
-def _shares(layers: Sequence[Layer], op_types: Iterable[str]) -> dict[str, float]:
+def _shares(layers: Sequence[LayerWork], op_types: Iterable[str]) -> dict[str, float]:
     """Return the share of all bytes that layers of these types read and write."""
     every = sum(layer.bytes for layer in layers) or 1.0
     found = {layer.op_type for layer in layers}
@@ -196,7 +196,7 @@ def _shares(layers: Sequence[Layer], op_types: Iterable[str]) -> dict[str, float
     }
 
 
-def opened(model: Source) -> ir.Model:
+def open_graph(model: Estimable) -> ir.Model:
     """Return the graph with constants lifted and local functions inlined; the argument stays as it was."""
     if isinstance(model, str | os.PathLike):
         graph = load(model)
@@ -208,8 +208,6 @@ def opened(model: Source) -> ir.Model:
         graph = ir.from_proto(cast("onnx.ModelProto", model))
     if not graph.functions and not any(node.op_type == "Constant" for node in graph.graph.all_nodes()):
         return graph
-    from onnx_ir.passes import common
-
     graph = graph.clone() if graph is model or graph is getattr(model, "ir", None) else graph
 
     ir.passes.PassManager(

@@ -51,7 +51,7 @@ NOTHING = Operand("", 0, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class LayerWork:
     """One operator, with what was fused into it."""
 
     name: str
@@ -88,7 +88,7 @@ class Layer:
 
 
 @dataclass
-class Reader:
+class WorkloadReader:
     """Reads one graph at concrete shapes.
 
     Args:
@@ -105,7 +105,7 @@ class Reader:
     zeros: Mapping[str, float] = field(default_factory=dict)
     weight_zeros: bool = False
 
-    def layers(self) -> list[Layer]:
+    def layers(self) -> list[LayerWork]:
         """Return the layers in the order of the graph, those of loop bodies with their trips as steps."""
         return self._read_graph(self.model.graph)
 
@@ -117,10 +117,10 @@ class Reader:
             if not facts.of(node).streams and not self._contractions(node) and self._trips(node) is None
         }
 
-    def _read_graph(self, graph: ir.Graph) -> list[Layer]:
+    def _read_graph(self, graph: ir.Graph) -> list[LayerWork]:
         return [layer for node in graph for layer in self._read(node)]
 
-    def _read_body(self, node: ir.Node, trips: int) -> list[Layer]:
+    def _read_body(self, node: ir.Node, trips: int) -> list[LayerWork]:
         """Return the layers of a loop's body, or of an If's heavier branch."""
         branches = [self._read_graph(attr.as_graph()) for attr in _graphs(node)]
         heaviest = max(branches, key=lambda layers: sum(layer.macs + layer.bytes for layer in layers))
@@ -141,7 +141,7 @@ class Reader:
             return max(info.shape[0], 1) if info is not None and info.shape else None
         return None
 
-    def _read(self, node: ir.Node) -> list[Layer]:
+    def _read(self, node: ir.Node) -> list[LayerWork]:
         trips = self._trips(node)
         if trips is not None:
             return self._read_body(node, trips)
@@ -164,7 +164,7 @@ class Reader:
         except (KeyError, IndexError):  # an operand without a known shape
             return []
 
-    def _contraction_layer(self, node: ir.Node, part: Contraction, parts: Sequence[Contraction]) -> Layer:
+    def _contraction_layer(self, node: ir.Node, part: Contraction, parts: Sequence[Contraction]) -> LayerWork:
         """Return the layer of one part of a node.
 
         The node's other inputs go with the first part, its outputs with the last one that runs once.
@@ -185,7 +185,7 @@ class Reader:
             a = _touched(a, part.loops.elements[0])
         name = node.name or node.outputs[0].name or node.op_type
         number = self._number(node, a, b)
-        return Layer(
+        return LayerWork(
             name=f"{name}/{part.label}" if part.label else name,
             op_type=node.op_type,
             number=number,
@@ -216,7 +216,7 @@ class Reader:
         )
         return a, packed, others
 
-    def _streaming_layer(self, node: ir.Node) -> Layer:
+    def _streaming_layer(self, node: ir.Node) -> LayerWork:
         inputs = list({o.name: o for o in (self._input(node, i) for i in range(len(node.inputs)))}.values())
         outputs = [self._output(node, i) for i in range(len(node.outputs))]
         operator = facts.of(node)
@@ -226,7 +226,7 @@ class Reader:
             inputs, outputs[0] = inputs[1:], _added(outputs[0], inputs[0])
         operands = tuple(o for o in (*inputs, *outputs) if o.bytes)
         elements = max((o.elements for o in operands), default=0)
-        return Layer(
+        return LayerWork(
             name=node.name or node.outputs[0].name or node.op_type,
             op_type=node.op_type,
             number=Number(kind="float", bits=32),

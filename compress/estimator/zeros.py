@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from compress.errors import ModelError, did_you_mean
 from compress.graph import facts
+from compress.graph.capture import activations
 
 if TYPE_CHECKING:
     from compress.data import Feeds
@@ -50,8 +51,6 @@ def counted(model: Model, batches: Iterable[Feeds]) -> dict[str, float]:
         model: a model that runs.
         batches: feeds by input name.
     """
-    from compress.graph.capture import activations
-
     names = {
         value.name or ""
         for node in model.graph

@@ -21,7 +21,7 @@ from compress.diagnose.agreement import Run, agreement, decibels
 from compress.diagnose.kernels import Finding, slow, unfused
 from compress.diagnose.timing import latency, single
 from compress.errors import DataError, InputError, ModelError
-from compress.estimator.workload import Reader
+from compress.estimator.workload import WorkloadReader
 from compress.graph.layers import array, layers
 from compress.graph.session import RUNTIME_ERRORS, as_run, session
 from compress.graph.shapes import bind, describe
@@ -315,6 +315,6 @@ def _reasons(original: Model, variant: Model, path: Path) -> dict[str, str]:
 def _quantized_macs(variant: Model, feeds: Feeds) -> float:
     """Return the share of multiply-accumulates whose operands are both integers."""
     known = describe(variant.ir, {name: array.shape for name, array in feeds.items()})
-    work = Reader(variant.ir, known).layers()
+    work = WorkloadReader(variant.ir, known).layers()
     total = sum(layer.macs for layer in work)
     return sum(layer.macs for layer in work if layer.number.kind == "int") / total if total else 0.0

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
 from compress.estimator import estimate
-from compress.estimator.workload import Reader
+from compress.estimator.workload import WorkloadReader
 from compress.graph.shapes import describe
 from compress.model import Model
 
@@ -43,7 +43,7 @@ def prices(
         for cost in estimate(model, hardware, shapes=shapes).layers:
             found[cost.name] += cost.cost.energy_joules
     else:
-        for layer in Reader(model.ir, describe(model.ir, shapes)).layers():
+        for layer in WorkloadReader(model.ir, describe(model.ir, shapes)).layers():
             found[layer.name] += layer.macs
     return found
 

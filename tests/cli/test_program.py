@@ -144,12 +144,12 @@ def test_an_unknown_pass_or_profile_is_bad_input(call: Call) -> None:
 
 
 def test_hardware_shows_every_number_with_its_source(call: Call) -> None:
-    from compress.estimator import hardware
+    from compress.estimator import catalogue
 
     listed = call("hardware").out
-    assert all(f"\n{name} " in listed for name in hardware.ids())
+    assert all(f"\n{name} " in listed for name in catalogue.ids())
     shown = call("hardware", "eyeriss-v1").out
-    for path, number in hardware.load("eyeriss-v1").quantities():
+    for path, number in catalogue.load("eyeriss-v1").quantities():
         assert path in shown
         assert number.source in shown
 

@@ -54,8 +54,8 @@ def test_wider_numbers_never_cost_less(profile: Profile) -> None:
     for kind in ("int", "float"):
         costs = []
         for bits in (8, 16, 32):
-            units, passes = profile.unit_for(Number(kind, bits))  # type: ignore[arg-type]
-            costs.append((units.pj_per_mac.value * passes, passes / units.macs_per_second.value))
+            units, rounds = profile.unit_for(Number(kind, bits))  # type: ignore[arg-type]
+            costs.append((units.pj_per_mac.value * rounds, rounds / units.macs_per_second.value))
         assert [c[0] for c in costs] == sorted(c[0] for c in costs)
         assert [c[1] for c in costs] == sorted(c[1] for c in costs)
 

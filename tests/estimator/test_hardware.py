@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 
 from compress.errors import HardwareError
-from compress.estimator import hardware, ids, load
-from compress.estimator.hardware import Number, Quantity
-from compress.estimator.host import fill_in
+from compress.estimator import catalogue, ids, load
+from compress.estimator.detection import fill_in
+from compress.estimator.hardware import UNCERTAINTY, Number, Quantity
 
 
 def test_a_profile_of_ones_own_starts_from_a_shipped_one(tmp_path: Path) -> None:
     mine = tmp_path / "mine.yaml"
-    mine.write_text(hardware.text("eyeriss-v1").replace("id: eyeriss-v1", "id: mine"))
+    mine.write_text(catalogue.text("eyeriss-v1").replace("id: eyeriss-v1", "id: mine"))
     assert load(mine).id == "mine"
     assert load(mine).memories == load("eyeriss-v1").memories
 
@@ -33,7 +33,7 @@ def test_a_profile_of_ones_own_starts_from_a_shipped_one(tmp_path: Path) -> None
 )
 def test_mistakes_are_named(tmp_path: Path, change: tuple[str, str], message: str) -> None:
     path = tmp_path / "bad.yaml"
-    path.write_text(hardware.text("eyeriss-v1").replace(*change))
+    path.write_text(catalogue.text("eyeriss-v1").replace(*change))
     with pytest.raises(HardwareError, match=message):
         load(path)
 
@@ -57,7 +57,7 @@ def test_uncertainty_follows_the_tag_unless_stated() -> None:
     stated = Quantity(value=2, low=1, high=6, tag="assumed", scope="chip", source="x")
     assert (stated.low_factor, stated.high_factor) == (0.5, 3.0)
     tagged = Quantity(value=2, tag="published", scope="chip", source="x")
-    assert (tagged.low_factor, tagged.high_factor) == hardware.UNCERTAINTY["published"]
+    assert (tagged.low_factor, tagged.high_factor) == UNCERTAINTY["published"]
 
 
 def test_readings_take_the_place_of_stated_values() -> None:

@@ -9,14 +9,14 @@ import transformer
 from compress.errors import HardwareError
 from compress.estimator import estimate, load
 from compress.estimator.parallel import estimate_parallel, shard, stages
-from compress.estimator.scoring import read
+from compress.estimator.scoring import read_workload
 
 LAYER = transformer.bert_layer("float16")
 RESULT_BYTES = transformer.SAMPLES * transformer.TOKENS * transformer.WIDTH * 2
 
 
 def test_a_transformer_block_needs_two_all_reduces() -> None:
-    layers, reduced, gathered = shard(read(LAYER, load("h200")).layers, 4)
+    layers, reduced, gathered = shard(read_workload(LAYER, load("h200")).layers, 4)
     assert reduced == 2 * RESULT_BYTES
     assert gathered == 0
     whole = estimate(LAYER, "h200").total.macs

@@ -1,0 +1,97 @@
+"""The profiles that come with the package, one YAML file a device, and those of its users."""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import lru_cache
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from compress.errors import HardwareError, did_you_mean
+from compress.estimator.detection import fill_in
+from compress.estimator.hardware import Profile
+
+if TYPE_CHECKING:
+    from importlib.resources.abc import Traversable
+
+
+def ids() -> tuple[str, ...]:
+    """Return the identifiers of the profiles that come with the package."""
+    return tuple(
+        sorted(file.name.removesuffix(".yaml") for file in _folder().iterdir() if file.name.endswith(".yaml"))
+    )
+
+
+@lru_cache(maxsize=64)
+def load(id_or_path: str | os.PathLike[str]) -> Profile:
+    """Return the profile of that name, or the one in a YAML file.
+
+    Raises:
+        HardwareError: there is no such profile or file, or it is not valid; the message names the
+            field and, for an unknown name, the closest one.
+    """
+    return _parse(text(id_or_path), os.fspath(id_or_path))
+
+
+def as_profile(hardware: str | os.PathLike[str] | Profile) -> Profile:
+    """Return the profile that is meant: itself, or as `load` returns it.
+
+    Raises:
+        HardwareError: as for `load`.
+    """
+    return hardware if isinstance(hardware, Profile) else load(os.fspath(hardware))
+
+
+def text(id_or_path: str | os.PathLike[str]) -> str:
+    """Return a profile's YAML as it was written, comments included: the start of a profile of one's own.
+
+    Raises:
+        HardwareError: there is no such profile or file.
+    """
+    name = os.fspath(id_or_path)
+    if name in ids():
+        return _folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
+    if not name.endswith((".yaml", ".yml")):
+        raise HardwareError(f"unknown hardware {name!r}{did_you_mean(name, ids())}")
+    try:
+        return Path(name).read_text(encoding="utf-8")
+    except OSError as error:
+        raise HardwareError(f"{name}: {error.strerror}") from error
+
+
+def renamed(id_or_path: str | os.PathLike[str], name: str) -> str:
+    """Return the YAML of a profile as `text` does, under another identifier.
+
+    Raises:
+        HardwareError: there is no such profile, or `name` is taken or is no identifier.
+    """
+    if name in ids():
+        raise HardwareError(f"hardware {name!r} exists already; choose another name")
+    changed = re.sub(r"^id: .*$", lambda _: f"id: {name}", text(id_or_path), count=1, flags=re.MULTILINE)
+    _parse(changed, f"hardware {name!r}")
+    return changed
+
+
+def _folder() -> Traversable:
+    return resources.files("compress.estimator").joinpath("profiles")
+
+
+def _parse(content: str, name: str) -> Profile:
+    try:
+        raw = YAML(typ="safe").load(content)
+    except YAMLError as error:
+        raise HardwareError(f"{name}: not valid YAML: {error}") from error
+    if not isinstance(raw, dict):
+        raise HardwareError(f"{name}: a profile is a mapping with id, sources, arithmetic and memories")
+    try:
+        return Profile.model_validate(fill_in(raw))
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise HardwareError(f"{name}: {where + ': ' if where else ''}{first['msg']}") from error
