@@ -308,7 +308,7 @@ def _reasons(original: Model, variant: Model, path: Path) -> dict[str, str]:
             if (recorded.parent / each.path).resolve() == path.resolve():
                 return {change.layer: change.skipped for change in each.changes if change.skipped}
     if any(node.op_type == "QuantizeLinear" for node in variant.graph):
-        return regions.find(original.graph, lambda layer: True).skipped
+        return regions.find(original.graph, lambda *names: True).skipped
     return {}
 
 

@@ -2,26 +2,14 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import numpy as np
-
+from compress import quantize
 from compress.changes import Change
 from compress.passes.base import Pass
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
-
-    from compress.data import Feeds
-    from compress.graph.layers import Layer
-    from compress.graph.linear import Array
     from compress.model import Model
-
-MOST_BATCHES = 4
-"""Batches of calibration data that are read; means settle soon."""
 
 
 class CorrectBias(Pass, name="correct-bias"):
@@ -45,151 +33,4 @@ class CorrectBias(Pass, name="correct-bias"):
 
     def apply(self, model: Model) -> list[Change]:
         """Correct the biases of selected layers; undo it if the outputs do not come closer."""
-        from compress.diagnose.agreement import agreement
-        from compress.graph.fold import fold
-
-        reference = model.original.copy()
-        fold(reference.ir)
-        before = model.copy()
-        changes = self.correct(model, reference)
-        batches = list(itertools.islice(model.batches(), MOST_BATCHES))
-        plain, corrected = (
-            agreement(each.run, reference.run, batches).snr_db for each in (before, model.copy())
-        )
-        if corrected >= plain:
-            return changes
-        model.ir = before.ir
-        reason = "the outputs would come no closer to the original's"
-        return [Change(change.layer, skipped=change.skipped or reason) for change in changes]
-
-    def correct(self, model: Model, reference: Model) -> list[Change]:
-        """Correct the biases of `model` in place, so that means are those of the float model `reference`."""
-        known = {value.name: value for node in model.graph for value in node.outputs}
-        known |= {value.name: value for value in model.graph.inputs}
-        stages: dict[int, list[_Site]] = {}
-        changes = []
-        for layer, depth in _depths(reference.graph):
-            target = layer.node.outputs[0].name or ""
-            output = known.get(target)
-            place = _bias_place(output, layer)
-            if not self.selects(*layer.names):
-                reason = "not selected"
-            elif output is None:
-                reason = "not found in the original, or scaled by an earlier pass"
-            elif _is_float(output.producer()):
-                reason = "its weight is not quantized"
-            elif place is None:
-                reason = "has no bias to correct"
-            else:
-                stages.setdefault(depth, []).append(_Site(layer, target, *place))
-                continue
-            changes.append(Change(layer.name, skipped=reason))
-        sites = [site for depth in sorted(stages) for site in stages[depth]]
-        batches = list(itertools.islice(model.batches(), MOST_BATCHES))
-        wanted = _means(reference, sites, batches)
-        for depth in sorted(stages):
-            means = _means(model, stages[depth], batches)
-            for site in stages[depth]:
-                moved = wanted[site.target] - means[site.target]
-                _add(model.graph, site, moved)
-                changes.append(Change(site.layer.name, f"biases moved by up to {np.abs(moved).max():.3g}"))
-        return changes
-
-
-def _depths(graph: ir.Graph) -> Iterator[tuple[Layer, int]]:
-    """Yield every linear layer with the number of linear layers before it on the longest way to it."""
-    from compress.graph.linear import linear_layers
-
-    found = {layer.node: layer for layer in linear_layers(graph)}
-    depth: dict[ir.Value, int] = {}
-    for node in graph:
-        deepest = max((depth.get(value, 0) for value in node.inputs if value is not None), default=0)
-        if node in found:
-            yield found[node], deepest
-            deepest += 1
-        depth.update(dict.fromkeys(node.outputs, deepest))
-
-
-@dataclass(frozen=True, slots=True)
-class _Site:
-    """A layer of the original, the name of its output, and where the variant has its bias."""
-
-    layer: Layer
-    target: str
-    node: ir.Node
-    index: int
-
-
-def _is_float(node: ir.Node | None) -> bool:
-    """Tell whether a node multiplies a float initializer."""
-    from compress.graph.layers import is_float_weight
-
-    return node is None or any(is_float_weight(value) for value in node.inputs[1:2])
-
-
-def _bias_place(output: ir.Value | None, layer: Layer) -> tuple[ir.Node, int] | None:
-    """Return the node of the variant that adds the bias of a layer, and at which input."""
-    node = output.producer() if output is not None else None
-    if node is None or output is None:
-        return None
-    index = {"Conv": 2, "Gemm": 2, "MatMulNBits": 5}.get(node.op_type)
-    if index is not None and index < len(node.inputs) and _bias(node.inputs[index]) is not None:
-        return node, index
-    adder = node if node.op_type == "Add" else next(iter(output.consumers()), None)
-    if adder is None or adder.op_type != "Add" or (adder is not node and len(output.uses()) > 1):
-        return None
-    width = layer.array.shape[layer.out_axis]
-    for index, value in enumerate(adder.inputs):
-        if value is not None and value.const_value is not None and value.const_value.shape == (width,):
-            return adder, index
-    return None
-
-
-def _bias(value: ir.Value | None) -> ir.Value | None:
-    """Return the initializer behind a bias, which may be stored as integers."""
-    if value is None or value.const_value is not None:
-        return value
-    producer = value.producer()
-    if producer is None or producer.op_type != "DequantizeLinear":
-        return None
-    return producer.inputs[0]
-
-
-def _means(model: Model, sites: Sequence[_Site], batches: Sequence[Feeds]) -> dict[str, Array]:
-    """Return the mean of each output channel of each layer, by the name of its output."""
-    from compress.graph.capture import activations
-    from compress.graph.linear import channel_axis
-
-    axes = {site.target: channel_axis(site.layer) for site in sites}
-    sums: dict[str, Any] = dict.fromkeys(axes, 0.0)
-    counts = dict.fromkeys(axes, 0)
-    for values in activations(model.ir, axes, batches):
-        for name, axis in axes.items():
-            rows = np.moveaxis(values[name], axis, -1)
-            sums[name] += rows.reshape(-1, rows.shape[-1]).sum(0, dtype=np.float64)
-            counts[name] += rows.size // rows.shape[-1]
-    return {name: sums[name] / max(counts[name], 1) for name in axes}
-
-
-def _add(graph: ir.Graph, site: _Site, correction: Array) -> None:
-    """Add to a bias, in its own steps if it is stored as integers."""
-    from compress.graph import edit
-    from compress.graph.layers import array
-
-    reader, index = site.node, site.index
-    value = reader.inputs[index]
-    dequantizer = value.producer() if value is not None else None
-    if dequantizer is not None:
-        scale = dequantizer.inputs[1]
-        assert scale is not None
-        correction = np.rint(correction / array(scale))
-        reader, index = dequantizer, 0
-        value = reader.inputs[0]
-    assert value is not None
-    new = array(value) + correction
-    if array(value).dtype.kind == "i":
-        limits = np.iinfo(array(value).dtype)
-        new = np.clip(new, limits.min, limits.max)
-    content = new.astype(array(value).dtype)
-    corrected = edit.add_initializer(edit.graph_of(value), f"{value.name}.corrected", content)
-    edit.set_input(reader, index, corrected)
+        return quantize.correct_bias(model, self.selects)

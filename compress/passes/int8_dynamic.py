@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from compress import quantize
 from compress.changes import Change
+from compress.cpu import weight_bits
 from compress.passes.base import Pass
 
 if TYPE_CHECKING:
     from compress.model import Model
-    from compress.numerics.affine import Quantized
-    from compress.quantize.dynamic import Dynamic
 
 
 class Int8Dynamic(Pass, name="int8-dynamic"):
@@ -34,28 +32,4 @@ class Int8Dynamic(Pass, name="int8-dynamic"):
 
     def apply(self, model: Model) -> list[Change]:
         """Fold, let linear layers and LSTMs multiply integers, and store the other weights in 8 bits."""
-        from compress.graph.fold import fold
-
-        fold(model.ir)
-        placed = self.place(model, {})
-        others = quantize.store_int8_weights(model, self.selects, operators="expanded")
-        stored = {change.layer for change in others}
-        return [change for change in placed if change.action or change.layer not in stored] + others
-
-    def find(self, model: Model) -> Dynamic:
-        """Return what the settings choose to run in integers."""
-        from compress.quantize.dynamic import find
-
-        return find(model.graph, lambda layer: self.selects(*layer.names))
-
-    def place(self, model: Model, rounded: Mapping[str, Quantized]) -> list[Change]:
-        """Let the chosen layers of a folded model multiply integers, in place; other weights stay.
-
-        Args:
-            model: the model.
-            rounded: integers of weights by name; others are rounded to the nearest.
-        """
-        from compress.cpu import weight_bits
-        from compress.quantize.dynamic import place
-
-        return place(model.graph, self.find(model), weight_bits(self.weight_bits), rounded)
+        return quantize.int8_dynamic(model, self.selects, weight_bits(self.weight_bits))

@@ -82,7 +82,7 @@ class Qat(train.Training, Pass, name="qat"):
     def _regions(self, graph: ir.Graph) -> Regions:
         from compress.quantize.regions import Regions, find
 
-        return find(graph, lambda layer: self.selects(*layer.names)) if self.activations else Regions()
+        return find(graph, self.selects) if self.activations else Regions()
 
     def _bits(self) -> int:
         """Return the bits that a kernel's weights may use on this machine."""
@@ -102,7 +102,7 @@ class Qat(train.Training, Pass, name="qat"):
         import torch
 
         from compress.numerics.ranges import Histogram, scale_and_zero_point
-        from compress.passes.int8_static import observe_ranges, range_owner
+        from compress.quantize.static import observe_ranges, range_owner
         from compress.train.fake_quantizers import FakeQuantizer
 
         owners = {value: range_owner(value, regions.same_as) for value in regions.readers}
@@ -191,8 +191,8 @@ class Qat(train.Training, Pass, name="qat"):
         import torch
 
         from compress.numerics.affine import quantize
-        from compress.passes.int8_static import quantize_kernel
         from compress.quantize.nodes import quantize_activation
+        from compress.quantize.static import quantize_kernel
 
         inputs = {}
         for value, readers in regions.readers.items():

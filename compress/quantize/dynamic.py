@@ -15,17 +15,38 @@ from compress.errors import PassError
 from compress.graph import edit
 from compress.graph.edit import add_initializer
 from compress.graph.facts.record import MICROSOFT
+from compress.graph.fold import fold
 from compress.graph.layers import Layer, layers
+from compress.model import Model
 from compress.numerics.affine import Quantized, quantize
 from compress.numerics.formats import IntegerFormat
 from compress.numerics.granularity import PerAxis
 from compress.quantize.nodes import gather_dequantize
+from compress.quantize.weight_only import store_int8_weights
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 STANDARD_GATES = ["Sigmoid", "Tanh", "Tanh"]
 """Activations of an LSTM that leaves them out, one direction's."""
+
+
+def int8_dynamic(model: Model, chosen: Callable[..., bool], weight_bits: int) -> list[Change]:
+    """Fold a model, let linear layers and LSTMs multiply integers, and store the other weights in 8 bits.
+
+    Args:
+        model: the model; changed in place.
+        chosen: called with the names of a layer's node and weight.
+        weight_bits: bits of the weights, 7 or 8.
+
+    Raises:
+        PassError: a weight cannot be quantized; the message names the layer.
+    """
+    fold(model.ir)
+    placed = place(model.graph, find(model.graph, chosen), weight_bits, {})
+    others = store_int8_weights(model, chosen, operators="expanded")
+    stored = {change.layer for change in others}
+    return [change for change in placed if change.action or change.layer not in stored] + others
 
 
 @dataclass(slots=True)
@@ -49,8 +70,13 @@ class Dynamic:
         return [*found, *(pair[0].name for pair in self.recurrent)]
 
 
-def find(graph: ir.Graph, chosen: Callable[[Layer], bool]) -> Dynamic:
-    """Find the linear layers and LSTMs that can multiply integers, of those that `chosen` accepts."""
+def find(graph: ir.Graph, chosen: Callable[..., bool]) -> Dynamic:
+    """Find the linear layers and LSTMs that can multiply integers, of those that `chosen` accepts.
+
+    Args:
+        graph: a folded graph.
+        chosen: called with the names of a layer's node and weight.
+    """
     result = Dynamic()
     readers: dict[ir.Value, list[Layer]] = {}
     for layer in layers(graph):
@@ -58,7 +84,7 @@ def find(graph: ir.Graph, chosen: Callable[[Layer], bool]) -> Dynamic:
     recurrent: dict[ir.Node, list[Layer]] = {}
     for group in readers.values():
         reason = "not selected"
-        if any(chosen(layer) for layer in group):
+        if any(chosen(*layer.names) for layer in group):
             reason = next(filter(None, map(_obstacle, group)), "") or _shared_otherwise(group)
         if reason:
             result.skipped.update((layer.name, reason) for layer in group)

@@ -44,11 +44,16 @@ class Regions:
     skipped: dict[str, str] = field(default_factory=dict)
 
 
-def find(graph: ir.Graph, chosen: Callable[[Layer], bool]) -> Regions:
-    """Find the regions of a folded graph around every layer that `chosen` accepts."""
+def find(graph: ir.Graph, chosen: Callable[..., bool]) -> Regions:
+    """Find the regions around every layer that `chosen` accepts.
+
+    Args:
+        graph: a folded graph.
+        chosen: called with the names of a layer's node and weight.
+    """
     regions = Regions()
     for layer in layers(graph):
-        reason = _obstacle(layer) if chosen(layer) else "not selected"
+        reason = _obstacle(layer) if chosen(*layer.names) else "not selected"
         if reason:
             regions.skipped[layer.name] = reason
         else:

@@ -13,7 +13,7 @@ from compress.diagnose.agreement import decibels
 from compress.diagnose.sensitivity import local_noise
 from compress.model import Model
 from compress.passes import Fold, Int8, Int8Dynamic, Int8Static, Smooth
-from compress.passes.int8 import Candidate, _choose
+from compress.quantize.choice import Candidate, choose
 
 
 def test_a_network_that_takes_integers_gets_them(digits: Model) -> None:
@@ -45,11 +45,11 @@ def test_the_fastest_that_agrees_well_enough_wins(digits: Model) -> None:
         candidate("fast", 35, 0.5, digits),
         candidate("wrong", 10, 0.3, digits),
     )
-    assert _choose([exact, fast, wrong], 30, 24) is fast
-    assert _choose([exact, fast, wrong], 40, 34) is fast, "nothing that agrees better is faster"
-    assert _choose([exact, fast, wrong], 45, 39) is exact
+    assert choose([exact, fast, wrong], 30, 24) is fast
+    assert choose([exact, fast, wrong], 40, 34) is fast, "nothing that agrees better is faster"
+    assert choose([exact, fast, wrong], 45, 39) is exact
     alike = candidate("alike", 36, 0.51, digits)
-    assert _choose([exact, fast, alike], 30, 24) is alike
+    assert choose([exact, fast, alike], 30, 24) is alike
 
 
 def test_smoothing_keeps_the_outputs_and_tames_outliers(mlp: Model) -> None:

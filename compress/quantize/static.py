@@ -1,0 +1,244 @@
+"""Layers that multiply 8-bit integers, with the ranges of their inputs known from calibration data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import onnx_ir as ir
+import torch
+
+from compress.changes import Change
+from compress.graph.capture import observe
+from compress.graph.fold import fold
+from compress.graph.layers import Layer, array
+from compress.graph.linear import linear_layers
+from compress.model import Model
+from compress.numerics import affine
+from compress.numerics.affine import Quantized
+from compress.numerics.formats import IntegerFormat
+from compress.numerics.granularity import PerAxis, PerTensor
+from compress.numerics.ranges import Histogram, MinMax, MovingAverage, scale_and_zero_point
+from compress.quantize.feedback import solve
+from compress.quantize.nodes import dequantize_bias, dequantize_weight, quantize_activation
+from compress.quantize.regions import KERNELS, Regions, find
+from compress.quantize.weight_only import store_int8_weights
+
+Observer: TypeAlias = Histogram | MinMax
+Calibration: TypeAlias = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
+OBSERVERS = {"minmax": MinMax, "moving-average": MovingAverage}
+"""What is kept of an activation for each kind of range; a histogram for the others."""
+INT32_ROOM = float(2**30)
+"""A bias may take this many steps, half of what int32 holds, before its channel's scale is widened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Activations:
+    """How activations become integers.
+
+    Attributes:
+        calibration: how a range is chosen.
+        percentile: share of the values within the range, in percent, for that calibration.
+        bits: of the integers, 8 or 16.
+        symmetric: whether they are signed, with zero point 0.
+    """
+
+    calibration: Calibration = "minmax"
+    percentile: float = 99.99
+    bits: int = 8
+    symmetric: bool = False
+
+    def observer(self) -> Observer:
+        """Return what is to see the values of an activation."""
+        return OBSERVERS.get(self.calibration, Histogram)()
+
+    def scale(self, observed: Observer) -> tuple[float, np.generic]:
+        """Return scale and zero point of an activation; the zero point's type is that of the integers."""
+        if isinstance(observed, Histogram) and self.calibration != "moving-average":
+            extent: tuple[Any, Any] = observed.range(
+                self.calibration, self.bits, self.symmetric, self.percentile
+            )
+        else:
+            extent = observed.range(symmetric=self.symmetric)
+        scale, zero_point = scale_and_zero_point(
+            *extent, self.bits, symmetric=self.symmetric, signed=self.symmetric
+        )
+        return float(scale), np.dtype(f"{'' if self.symmetric else 'u'}int{self.bits}").type(zero_point)
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How the weights that integer activations multiply become integers.
+
+    Attributes:
+        bits: 8, or 7 where sums of products would saturate.
+        per_channel: whether every output channel has a scale of its own, or the whole weight one.
+        rounded: integers by the weight's name; others are rounded to the nearest.
+    """
+
+    bits: int
+    per_channel: bool = True
+    rounded: Mapping[str, Quantized] = field(default_factory=dict)
+
+    def of(self, layer: Layer) -> Quantized:
+        """Return the integers of a layer's weight."""
+        known = self.rounded.get(layer.weight.name or "")
+        if known is not None:
+            return known
+        granularity = PerAxis(layer.out_axis) if self.per_channel else PerTensor()
+        wanted = IntegerFormat(self.bits, granularity, narrow=True)
+        return affine.quantize(torch.from_numpy(layer.array.copy()), wanted)
+
+    def __str__(self) -> str:
+        return f"{self.bits}-bit weights per {'channel' if self.per_channel else 'tensor'}"
+
+
+def int8_static(
+    model: Model,
+    chosen: Callable[..., bool],
+    activations: Activations,
+    *,
+    weight_bits: int,
+    per_channel: bool,
+    rounding: Literal["nearest", "gptq", "learned"],
+    store_others: bool,
+) -> list[Change]:
+    """Fold a model, observe its activations, and put Q/DQ pairs around what runs in integers, in place.
+
+    Args:
+        model: the model, with calibration data; changed in place.
+        chosen: called with the names of a layer's node and weight.
+        activations: how activations become integers.
+        weight_bits: bits of the weights, 7 or 8.
+        per_channel: whether every output channel of a weight has a scale of its own.
+        rounding: how the integers of weights are chosen.
+        store_others: whether weights that no integer kernel takes are stored in 8 bits all the same.
+
+    Raises:
+        DataError: there are no calibration data, or they are not finite.
+        PassError: a weight is not finite; the message names the layer.
+    """
+    fold(model.ir)
+    rounded = {} if rounding == "nearest" else solve_all(model, chosen, weight_bits, rounding == "learned")
+    others = store_int8_weights(model, chosen, besides=KERNELS) if store_others else []
+    stored = [change for change in others if change.action]
+    regions = find(model.graph, chosen)
+    observed = observe_ranges(model, regions.readers, activations.observer)
+    placed = place(model.graph, regions, activations, observed, Weights(weight_bits, per_channel, rounded))
+    done = {change.layer for change in stored}
+    return stored + [change for change in placed if change.action or change.layer not in done]
+
+
+def solve_all(
+    model: Model, chosen: Callable[..., bool], bits: int, learn: bool = False
+) -> dict[str, Quantized]:
+    """Return integers of all chosen linear weights that make up for each other's errors, by name."""
+    layers = [layer for layer in linear_layers(model.graph) if chosen(*layer.names)]
+    return solve(model, layers, bits, learn=learn)
+
+
+def place(
+    graph: ir.Graph,
+    regions: Regions,
+    activations: Activations,
+    observed: Mapping[str, Observer],
+    weights: Weights,
+) -> list[Change]:
+    """Put Q/DQ pairs around what runs in integers, in place; return a change per layer.
+
+    Args:
+        graph: a folded graph.
+        regions: what is to run in integers.
+        activations: how activations become integers.
+        observed: what was seen of each activation of the regions, by value name.
+        weights: how weights become integers.
+    """
+    scales: dict[str, float] = {}
+    for value, readers in regions.readers.items():
+        scale, zero_point = activations.scale(observed[range_owner(value, regions.same_as).name or ""])
+        quantize_activation(value, scale, zero_point, readers, final=value in regions.final)
+        scales[value.name or ""] = scale
+    story = f"{activations.bits}-bit activations, {weights}, range {activations.calibration}"
+    changes = [quantize_kernel(graph, layer, weights.of(layer), scales, story) for layer in regions.kernels]
+    return changes + [Change(name, skipped=reason) for name, reason in regions.skipped.items()]
+
+
+def quantize_kernel(
+    graph: ir.Graph, layer: Layer, quantized: Quantized, input_scales: dict[str, float], story: str
+) -> Change:
+    """Store weight and bias of a layer whose input is quantized as integers.
+
+    Args:
+        graph: the graph, with quantized activations.
+        layer: the layer.
+        quantized: its weight.
+        input_scales: scales of the activations by value name.
+        story: what the change says was done.
+    """
+    weight = torch.from_numpy(layer.array.copy())
+    before = layer.array.nbytes
+    if layer.node.op_type in ("Conv", "Gemm") and len(layer.node.inputs) > 2:
+        quantized = _quantize_bias(graph, layer, weight, quantized, input_scales[_activation_name(layer)])
+    dequantize_weight(layer.weight, quantized)
+    return Change(layer.name, story, before, quantized.bytes, quantized.relative_error(weight))
+
+
+def observe_ranges(
+    model: Model, values: Iterable[ir.Value], kind: Callable[[], Observer]
+) -> dict[str, Observer]:
+    """Return an observer of each value, made by `kind`, that has seen the calibration data, by name."""
+    observers = {value.name or "": kind() for value in values}
+    observe(
+        model.ir,
+        observers,
+        model.batches(),
+        lambda name, array: observers[name].update(array),
+        progress="calibrating",
+    )
+    return observers
+
+
+def range_owner(value: ir.Value, same_as: dict[ir.Value, ir.Value]) -> ir.Value:
+    """Return the value whose range `value` takes, since operators between them only move."""
+    while value in same_as:
+        value = same_as[value]
+    return value
+
+
+def _activation_name(layer: Layer) -> str:
+    """Return the name of the value whose quantizer feeds the layer."""
+    dequantized = layer.node.inputs[0]
+    dequantizer = dequantized.producer() if dequantized is not None else None
+    quantized = dequantizer.inputs[0] if dequantizer is not None else None
+    quantizer = quantized.producer() if quantized is not None else None
+    value = quantizer.inputs[0] if quantizer is not None else None
+    return (value.name or "") if value is not None else ""
+
+
+def _quantize_bias(
+    graph: ir.Graph, layer: Layer, weight: torch.Tensor, quantized: Quantized, input_scale: float
+) -> Quantized:
+    """Store a constant bias as int32 in steps of ``input scale x weight scale``, as integer kernels sum it.
+
+    A channel whose steps are too fine for its bias (its weights are almost zero) gets wider ones.
+
+    Returns:
+        The layer's weight, quantized anew where scales were widened.
+    """
+    value = layer.node.inputs[2]
+    if value is None or value.const_value is None:
+        return quantized
+    bias = array(value).astype(np.float64).reshape(-1)
+    if bias.size != layer.array.shape[layer.out_axis]:
+        return quantized
+    scale = quantized.scale.numpy().astype(np.float64)
+    needed = np.abs(bias) / (INT32_ROOM * input_scale)
+    needed = needed if scale.ndim else needed.max()
+    if (needed > scale).any():
+        wider = torch.from_numpy(np.maximum(scale, needed).astype(np.float32))
+        quantized = affine.quantize(weight, quantized.format, scale=wider)
+    steps = np.broadcast_to(np.float32(input_scale) * quantized.scale.numpy(), bias.shape)
+    dequantize_bias(layer.node, np.round(bias / steps).astype(np.int32), steps)
+    return quantized
