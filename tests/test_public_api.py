@@ -68,7 +68,7 @@ def test_package_carries_its_data_and_types() -> None:
         "py.typed",
         "estimator/profiles/eyeriss-v1.yaml",
         "report/assets/report.html.j2",
-        "report/assets/plotly-basic.min.js",
+        "report/assets/plotly.min.js",
     ):
         assert package.joinpath(inner).is_file(), inner
 

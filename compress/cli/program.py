@@ -243,9 +243,9 @@ def compare(
     if as_json:
         typer.echo(found.model_dump_json(indent=1))
         return
-    from compress.report import comparison
+    from compress.report import show_comparison
 
-    comparison.show(found)
+    show_comparison(found)
 
 
 def _comparison_data(recipe: Path | None, data: str | None, trust: bool) -> tuple[str, Data | None]:

@@ -1,9 +1,10 @@
+from .comparison import show_comparison as show_comparison
 from .html import write as write
-from .plots import accuracy_vs_energy as accuracy_vs_energy
-from .plots import bytes_by_layer as bytes_by_layer
-from .plots import dram_by_layer as dram_by_layer
-from .plots import energy_by_component as energy_by_component
-from .plots import energy_by_layer as energy_by_layer
-from .plots import roofline as roofline
+from .plots.bars import dram_by_layer as dram_by_layer
+from .plots.bars import energy_by_component as energy_by_component
+from .plots.bars import energy_by_layer as energy_by_layer
+from .plots.front import accuracy_vs_energy as accuracy_vs_energy
+from .plots.rooflines import roofline as roofline
+from .plots.treemap import bytes_by_layer as bytes_by_layer
 from .terminal import show as show
 from .terminal import show_changes as show_changes

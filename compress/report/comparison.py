@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, RenderableType
@@ -11,11 +10,9 @@ from rich.table import Table
 from rich.text import Text
 
 from compress import units
+from compress.diagnose.kernels import Finding
+from compress.evaluate.comparison import Cause, Comparison, LayerNoise
 from compress.report.terminal import ASCII
-
-if TYPE_CHECKING:
-    from compress.diagnose.kernels import Finding
-    from compress.evaluate.comparison import Cause, Comparison, LayerNoise
 
 MOST_LAYERS = 10
 """Layers in the table, those that add most noise."""
@@ -40,7 +37,7 @@ WORDS: Mapping[Cause, str] = {
 """What a cause means and what to do about it."""
 
 
-def show(comparison: Comparison, console: Console | None = None) -> None:
+def show_comparison(comparison: Comparison, console: Console | None = None) -> None:
     """Print a comparison, from 80 columns up."""
     console = console or Console(markup=False, highlight=False, emoji=False)
     for part in _parts(comparison, console):

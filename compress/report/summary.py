@@ -5,13 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TypeAlias
 
-if TYPE_CHECKING:
-    from compress.changes import Change
-    from compress.results import ChangeRecord, Results, VariantResult
+from compress.changes import Change
+from compress.results import ChangeRecord, Results, VariantResult
 
-    AnyChange: TypeAlias = Change | ChangeRecord
+AnyChange: TypeAlias = Change | ChangeRecord
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
 
 def new(*headers: str, breaks: int = -1) -> Table:
     """Return an empty table; where the width asks for it, the column numbered `breaks` is broken."""
-    from rich import box
-    from rich.table import Table
-
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="")
     for header in headers:
         table.add_column(header, overflow="fold", no_wrap=header != headers[breaks])
@@ -21,8 +17,6 @@ def new(*headers: str, breaks: int = -1) -> Table:
 
 def show(*parts: str | Table) -> None:
     """Print tables and lines to stdout, one below the other."""
-    from rich.console import Console
-
     console = Console(markup=False, highlight=False, emoji=False)
     for part in parts:
         console.print(part)

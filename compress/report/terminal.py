@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -12,11 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from compress import units
-from compress.report.summary import PassSummary, by_pass, indistinct, original, profiles
-
-if TYPE_CHECKING:
-    from compress.report.summary import AnyChange
-    from compress.results import Results, VariantResult
+from compress.report.summary import AnyChange, PassSummary, by_pass, indistinct, original, profiles
+from compress.results import Results, VariantResult
 
 PARETO, LIKE_ORIGINAL, LIKE_NEIGHBOUR = "★", "≈", "~"
 ASCII = str.maketrans(

@@ -17,7 +17,7 @@ from compress.errors import DataError, ModelError
 from compress.evaluate.comparison import Comparison, LayerNoise, compare, random_feeds
 from compress.graph.session import as_run
 from compress.passes import Int4Weights, Int8Dynamic, Int8Static, Int8Weights, PruneChannels
-from compress.report import comparison as report
+from compress.report import show_comparison
 
 FEATURES = 64
 Build = Callable[..., onnx.ModelProto]
@@ -222,11 +222,11 @@ def test_pruned_channels_are_noise_and_no_crash(digits: Any, digits_file: Path) 
 
 
 def test_the_terminal_says_what_loses_and_why(two_layers: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    report.show(compare(two_layers, made(two_layers, Int8Static(), batches(0, 0.5)), Data(batches(0, 1))))
+    show_comparison(compare(two_layers, made(two_layers, Int8Static(), batches(0, 0.5)), Data(batches(0, 1))))
     printed = " ".join(capsys.readouterr().out.split())
     assert "first loses most: a quantizer cuts values off" in printed
     assert "Random inputs" not in printed
-    report.show(compare(two_layers, two_layers))
+    show_comparison(compare(two_layers, two_layers))
     printed = " ".join(capsys.readouterr().out.split())
     assert "Random inputs show little" in printed
     assert "still float: first, second" in printed

@@ -25,7 +25,7 @@
     if (narrow.matches) {
       layout.font = { size: 11 };
       layout.margin = { l: 4, r: 12, t: layout.showlegend === false ? 8 : 64, b: 8 };
-      if (layout.yaxis.ticktext) {
+      if (layout.yaxis?.ticktext) {
         layout.yaxis.ticktext = layout.yaxis.ticktext.map((name) => (name.length > 15 ? "…" + name.slice(-14) : name));
       }
     }

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
 
 from compress import units
 from compress.report import summary
 from compress.report.plots.theme import component_colours, safe, template, whiskers
+from compress.results import HardwareScore, LayerScore, Results
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from compress.results import HardwareScore, LayerScore, Results
-
-    Parts = dict[str, float]
+Parts = dict[str, float]
 
 
 def energy_by_component(results: Results, hardware: str) -> go.Figure:
@@ -161,8 +158,6 @@ def _sum(parts: Sequence[Parts]) -> Parts:
 
 
 def _empty() -> go.Figure:
-    import plotly.graph_objects as go
-
     return go.Figure(layout={"template": template(), "barmode": "stack", "hovermode": "y"})
 
 

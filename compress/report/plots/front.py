@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+
+import plotly.graph_objects as go
 
 from compress import units
 from compress.report import summary
 from compress.report.plots.theme import ACCENT, GREY, safe, template, whiskers
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from compress.results import Results, VariantResult
+from compress.results import Results, VariantResult
 
 LABEL_SIDES = ("top center", "bottom center", "middle right", "middle left")
 
@@ -25,8 +22,6 @@ def accuracy_vs_energy(results: Results, hardware: str) -> go.Figure:
     the original (signal-to-noise ratio in dB) stands in its place. Ask for a variant's name in
     ``customdata`` of its point.
     """
-    import plotly.graph_objects as go
-
     shown = [v for v in results.variants if hardware in v.hardware and _quality(v) is not None]
     shown.sort(key=lambda variant: variant.hardware[hardware].energy_joules)
     scale, letter = units.prefix(max((v.hardware[hardware].energy_joules for v in shown), default=0.0))

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import plotly.graph_objects as go
 
 from compress import units
 from compress.report.plots.theme import GREY, component_colours, safe, template
-
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
-
-    from compress.results import HardwareScore, LayerScore
+from compress.results import HardwareScore, LayerScore
 
 
 def roofline(score: HardwareScore, original: HardwareScore | None = None) -> go.Figure:
@@ -20,8 +18,6 @@ def roofline(score: HardwareScore, original: HardwareScore | None = None) -> go.
     The roofs are the highest rates that any layer reaches in the estimate, not a data sheet's.
     Layers without multiplications, traffic or time are left out.
     """
-    import plotly.graph_objects as go
-
     figure = go.Figure(layout={"template": template(), "title_text": "Roofline", "height": 420})
     every = [layer for each in (original, score) if each for layer in _timed(each)]
     if every:

@@ -9,12 +9,11 @@ from __future__ import annotations
 import html
 import itertools
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import plotly.graph_objects as go
+import plotly.graph_objects as go
 
-    from compress.results import HardwareScore
+from compress.results import HardwareScore
 
 BLUE, SKY, GREEN, ORANGE, VERMILION, PINK = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
 GREY = "#868E99"
@@ -46,8 +45,6 @@ def component_colours(names: Collection[str]) -> dict[str, str]:
 
 def template(*, dark: bool = False) -> go.layout.Template:
     """Return the Plotly template that all figures use."""
-    import plotly.graph_objects as go
-
     ink, faint, paper = ("#D7DCE2", "#30363F", "#15181D") if dark else ("#24292F", "#E4E7EB", "#FFFFFF")
     axis = {
         "gridcolor": faint,
