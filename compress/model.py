@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
+from compress import trainable
 from compress.data import Data, Feeds
 from compress.errors import DataError
 from compress.graph import files
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     import onnxruntime as ort
 
     from compress.changes import Change
-    from compress.trainable.module import Trainable
+    from compress.trainable import Trainable
 
 
 class Model:
@@ -90,9 +91,7 @@ class Model:
         Raises:
             ModelError: a node has no counterpart in torch; the message names it.
         """
-        from compress.trainable.module import Trainable
-
-        return Trainable(self.ir)
+        return trainable.Trainable(self.ir)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model as ONNX, whole or not at all; weights over 1.5 GB go to ``<name>.data`` beside it.

@@ -1,1 +1,5 @@
 """The graph as a torch module, one small function an operator."""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from compress.errors import ModelError, did_you_mean
 from compress.graph import edit
-from compress.trainable.operators import Role, lookup, torch_type
+from compress.trainable.operators import Operator, Role, lookup, torch_type
 from compress.trainable.operators.host import HOST, LONGEST, Host
-from compress.trainable.operators.table import Operator
 from compress.trainable.roles import trained_initializers
 
 OLDEST_OPSET = 11
@@ -314,7 +313,7 @@ def _step(
     label = f"node {node.name or outputs[0]!r} ({kind})"
     operator = lookup(node.domain, node.op_type, opset)
     if operator is None:
-        raise ModelError(f"{label} cannot be trained: torch has no function for it here; exclude the pass")
+        raise ModelError(f"{label} cannot be trained: {_why_unknown(node)}")
     attributes = {name: attribute.value for name, attribute in node.attributes.items()}
     unknown = sorted(attributes.keys() - operator.attributes)
     if unknown:
@@ -327,6 +326,16 @@ def _step(
         raise ModelError(f"{label} cannot be trained: torch has no type {setter.dtype.name}")
     host = HOST.get(node.op_type) if node.domain == "" else None
     return _Step(label, operator, host, inputs, outputs, attributes, spent)
+
+
+def _why_unknown(node: ir.Node) -> str:
+    """Tell why the table has no function for a node, and what to do."""
+    if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
+        return "torch does not run the graphs inside of it; leave out passes that train or read gradients"
+    return (
+        "no torch function computes it; leave out passes that train or read gradients, or write the function "
+        "in compress/trainable/operators, as CONTRIBUTING.md shows under 'Add an operator'"
+    )
 
 
 def _read_on_host_only(steps: list[_Step]) -> set[str]:
