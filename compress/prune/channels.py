@@ -77,7 +77,7 @@ def remove_channels(model: Model, selects: Callable[..., bool], how: Pruning) ->
     scores = dict(zip(groups, found, strict=True))
     costs = {} if how.of == "channels" else prices(model, how.of, how.hardware, shapes)
     if how.scope == "global" or (how.scope == "auto" and kind in ("taylor", "fisher")):
-        worth = _worth(model.graph, scores, costs)
+        worth = _worth(scores, costs)
     else:
         worth = []
 
@@ -145,11 +145,11 @@ def _names(group: Group) -> list[str | None]:
     return [*weights, *(node.name for node in group.producers)]
 
 
-def _worth(graph: ir.Graph, scores: Mapping[Group, Scores], costs: Mapping[str, float]) -> list[Scores]:
+def _worth(scores: Mapping[Group, Scores], costs: Mapping[str, float]) -> list[Scores]:
     """Return what each channel of each group is good for, for what its removal saves of the costs, if any."""
     if not costs:
         return list(scores.values())
-    saved = shares_of_weights(graph, scores, costs)
+    saved = shares_of_weights(scores, costs)
     return [values**2 / cost for values, cost in zip(scores.values(), saved, strict=True)]
 
 

@@ -1,10 +1,9 @@
 """Which channels must be removed together, and removing them.
 
-A graph is traced once, node by node: every dimension of every value gets an `Axis`
+A graph is traced once (`compress.prune.trace`): every dimension of every value gets an `Axis`
 (`compress.prune.axes`), and the rules of the operators (`compress.prune.rules`) say which
 are equal. Each leaf axis that layers produce and others sum over is a coupling group; an operator
-without a rule pins all it touches. The concrete sizes come from `compress.graph.shapes`, with a prime
-of its own for every dynamic dimension, so that a dimension is never mistaken for another.
+without a rule pins all it touches.
 """
 
 from __future__ import annotations
@@ -18,19 +17,15 @@ import numpy as np
 import numpy.typing as npt
 import onnx_ir as ir
 
-from compress.errors import ModelError
+import compress.prune.rules  # noqa: F401  (enters the rules that the trace follows)
 from compress.graph import edit
-from compress.graph.shapes import infer
+from compress.graph.layers import Layer, layers
 from compress.prune.axes import Axis, Mask, kept, positions
-from compress.prune.rules import RULES
-from compress.prune.trace import Trace
+from compress.prune.trace import Dims, Trace, traced
 
 Kind: TypeAlias = Literal["channels", "heads", "head-width", "embedding"]
 """What an index of a group is: a convolution channel, a neuron or a recurrent unit; an attention head,
 key/value group or convolution group; one number in every head; or one that a normalization averages over."""
-
-_PRIMES = (127, 131, 137, 139, 149, 151, 157, 163, 167, 173)
-_BATCH_PRIMES = (3, 5, 7, 11, 13)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -41,11 +36,18 @@ class Member:
         value: the initializer.
         axis: its dimension.
         channels: for each index of that dimension the index in the group, or -1.
+        layers: the layers whose weight it is.
     """
 
     value: ir.Value
     axis: int
     channels: npt.NDArray[np.int64]
+    layers: tuple[Layer, ...]
+
+    @property
+    def consumers(self) -> list[ir.Node]:
+        """Layers that sum over the dimension."""
+        return [layer.node for layer in self.layers if layer.in_axis == self.axis]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -124,8 +126,7 @@ class Coupling:
     """
 
     def __init__(self, model: ir.Model, shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})) -> None:
-        self._trace = Trace(_sizes(model, shapes))
-        _trace_graph(model.graph, self._trace)
+        self._trace = traced(model, shapes)
         self._places = {node: place for place, node in enumerate(model.graph)}
         self.groups = tuple(_groups(model.graph, self._trace))
 
@@ -158,75 +159,6 @@ class Coupling:
         )
 
 
-def _sizes(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
-    try:
-        return infer(model, _prime_shapes(model.graph.inputs))
-    except ModelError:
-        return infer(model, shapes)
-
-
-def _prime_shapes(inputs: Iterable[ir.Value]) -> dict[str, tuple[int, ...]]:
-    """Bind each symbol to a prime; inputs with computed or unknown dimensions are left out."""
-    batches, others = iter(_BATCH_PRIMES), iter(_PRIMES)
-    symbols: dict[str, int] = {}
-    shapes = {}
-    for value in inputs:
-        dims = value.shape if value.shape is not None else ()
-        names = [dim.value for dim in dims if not isinstance(dim, int)]
-        if value.shape is None or not all(name and name.isidentifier() for name in names):
-            continue
-        sizes = []
-        for position, dim in enumerate(dims):
-            if not isinstance(dim, int) and dim.value not in symbols:
-                symbols[str(dim.value)] = next(others if position else batches, 1)
-            sizes.append(dim if isinstance(dim, int) else symbols[str(dim.value)])
-        shapes[value.name or ""] = tuple(sizes)
-    return shapes
-
-
-def _trace_graph(graph: ir.Graph, trace: Trace) -> None:
-    for value in graph.inputs:
-        if value.const_value is None:
-            trace.set(value, trace.fresh(value, "it is a dimension of a graph input"))
-    for node in graph:
-        _trace_node(node, trace)
-    for value in graph.outputs:
-        for axis in trace.dims(value):
-            axis.pin("it is a dimension of a graph output")
-
-
-def _trace_node(node: ir.Node, trace: Trace) -> None:
-    inputs = [value for value in node.inputs if value is not None]
-    if all(map(trace.is_constant, inputs)):
-        trace.mark_constant(node)
-    relate = RULES.get(node.op_type) if node.domain == "" else None
-    sizes = [trace.size(value) for value in (*inputs, *node.outputs)]
-    outputs = relate(node, trace) if relate and None not in sizes else None
-    found = [tuple(axis.size for axis in dims) for dims in outputs or ()]
-    if outputs is None or found != [trace.size(value) for value in node.outputs]:
-        reason = f"it passes through {node.op_type} {node.name!r}, which coupling does not follow"
-        for value in (*inputs, *_captured(node)):
-            for axis in trace.dims(value):
-                axis.pin(reason)
-        outputs = [trace.fresh(value, reason) for value in node.outputs]
-    for value, dims in zip(node.outputs, outputs, strict=True):
-        trace.set(value, dims)
-
-
-def _captured(node: ir.Node) -> Iterator[ir.Value]:
-    """Yield the values that the subgraphs of a node take from outside."""
-    graphs: list[ir.Graph] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            graphs.extend(attribute.as_graphs())
-    for graph in graphs:
-        for inner in graph.all_nodes():
-            yield from (value for value in inner.inputs if value is not None)
-        yield from graph.outputs
-
-
 def _groups(graph: ir.Graph, trace: Trace) -> Iterator[Group]:
     producers: dict[Axis, list[ir.Node]] = {}
     kinds: dict[Axis, Kind] = {}
@@ -238,8 +170,9 @@ def _groups(graph: ir.Graph, trace: Trace) -> Iterator[Group]:
     for axis, node in trace.consumed:
         for leaf in axis.leaves():
             consumers.setdefault(leaf, []).append(node)
-    members = _members(graph, trace)
-    rivals = _rivals(axis for dims in trace.known().values() for axis in dims)
+    known = trace.known()
+    members = _members(graph, known)
+    rivals = _rivals(axis for dims in known.values() for axis in dims)
     for leaf, nodes in producers.items():
         if leaf.size == 1:
             continue
@@ -259,12 +192,16 @@ def _groups(graph: ir.Graph, trace: Trace) -> Iterator[Group]:
         )
 
 
-def _members(graph: ir.Graph, trace: Trace) -> dict[Axis, list[Member]]:
+def _members(graph: ir.Graph, known: Mapping[ir.Value, Dims]) -> dict[Axis, list[Member]]:
+    readers: dict[ir.Value, list[Layer]] = {}
+    for layer in layers(graph):
+        readers.setdefault(layer.weight, []).append(layer)
     members: dict[Axis, list[Member]] = {}
     for value in graph.initializers.values():
-        for i, axis in enumerate(trace.dims(value)):
+        reading = tuple(readers.get(value, ()))
+        for i, axis in enumerate(known.get(value, ())):
             for leaf in dict.fromkeys(axis.leaves()):
-                members.setdefault(leaf, []).append(Member(value, i, positions(axis, leaf)))
+                members.setdefault(leaf, []).append(Member(value, i, positions(axis, leaf), reading))
     return members
 
 

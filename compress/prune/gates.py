@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from compress.errors import DataError
-from compress.graph.layers import layers
 from compress.model import Model
 from compress.numerics.importance import Scores
 from compress.progress import track
@@ -42,7 +41,7 @@ def taylor(model: Model, groups: Sequence[Group]) -> list[Scores]:
     if model.calibration is None:
         raise DataError("importance: taylor needs labelled calibration data, and the model came without")
     gates = _Gates(model, groups)
-    objective = Objective(probabilities=gives_probabilities(model))
+    objective = Objective(probabilities=gates.probabilities)
     for feeds, labels in track(model.calibration.batches(model.graph.inputs), "importance"):
         if labels is None:
             raise DataError("importance: taylor needs (inputs, labels) batches; fisher does without labels")
@@ -64,12 +63,11 @@ def fisher(model: Model, groups: Sequence[Group]) -> list[Scores]:
         DataError: there are no calibration data.
     """
     gates = _Gates(model, groups)
-    rooted = gives_probabilities(model)
     random = torch.Generator().manual_seed(0)
     batches = list(itertools.islice(model.batches(), PROBES))
     for feeds in track(batches, "importance"):
         first, *others = gates.module(_tensors(feeds))
-        outputs = [first.clamp(min=1e-12).sqrt() if rooted else first, *others]
+        outputs = [first.clamp(min=1e-12).sqrt() if gates.probabilities else first, *others]
         outputs = [output for output in outputs if output.requires_grad]
         gates.follow(_probes(outputs, random, math.ceil(PROBES / len(batches))))
     return gates.scores()
@@ -93,10 +91,10 @@ class _Gates:
     """The gates of all groups, and the sum of their squared derivatives."""
 
     def __init__(self, model: Model, groups: Sequence[Group]) -> None:
-        readers = {(layer.weight, layer.in_axis): layer.node for layer in layers(model.graph)}
-        self._cuts = [_cut(group, readers) for group in groups]
+        self._cuts = [_cut(group) for group in groups]
         names = {member.value.name or "" for cut in self._cuts for member in cut}
         self.module = Trainable(model.ir, trained=names).eval()
+        self.probabilities = gives_probabilities(model)
         self._weights = {
             name: weight for name, weight in self.module.trained_weights().items() if name in names
         }
@@ -133,11 +131,11 @@ class _Gates:
         return [np.sqrt(squares / max(self._count, 1)) for squares in self._squares]
 
 
-def _cut(group: Group, readers: dict[tuple[ir.Value, int | None], ir.Node]) -> list[Member]:
+def _cut(group: Group) -> list[Member]:
     """Return where to close a group: the weights that read it, or, where a product of two activations
     reads it too, the weights and biases that make it."""
-    reading = [member for member in group.members if (member.value, member.axis) in readers]
-    nodes = {readers[member.value, member.axis] for member in reading}
+    reading = [member for member in group.members if member.consumers]
+    nodes = {member.consumers[-1] for member in reading}
     if reading and nodes >= set(group.consumers):
         return reading
     return [

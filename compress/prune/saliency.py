@@ -8,11 +8,10 @@ from typing import Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-import onnx_ir as ir
 
 from compress.errors import ModelError
 from compress.graph.capture import observe
-from compress.graph.layers import array, layers
+from compress.graph.layers import array
 from compress.graph.linear import channel_axis, linear_layers, source
 from compress.model import Model
 from compress.numerics.importance import Indices, Scores, coupled, slice_energy
@@ -68,20 +67,18 @@ def importance(
             return kind, [coupled(_weights(group), group.size) for group in groups]
 
 
-def shares_of_weights(graph: ir.Graph, groups: Iterable[Group], costs: Mapping[str, float]) -> list[Scores]:
+def shares_of_weights(groups: Iterable[Group], costs: Mapping[str, float]) -> list[Scores]:
     """Return what the removal of one channel saves of the cost of the layers that it runs through.
 
     Args:
-        graph: the graph of the groups.
         groups: the groups.
         costs: by name of the node; a layer's is shared out evenly along each dimension of its weight.
     """
-    readers = {layer.weight: layer.name for layer in layers(graph)}
     saved = []
     for group in groups:
         total = np.full(group.size, np.finfo(np.float64).tiny)
         for member in group.members:
-            cost = costs.get(readers.get(member.value, ""), 0.0)
+            cost = costs.get(member.layers[-1].name, 0.0) if member.layers else 0.0
             inside = member.channels[member.channels >= 0]
             total += np.bincount(inside, minlength=group.size) * cost / len(member.channels)
         saved.append(total)

@@ -1,17 +1,26 @@
-"""What the rules of single operators write down while a graph is traced: axes, weights, shape constants."""
+"""Tracing a graph node by node: the rules of its operators write down axes, weights and shape constants.
+
+The concrete sizes come from `compress.graph.shapes`, with a prime of its own for every dynamic dimension,
+so that a dimension is never mistaken for another.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
+from compress.errors import ModelError
+from compress.graph.shapes import infer
 from compress.prune.axes import Axis, equate, product
 
 Dims: TypeAlias = tuple[Axis, ...]
+
+_PRIMES = (127, 131, 137, 139, 149, 151, 157, 163, 167, 173)
+_BATCH_PRIMES = (3, 5, 7, 11, 13)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +86,7 @@ class Trace:
 
     def mark_constant(self, node: ir.Node) -> None:
         """Note that a node's outputs follow from initializers alone."""
-        self._constant.update(node.outputs)
+        self._constant |= set(node.outputs)
 
     def integers(self, node: ir.Node, index: int, attribute: str = "") -> list[int] | None:
         """Return a constant integer input, or the attribute that older opsets have in its place."""
@@ -164,3 +173,117 @@ class Trace:
 def _multiplied(factors: Sequence[Slot | Axis | None]) -> Axis | None:
     axes = [factor for factor in factors if isinstance(factor, Axis)]
     return product(axes) if len(axes) == len(factors) else None
+
+
+Rule: TypeAlias = Callable[[ir.Node, Trace], list[Dims] | None]
+"""States, through a `Trace`, which axes are equal, which a layer's weights produce and which it sums over;
+returns the axes of the node's outputs, or None for a variant it does not know, which pins every axis."""
+
+
+RULES: dict[str, Rule] = {}
+"""Operators of the default ONNX domain."""
+
+
+def rule(*operators: str) -> Callable[[Rule], Rule]:
+    """Enter a function in the table."""
+
+    def enter(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(operators, function))
+        return function
+
+    return enter
+
+
+def pin_space(dims: Dims) -> None:
+    """Pin the height, width and so on of an image or a kernel."""
+    for axis in dims:
+        axis.pin("it is a spatial dimension")
+
+
+def axis_of(node: ir.Node, rank: int, default: int) -> int:
+    """Return the attribute `axis` of a node, counted from the front."""
+    axis = node.attributes.get_int("axis", default)
+    return axis + rank if axis < 0 else axis
+
+
+def traced(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> Trace:
+    """Return the axes of every value of a model's graph.
+
+    The rules must have been entered in the table, which importing `compress.prune.rules` does.
+
+    Args:
+        model: the model; functions and subgraphs are treated as unknown operators.
+        shapes: input shapes by name at which the model runs if primes do not fit it.
+
+    Raises:
+        ModelError: the sizes of the graph cannot be found.
+    """
+    trace = Trace(_sizes(model, shapes))
+    for value in model.graph.inputs:
+        if value.const_value is None:
+            trace.set(value, trace.fresh(value, "it is a dimension of a graph input"))
+    for node in model.graph:
+        _trace_node(node, trace)
+    for value in model.graph.outputs:
+        for axis in trace.dims(value):
+            axis.pin("it is a dimension of a graph output")
+    return trace
+
+
+def _trace_node(node: ir.Node, trace: Trace) -> None:
+    inputs = [value for value in node.inputs if value is not None]
+    if all(map(trace.is_constant, inputs)):
+        trace.mark_constant(node)
+    relate = RULES.get(node.op_type) if node.domain == "" else None
+    sizes = [trace.size(value) for value in (*inputs, *node.outputs)]
+    outputs = relate(node, trace) if relate and None not in sizes else None
+    found = [tuple(axis.size for axis in dims) for dims in outputs or ()]
+    if outputs is None or found != [trace.size(value) for value in node.outputs]:
+        reason = f"it passes through {node.op_type} {node.name!r}, which coupling does not follow"
+        for value in (*inputs, *_captured(node)):
+            for axis in trace.dims(value):
+                axis.pin(reason)
+        outputs = [trace.fresh(value, reason) for value in node.outputs]
+    for value, dims in zip(node.outputs, outputs, strict=True):
+        trace.set(value, dims)
+
+
+def _captured(node: ir.Node) -> Iterator[ir.Value]:
+    """Yield the values that the subgraphs of a node take from outside."""
+    graphs: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH:
+            graphs.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS:
+            graphs.extend(attribute.as_graphs())
+    for graph in graphs:
+        for inner in graph.all_nodes():
+            yield from (value for value in inner.inputs if value is not None)
+        yield from graph.outputs
+
+
+def _sizes(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
+    primes = _prime_shapes(model.graph.inputs)
+    try:
+        return infer(model, primes)
+    except ModelError:
+        return infer(model, shapes)
+
+
+def _prime_shapes(inputs: Iterable[ir.Value]) -> dict[str, tuple[int, ...]]:
+    """Bind each symbol to a prime; inputs with computed or unknown dimensions are left out."""
+    batches, others = iter(_BATCH_PRIMES), iter(_PRIMES)
+    symbols: dict[str, int] = {}
+    shapes = {}
+    for value in inputs:
+        dims = value.shape if value.shape is not None else ()
+        names = [dim.value for dim in dims if not isinstance(dim, int)]
+        if value.shape is None or not all(name and name.isidentifier() for name in names):
+            continue
+        sizes = []
+        for position, dim in enumerate(dims):
+            if not isinstance(dim, int) and dim.value not in symbols:
+                symbols[str(dim.value)] = next(others if position else batches, 1)
+            sizes.append(dim if isinstance(dim, int) else symbols[str(dim.value)])
+        shapes[value.name or ""] = tuple(sizes)
+    return shapes

@@ -1,6 +1,6 @@
 """How operators relate the axes of their inputs and outputs: one function an operator, one file a family."""
 
-from compress.prune.rules import (  # noqa: F401  (each family enters its rules)
+from compress.prune.rules import (  # noqa: F401  (each family enters its rules in the table)
     elementwise,
     image,
     layout,
@@ -8,6 +8,6 @@ from compress.prune.rules import (  # noqa: F401  (each family enters its rules)
     normalization,
     reduction,
 )
-from compress.prune.rules.table import RULES, Rule, rule
+from compress.prune.trace import RULES
 
-__all__ = ["RULES", "Rule", "rule"]
+__all__ = ["RULES"]

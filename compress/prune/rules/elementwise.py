@@ -5,8 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from compress.graph import facts
-from compress.prune.rules.table import rule
-from compress.prune.trace import Dims, Trace
+from compress.prune.trace import Dims, Trace, rule
 
 
 @rule(*facts.names(lambda operator: operator.elementwise and operator.channel_axis is None))

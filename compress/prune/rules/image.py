@@ -5,8 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from compress.prune.axes import Axis, equate_products
-from compress.prune.rules.table import pin_space, rule
-from compress.prune.trace import Dims, Trace
+from compress.prune.trace import Dims, Trace, pin_space, rule
 
 
 @rule("AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool")

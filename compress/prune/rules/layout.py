@@ -5,8 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from compress.prune.axes import Axis, concatenation, equate, equate_products, equate_sums
-from compress.prune.rules.table import axis_of, rule
-from compress.prune.trace import Dims, Trace
+from compress.prune.trace import Dims, Trace, axis_of, rule
 
 
 @rule("Reshape", "Flatten")

@@ -5,8 +5,7 @@ from __future__ import annotations
 import onnx_ir as ir
 
 from compress.prune.axes import Axis
-from compress.prune.rules.table import axis_of, rule
-from compress.prune.trace import Dims, Trace
+from compress.prune.trace import Dims, Trace, axis_of, rule
 
 
 @rule("Softmax", "LogSoftmax", "Hardmax", "CumSum", "LpNormalization")
