@@ -4,3 +4,4 @@ from .estimator import estimate as estimate
 from .model import Model as Model
 from .passes.pipeline import Pipeline as Pipeline
 from .source import load as load
+from .version import __version__ as __version__

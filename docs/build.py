@@ -155,7 +155,7 @@ def _api() -> str:
     from compress.estimator import Cost, Estimate
     from compress.results import Results, VariantResult
 
-    public = [getattr(compress, name) for name in sorted(compress.__all__)]
+    public = [getattr(compress, name) for name in sorted(compress.__all__) if name != "__version__"]
     parts = [
         "# Python interface",
         "`import compress`; passes are in `compress.passes`, see [passes](passes.md).",

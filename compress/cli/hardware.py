@@ -1,69 +1,56 @@
-"""The command ``hardware`` and what is below it."""
+"""The commands below ``hardware``: profiles listed, shown, begun and fitted."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
+from compress import estimator, report
+from compress.cli.options import PlainForm
 from compress.errors import InputError
-from compress.report import tables
 from compress.units import si
 
 FACTORS = 3
 """Factors of the energy that `fit` looks for; fewer measurements share one."""
 
 
-class _NameOrCommand(TyperGroup):
-    """A group whose first word, where it is no command, is a profile to show."""
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Find the command."""
-        return super().resolve_command(ctx, args if args[0] in self.commands else ["show", *args])
-
-
-hardware = typer.Typer(
-    cls=_NameOrCommand,
-    subcommand_metavar="[NAME | COMMAND ...]",
-    invoke_without_command=True,
+commands = typer.Typer(
+    cls=PlainForm,
+    help="List hardware profiles, show one, or make your own.",
     rich_markup_mode=None,
-    epilog="Example: compress hardware eyeriss-v1",
 )
 
 
-@hardware.callback()
-def list_hardware(ctx: typer.Context) -> None:
-    """List hardware profiles, show one, or make your own.
+@commands.command(epilog="Example: compress hardware eyeriss-v1")
+def show(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A profile, or its .yaml file.", show_default=False)
+    ] = None,
+) -> None:
+    """List hardware profiles, or show one: every number with its range and its source.
 
-    NAME, a profile or its .yaml file, shows its numbers, each with its range and its source.
+    The word "show" may be left out. "compress hardware new" starts a profile of your own, "compress
+    hardware fit" fits one to what you measured.
     """
-    from compress.estimator import catalogue
-
-    if ctx.invoked_subcommand is None:
-        table = tables.new("hardware", "what it is")
-        for known in catalogue.ids():
-            table.add_row(known, catalogue.load(known).title)
-        tables.show(table)
-
-
-@hardware.command(name="show", hidden=True)
-def show_hardware(name: Annotated[str, typer.Argument(metavar="NAME")]) -> None:
-    """Show a profile's numbers and their sources."""
-    from compress.estimator import catalogue
-
-    profile = catalogue.load(name)
-    tables.show(profile.title, f"\n{profile.scope}\n")
-    table = tables.new("number", "value", "low to high", "how known")
+    if name is None:
+        table = report.tables.new("hardware", "what it is")
+        for known in estimator.ids():
+            table.add_row(known, estimator.load(known).title)
+        report.tables.show(table)
+        return
+    profile = estimator.load(name)
+    report.tables.show(profile.title, f"\n{profile.scope}\n")
+    table = report.tables.new("number", "value", "low to high", "how known")
     for path, number in profile.quantities():
         bounds = f"{number.value * number.low_factor:.3g} to {number.value * number.high_factor:.3g}"
         known = f"{number.tag}, {number.scope}, {number.source}"
         table.add_row(path, f"{number.value:.3g}", bounds, known)
-    tables.show(table, "", *(f"{key}: {text}" for key, text in profile.sources.items()))
+    report.tables.show(table, "", *(f"{key}: {text}" for key, text in profile.sources.items()))
 
 
-@hardware.command(name="new", epilog="Example: compress hardware new my-board --like cpu-arm")
+@commands.command(name="new", epilog="Example: compress hardware new my-board --like cpu-arm")
 def new_hardware(
     name: Annotated[str, typer.Argument(metavar="ID", help="What it is called.", show_default=False)],
     like: Annotated[str, typer.Option("--like", metavar="ID", help="The profile to start from.")] = "cpu-arm",
@@ -73,9 +60,7 @@ def new_hardware(
     ] = None,
 ) -> None:
     """Start a profile of your own, to be edited."""
-    from compress.estimator import catalogue
-
-    text = catalogue.renamed(like, name)
+    text = estimator.catalogue.renamed(like, name)
     path = output or Path(f"{name}.yaml")
     try:
         with path.open("x", encoding="utf-8") as file:
@@ -87,7 +72,7 @@ def new_hardware(
     typer.echo(path)
 
 
-@hardware.command(
+@commands.command(
     name="fit",
     epilog="Example: compress hardware fit my-board.yaml measurements.json -o my-board-fitted.yaml",
 )
@@ -113,22 +98,21 @@ def fit_hardware(
     gives those of an input, {"past": 64} the size of an open dimension. Paths are relative to the file.
     Times and energies of the profile are multiplied by what fits best.
     """
-    from compress.estimator import fit, load
-    from compress.estimator.fitting import read_measurements, save
-
-    taken = read_measurements(measurements)
-    start = load(profile)
-    found = fit(start, taken, source=f"Fitted to {measurements.name}")
-    save(found.profile.model_copy(update={"id": f"{start.id}-fitted"}), output)
-    table = tables.new("model", "energy error", "time error", breaks=0)
+    taken = estimator.fitting.read_measurements(measurements)
+    start = estimator.load(profile)
+    found = estimator.fit(start, taken, source=f"Fitted to {measurements.name}")
+    estimator.fitting.save(found.profile.model_copy(update={"id": f"{start.id}-fitted"}), output)
+    table = report.tables.new("model", "energy error", "time error", breaks=0)
     for one, joules, seconds in zip(taken, found.energy_errors, found.seconds_errors, strict=True):
         table.add_row(str(one.model), f"{joules:+.1%}", f"{seconds:+.1%}")
-    factors = tables.new("fitted", "factor")
+    factors = report.tables.new("fitted", "factor")
     for name, factor in found.scales.items():
         factors.add_row(name, si(factor, "W") if name == "static watts" else f"{factor:.3g}")
-    tables.show(table, "", factors)
+    report.tables.show(table, "", factors)
     if len(taken) < FACTORS:
-        tables.show("\nToo few to tell all factors apart: some share one, or are 0. Measure more models.")
+        report.tables.show(
+            "\nToo few to tell all factors apart: some share one, or are 0. Measure more models."
+        )
     elif not all(found.scales.values()):
-        tables.show("\nWhat is 0 could not be told apart: measure more, and more different, models.")
+        typer.echo("\nWhat is 0 could not be told apart: measure more, and more different, models.")
     typer.echo(f"\n{output}")

@@ -20,6 +20,19 @@ def written(path: Path) -> Iterator[None]:
         path.unlink(missing_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8", delay=True)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    with _attached(handler):
+        yield
+
+
+@contextmanager
+def printed() -> Iterator[None]:
+    """Print what `compress` logs to stderr as well."""
+    with _attached(logging.StreamHandler()):
+        yield
+
+
+@contextmanager
+def _attached(handler: logging.Handler) -> Iterator[None]:
     logger = logging.getLogger("compress")
     logger.addHandler(handler)
     try:

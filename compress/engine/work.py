@@ -109,7 +109,7 @@ class Bench:
         reference = getattr(self.recipe.data, kind, None)
         if reference is None:
             return None
-        return Data(source.call(reference, home=self.recipe.home, trust=self.trust), kind)
+        return source.read_data(reference, kind, home=self.recipe.home, trust=self.trust)
 
 
 def _save(model: Model, folder: Path) -> None:

@@ -1,4 +1,8 @@
 from . import catalogue as catalogue
+from . import coded as coded
+from . import fitting as fitting
+from . import loading as loading
+from . import meter as meter
 from .catalogue import ids as ids
 from .catalogue import load as load
 from .coded import Coded as Coded

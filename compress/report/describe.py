@@ -7,7 +7,9 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from compress.passes.base import Pass
+import compress.passes  # noqa: F401  (the catalogue registers every pass)
+from compress.errors import InputError, PassError
+from compress.passes.base import REGISTRY, Pass, get
 
 BOUNDS = {
     "minimum": "at least",
@@ -32,6 +34,23 @@ class Setting:
     allowed: str
     """Type or choices, and bounds."""
     description: str
+
+
+def catalogue() -> dict[str, type[Pass]]:
+    """Return every pass by name, sorted."""
+    return dict(sorted(REGISTRY.items()))
+
+
+def find(name: str) -> type[Pass]:
+    """Return the pass of that name.
+
+    Raises:
+        InputError: there is none.
+    """
+    try:
+        return get(name)
+    except PassError as error:
+        raise InputError(str(error)) from error
 
 
 def paragraphs(kind: type[Pass]) -> list[str]:

@@ -1,3 +1,4 @@
+from .batches import read_data as read_data
 from .hugging_face import read_folder as read_folder
 from .kinds import load as load
 from .onnx_file import read_onnx as read_onnx

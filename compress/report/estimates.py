@@ -1,0 +1,115 @@
+"""Estimates as tables and sentences for the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from compress.report import tables
+from compress.units import si
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from compress.estimator import Cost, Estimate, Generation, ParallelEstimate, PointEstimate, Profile
+    from compress.estimator.meter import Measured
+
+
+def of_inference(
+    estimates: Sequence[Estimate], measured: Measured | None, layers: bool
+) -> Iterator[str | Table]:
+    """Yield the table of estimates, what was measured here, and every layer if asked for."""
+    table = tables.new("hardware", "energy", "low to high", "DRAM traffic", "MACs", "time")
+    for one in estimates:
+        total = one.total
+        cells = si(total.dram_bytes, "B"), si(total.macs, ""), si(total.seconds, "s")
+        table.add_row(one.hardware, si(total.energy_joules, "J"), _range(total), *cells)
+    if measured is not None:
+        joules = "not measured" if measured.joules is None else si(measured.joules, "J")
+        table.add_row("measured", joules, "", "", "", si(measured.seconds, "s"))
+    yield table
+    if measured is not None:
+        what = "energy " if measured.joules is None else "energy measured by "
+        yield f"\nmeasured on one core of this machine; {what}{measured.meter}"
+    for one in estimates if layers else ():
+        yield f"\n{one.hardware}"
+        yield _layers(one)
+
+
+def left_out(one: Estimate) -> Iterator[str]:
+    """Yield a sentence for every operator that an estimate leaves out."""
+    for operator, share in one.uncosted.items():
+        yield f"{one.hardware}: arithmetic of {operator} is not counted ({share:.1%} of bytes)"
+    for operator, share in one.on_host.items():
+        yield f"{one.hardware}: {operator} runs on the host, left out ({share:.1%} of bytes)"
+
+
+def of_generation(found: Mapping[str, Generation]) -> Table:
+    """Return the table of prompt, each token and all, by hardware."""
+    table = tables.new("hardware", "", "energy", "low to high", "DRAM traffic", "time")
+    for name, one in found.items():
+        for part, cost in (("prompt", one.prefill), ("each token", one.token), ("all", one.total)):
+            cells = si(cost.dram_bytes, "B"), si(cost.seconds, "s")
+            table.add_row(name, part, si(cost.energy_joules, "J"), _range(cost), *cells)
+    return table
+
+
+def of_points(
+    profile: Profile, points: Sequence[PointEstimate], deadline_seconds: float
+) -> Iterator[str | Table]:
+    """Yield the operating points of a profile, the cheapest that meets the deadline first, and a verdict."""
+    table = tables.new("point", "clock", "time", "inference", "+ waiting", "= energy", "")
+    for one in points:
+        total = one.estimate.total
+        joules = (total.energy_joules, one.idle_joules, one.energy_joules)
+        cells = (si(one.hertz, "Hz"), si(total.seconds, "s"), *(si(each, "J") for each in joules))
+        table.add_row(one.name, *cells, _strategy(one, points))
+    idle = "" if profile.idle_watts is not None else " It states no idle power: waiting counts as free."
+    yield f"{profile.id}, one inference in {si(deadline_seconds, 's')}"
+    yield table
+    yield f"{_verdict(points)}{idle}\n"
+
+
+def of_devices(found: Mapping[str, Sequence[ParallelEstimate]], devices: int) -> Iterator[str | Table]:
+    """Yield the table of one device and of several, by hardware."""
+    table = tables.new("hardware", "devices", "energy", "low to high", "links", "time", "between results")
+    for name, each in found.items():
+        for one in each:
+            times = si(one.total.seconds, "s"), si(one.seconds_between, "s")
+            energy = si(one.total.energy_joules, "J"), _range(one.total)
+            table.add_row(name, str(one.devices), *energy, si(one.link_bytes, "B"), *times)
+    yield table
+    used = max(each[-1].devices for each in found.values())
+    if used < devices:
+        yield f"\nOnly {used} of {devices} devices have layers to run."
+
+
+def _range(cost: Cost) -> str:
+    return f"{si(cost.energy_low, 'J')} to {si(cost.energy_high, 'J')}"
+
+
+def _layers(one: Estimate) -> Table:
+    table = tables.new("layer", "operator", "energy", "DRAM traffic", "MACs", "time", "limited by", breaks=0)
+    for layer in one.layers:
+        cost = layer.cost
+        cells = si(cost.dram_bytes, "B"), si(cost.macs, ""), si(cost.seconds, "s")
+        table.add_row(layer.name, layer.op_type, si(cost.energy_joules, "J"), *cells, layer.bound)
+    return table
+
+
+def _strategy(one: PointEstimate, points: Sequence[PointEstimate]) -> str:
+    """Say what it means to choose a point."""
+    if not one.meets:
+        return "too slow"
+    clocks = [other.hertz for other in points if other.meets]
+    if len(clocks) > 1 and one.hertz == max(clocks):
+        return "race to idle"
+    return "slow and steady" if len(clocks) > 1 and one.hertz == min(clocks) else ""
+
+
+def _verdict(points: Sequence[PointEstimate]) -> str:
+    best = points[0]
+    if best.meets:
+        return f"The cheapest in time is {best.name} at {si(best.hertz, 'Hz')}."
+    fastest = min(one.estimate.total.seconds for one in points)
+    return f"No point is in time; the fastest takes {si(fastest, 's')}."
