@@ -115,5 +115,5 @@ def test_a_score_follows_from_all_that_it_depends_on(planned: Planned) -> None:
 
 
 def test_a_default_that_is_written_out_changes_nothing(planned: Planned) -> None:
-    written = VARIANTS.replace("[fold, int4-weights]", "[fold, int4-weights: {group_size: 32}]")
+    written = VARIANTS.replace("[fold, int4-weights]", "[fold: {exclude: []}, int4-weights]")
     assert ingredients(planned(written), "int4") == ingredients(planned(), "int4")
