@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import onnx_ir as ir
 
     from compress.graph.facts import Operator
-    from compress.graph.propagate import TensorInfo
+    from compress.graph.tensor_info import TensorInfo
 
 _OPS: Mapping[str, float] = {"softmax": 5.0, "normalization": 6.0, "layout": 0.0}
 """Scalar operations an element: softmax takes max, subtract, exp, sum, divide; a normalization takes

@@ -14,7 +14,7 @@ from compress.estimator.hardware import Number
 from compress.estimator.mapping import Loops
 from compress.estimator.operators import Contraction, View, contractions, ops_per_element
 from compress.graph import facts
-from compress.graph.propagate import TensorInfo
+from compress.graph.tensor_info import TensorInfo
 
 _DECODERS = frozenset(("DequantizeLinear", "QuantizeLinear"))
 

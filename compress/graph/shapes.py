@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 
 from compress.errors import ModelError, did_you_mean
-from compress.graph.propagate import SMALL, TensorInfo, propagate
-from compress.graph.session import RUNTIME_ERRORS
-
-if TYPE_CHECKING:
-    import onnx
-    import onnxruntime as ort
+from compress.graph.edit import declare_domains
+from compress.graph.propagate import Propagation, propagate
+from compress.graph.tensor_info import SMALL, TensorInfo, info_of
 
 DEFAULT_LENGTH = 128
 """Size of an unknown dimension that is not the first one: tokens, frames or pixels."""
 _NOT_TENSORS = (ir.SequenceType, ir.OptionalType)
+_SIZES = (ir.DataType.INT32, ir.DataType.INT64)
+"""Types of the inputs that may say how large something is."""
 
 
 def infer(
@@ -38,11 +37,13 @@ def describe(
 ) -> dict[str, TensorInfo]:
     """Return shape and type of every tensor value by name, values of subgraphs included.
 
-    Inference node by node comes first, then that of whole graphs for bodies of loops. What they leave
-    open (contrib operators, sizes that depend on data) is read from one run in ONNX Runtime on inputs
-    of zeros that returns shapes only.
-    Large weights are neither serialized nor read. Values inside subgraphs that only a run could
-    tell, and values that are not tensors, are left out.
+    The model is never run. Inference node by node comes first, then ONNX's own of whole graphs, then what
+    the file says, where it was written for these very shapes. Large weights are neither serialized nor read.
+
+    An operator whose output's size depends on the data (NonZero, NonMaxSuppression, Unique, Compress)
+    counts with the largest that it may give, an If on an unknown condition with its larger branch. Where
+    the content of a vector of integers among the inputs decides, it counts as zeros, or as ones if zeros
+    do not do. Values in bodies that are not known, and values that are not tensors, are left out.
 
     Args:
         model: the model; it is not changed.
@@ -50,24 +51,66 @@ def describe(
             dimension.
 
     Raises:
-        ModelError: `shapes` do not fit the inputs, an input has no rank and no given shape, or the
-            graph cannot run at these shapes.
+        ModelError: `shapes` do not fit the inputs or one another, an input has no rank and no given shape,
+            or the shape of a value does not follow from all this.
     """
     bound = bind(model, shapes or {})
-    known = dict(_initializers(model))
-    known |= bound
-    propagate(model, known)
-    bodies = len(list(model.graphs())) > 1
-    if bodies or _missing(model, known):
-        skeleton = _skeleton(model, bound)
-        try:
-            _infer_statically(skeleton, known)
-            missing = _missing(model, known)
-            if missing:
-                known |= _infer_by_running(skeleton, known, missing)
-        except ModelError as error:
-            raise ModelError(f"{error}{_guesses(model, shapes or {}, bound)}") from error
-    return known
+    known = dict(_initializers(model)) | bound
+    found = propagate(model, known, {})
+    if not _unknown(model.graphs(), found):
+        return known
+    try:
+        _infer_whole(model, bound, known)
+    except ModelError as error:
+        raise ModelError(f"{error}{_guesses(model, shapes or {}, bound)}") from error
+    found = propagate(model, known, {})
+    if not _unknown([model.graph], found) or _take_written(model, known):
+        return known
+    for number in (0, 1):
+        trial = dict(known)
+        if not _unknown([model.graph], propagate(model, trial, _assumed(model, bound, number))):
+            return trial
+    missing = _unknown([model.graph], found)[0]
+    reason = found.reasons.get(missing, "it depends on values that are not known")
+    raise ModelError(
+        f"the shape of {missing!r} is not known: {reason}. Write the shape into the model, or give a size "
+        f"that data decides as a constant{_guesses(model, shapes or {}, bound)}"
+    )
+
+
+def _assumed(model: ir.Model, bound: Mapping[str, TensorInfo], number: int) -> dict[str, np.ndarray]:
+    """Return vectors of integers among the inputs as filled with `number`."""
+    infos = {value.name or "": bound[value.name or ""] for value in _free_inputs(model)}
+    return {
+        name: np.full(info.shape, number, info.dtype.numpy())
+        for name, info in infos.items()
+        if len(info.shape) <= 1 and info.elements <= SMALL and info.dtype in _SIZES
+    }
+
+
+def _unknown(graphs: Iterable[ir.Graph], found: Propagation) -> list[str]:
+    """Return the tensors of some graphs whose shape was not found."""
+    return [
+        value.name
+        for graph in graphs
+        for node in graph
+        for value in node.outputs
+        if value.name
+        and value.name not in found.known
+        and value.name not in found.others
+        and not isinstance(value.type, _NOT_TENSORS)
+    ]
+
+
+def _take_written(model: ir.Model, known: dict[str, TensorInfo]) -> bool:
+    """Add what the file says of values, if it was written for these inputs; tell whether all are known."""
+    if any(map(_is_open, _free_inputs(model))):
+        return False
+    for node in model.graph:
+        for value in node.outputs:
+            if value.name and value.dtype and value.shape is not None and not _is_open(value):
+                known.setdefault(value.name, TensorInfo(_static(value.shape), value.dtype))
+    return not _unknown([model.graph], propagate(model, known, {}))
 
 
 def _guesses(
@@ -83,15 +126,6 @@ def _guesses(
     if not guessed:
         return ""
     return f". Open sizes were taken as {', '.join(guessed)}; give the real ones (shapes, or --shape)"
-
-
-def _missing(model: ir.Model, known: Mapping[str, TensorInfo]) -> list[str]:
-    return [
-        value.name
-        for node in model.graph
-        for value in node.outputs
-        if value.name and value.name not in known and not isinstance(value.type, _NOT_TENSORS)
-    ]
 
 
 def bind(model: ir.Model, shapes: Mapping[str, Sequence[int] | int]) -> dict[str, TensorInfo]:
@@ -218,22 +252,37 @@ def _is_open(value: ir.Value) -> bool:
     return value.shape is None or not all(isinstance(dim, int) and dim >= 0 for dim in value.shape)
 
 
+def _infer_whole(model: ir.Model, bound: Mapping[str, TensorInfo], known: dict[str, TensorInfo]) -> None:
+    """Add what ONNX's inference of whole graphs finds, which knows sequences and functions.
+
+    Raises:
+        ModelError: shapes do not fit together.
+    """
+    try:
+        proto = ir.to_proto(_skeleton(model, bound))
+        inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError) as error:
+        raise ModelError(f"shapes do not fit together: {error}") from error
+    graphs = [inferred.graph]
+    while graphs:
+        graph = graphs.pop()
+        graphs += [each.g for node in graph.node for each in node.attribute if each.HasField("g")]
+        for value in (*graph.value_info, *graph.output):
+            info = info_of(value.type)
+            if info is not None:
+                known.setdefault(value.name, info)
+
+
 def _skeleton(model: ir.Model, bound: Mapping[str, TensorInfo]) -> ir.Model:
-    """Return a copy with concrete inputs, and with large initializers turned into inputs."""
+    """Return a copy with concrete inputs, no sizes that the file tells of others, and weights as inputs."""
     skeleton = model.clone()
+    declare_domains(skeleton)
     for graph in skeleton.graphs():
         for node in graph:
             for value in node.outputs:
-                if _is_open(value):
-                    value.shape = None
-    graph = skeleton.graph
-    inputs = _free_inputs(skeleton)
-    if any(map(_is_open, inputs)):
-        # Sizes of outputs written into the file may be those of another batch.
-        for value in graph.outputs:
-            if value.producer() is not None:
                 value.shape = None
-    for value in inputs:
+    graph = skeleton.graph
+    for value in _free_inputs(skeleton):
         value.shape = ir.Shape(bound[value.name or ""].shape)
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
@@ -246,89 +295,3 @@ def _skeleton(model: ir.Model, bound: Mapping[str, TensorInfo]) -> ir.Model:
             graph.inputs.append(value)
     skeleton.ir_version = max(skeleton.ir_version or 4, 4)
     return skeleton
-
-
-def _infer_statically(skeleton: ir.Model, known: dict[str, TensorInfo]) -> None:
-    """Add what ONNX's own shape inference finds."""
-    import onnx
-
-    try:
-        inferred = onnx.shape_inference.infer_shapes(ir.to_proto(skeleton), data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError) as error:
-        raise ModelError(f"shapes do not fit together: {error}") from error
-    for graph in ir.from_proto(inferred).graphs():
-        for node in graph:
-            for value in node.outputs:
-                if value.name and value.shape is not None and value.shape.is_static() and value.dtype:
-                    known.setdefault(value.name, TensorInfo(_static(value.shape), value.dtype))
-
-
-def _infer_by_running(
-    skeleton: ir.Model, known: Mapping[str, TensorInfo], missing: Sequence[str]
-) -> dict[str, TensorInfo]:
-    """Return shape and type of the `missing` values, from one run of ONNX Runtime without optimizations."""
-    import onnxruntime as ort
-
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    proto = ir.to_proto(skeleton)
-    shape_names = _watch(proto, missing)
-    try:
-        session = ort.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        sizes = _run(session, shape_names, known)
-    except RUNTIME_ERRORS as error:
-        first = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"the shape of {missing[0]!r} follows neither from the graph nor from a run: {first}"
-        ) from error
-    types = {output.name: output.type for output in session.get_outputs()}
-    return {
-        name: TensorInfo(tuple(map(int, size)), _dtype(types[name]))
-        for name, size in zip(missing, sizes, strict=True)
-    }
-
-
-def _watch(proto: onnx.ModelProto, missing: Sequence[str]) -> list[str]:
-    """Make every missing value and its Shape outputs of the graph; return the names of the Shapes."""
-    import onnx
-
-    taken = {output.name for output in proto.graph.output}
-    names = [f"{name}/shape" for name in missing]
-    for name, shape_name in zip(missing, names, strict=True):
-        proto.graph.node.append(onnx.helper.make_node("Shape", [name], [shape_name]))
-        proto.graph.output.append(
-            onnx.helper.make_tensor_value_info(shape_name, onnx.TensorProto.INT64, [None])
-        )
-        if name not in taken:
-            proto.graph.output.append(onnx.ValueInfoProto(name=name))
-    return names
-
-
-def _run(session: ort.InferenceSession, names: list[str], known: Mapping[str, TensorInfo]) -> list[Any]:
-    """Run on zeros and, as a size or a step of zero may be refused, on small inputs of one."""
-    inputs = [value.name for value in session.get_inputs()]
-    try:
-        return list(session.run(names, {name: _filled(known[name], 0) for name in inputs}))
-    except RUNTIME_ERRORS:
-        ones = {name: _filled(known[name], int(known[name].elements <= SMALL)) for name in inputs}
-        return list(session.run(names, ones))
-
-
-def _filled(info: TensorInfo, number: int) -> Any:
-    """Return an array of zeros (pages that are never touched take no memory) or of ones."""
-    import onnxruntime as ort
-
-    array = (
-        np.zeros(info.shape, info.dtype.numpy()) if not number else np.ones(info.shape, info.dtype.numpy())
-    )
-    if array.dtype.isbuiltin == 1:  # 2 is an extension type such as int4
-        return array
-    return ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, info.dtype.value)
-
-
-def _dtype(text: str) -> ir.DataType:
-    """Return the type that ONNX Runtime writes as ``tensor(float16)``."""
-    word = text.removeprefix("tensor(").removesuffix(")")
-    known = {"string": ir.DataType.STRING} | {dtype.name.lower(): dtype for dtype in ir.DataType}
-    return known.get(word, ir.DataType.FLOAT)

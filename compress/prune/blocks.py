@@ -16,9 +16,9 @@ from compress.data import Feeds
 from compress.errors import LimitError
 from compress.graph import edit
 from compress.graph.layers import Layer, layers_of
-from compress.graph.propagate import TensorInfo
 from compress.graph.session import session
 from compress.graph.shapes import describe
+from compress.graph.tensor_info import TensorInfo
 from compress.model import Model
 from compress.progress import track
 from compress.prune.price import Unit, prices

@@ -36,7 +36,7 @@ def test_sums_of_symbols_follow_them() -> None:
     assert (found["m"], found["o"]) == ((2, 7), (2, 5))
 
 
-def test_contrib_operators_and_computed_reshapes_are_found_by_a_run() -> None:
+def test_sizes_given_by_an_input_count_as_zeros() -> None:
     model = build(
         "g (float[n, 32] x, int64[2] w) => (float[a, b] y)"
         " { h = com.microsoft.QuickGelu(x) \n size = Add(w, w) \n y = Reshape(h, size) }"
@@ -46,11 +46,7 @@ def test_contrib_operators_and_computed_reshapes_are_found_by_a_run() -> None:
     assert found["y"] == ((0, 32), ir.DataType.FLOAT)  # a size of 0 copies the input's
 
 
-def refuse(*_: object) -> None:
-    raise AssertionError("the model was run")
-
-
-def test_sizes_computed_in_the_graph_need_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sizes_computed_in_the_graph_are_followed() -> None:
     model = build(
         """g (float[batch, seq, 12] x) => (float[a, b, c, d] y)
         <int64[1] zero = {0}, int64[1] one = {1}, int64[2] tail = {3, 4}> {
@@ -61,16 +57,14 @@ def test_sizes_computed_in_the_graph_need_no_run(monkeypatch: pytest.MonkeyPatch
             y = Reshape(x, sizes)
         }"""
     )
-    monkeypatch.setattr(shapes, "_infer_by_running", refuse)
     assert shapes.describe(model, {"x": [2, 5, 12]})["y"] == ((2, 5, 3, 4), ir.DataType.FLOAT)
 
 
-def test_packed_products_need_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_packed_products_are_known() -> None:
     model = build(
         "g (float[n, 64] x, uint8[16, 2, 16] w, float[32] s) => (float[n, m] y)"
         " { y = com.microsoft.MatMulNBits <K = 64, N = 16, bits = 4, block_size = 32> (x, w, s) }"
     )
-    monkeypatch.setattr(shapes, "_infer_by_running", refuse)
     assert shapes.infer(model)["y"] == (1, 16)
 
 
@@ -147,3 +141,48 @@ def test_packed_weights_keep_their_type() -> None:
         ir.Value(name="w", const_value=tensor, type=ir.TensorType(ir.DataType.INT8))
     )
     assert shapes.describe(model)["w"] == ((3, 3), ir.DataType.INT8)
+
+
+def test_a_model_is_never_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the model was run")
+
+    monkeypatch.setattr("onnxruntime.InferenceSession", refuse)
+    model = build("g (float[n, 4] x) => (int64[a, b] y) { h = com.microsoft.QuickGelu(x) \n y = NonZero(h) }")
+    assert shapes.infer(model)["y"] == (2, 4)
+
+
+def test_a_size_that_data_decides_is_one_clear_message() -> None:
+    model = build(
+        "g (float[n, 4] x) => (float[a, b] y)"
+        " { k = Cast <to = 7> (x) \n one = ReduceMax <keepdims = 0> (k) \n y = ConstantOfShape(s)"
+        " \n shape = Shape(x) \n s = Mul(shape, one) }"
+    )
+    model.graph.sort()
+    for node in model.graph:
+        node.name = node.outputs[0].name
+    with pytest.raises(ModelError, match=r"'y' is not known: node 'y' \(ConstantOfShape\) gives a size"):
+        shapes.infer(model)
+
+
+def test_shapes_that_do_not_fit_name_the_node() -> None:
+    model = build("g (float[n, 4] x, float[5] z) => (float[n, 4] y) { y = Add(x, z) }")
+    with pytest.raises(ModelError, match="Incompatible dimensions"):
+        shapes.infer(model)
+
+
+def test_stale_inner_shapes_in_the_file_do_not_count() -> None:
+    model = build(
+        "g (float[n, 4] x, bool c) => (float[m, 4] y) <float[9, 9] a> { a = Relu(x) \n y = Relu(a) }"
+    )
+    assert shapes.infer(model, {"x": [7, 4]})["a"] == (7, 4)
+
+
+def test_values_that_are_no_tensors_are_left_out() -> None:
+    model = build(
+        "g (float[4, 3] x) => (float[a, 3] y) <int64 zero = {0}>"
+        " { parts = SplitToSequence <axis = 0> (x) \n y = SequenceAt(parts, zero) }"
+    )
+    found = shapes.infer(model)
+    assert "parts" not in found
+    assert found["y"] == (1, 3)

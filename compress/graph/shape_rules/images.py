@@ -1,0 +1,86 @@
+"""Shapes of convolutions and pools in the layouts that ONNX Runtime has of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx_ir as ir
+
+from compress.graph.shape_rules.call import Call, Outputs, Rule
+from compress.graph.tensor_info import TensorInfo, standard
+
+FLOAT = ir.DataType.FLOAT
+BLOCK = 8
+"""Channels that the runtime stores side by side, where no convolution behind says it (16 with AVX-512)."""
+
+
+def channels_second(info: TensorInfo) -> TensorInfo:
+    """Return a shape with its last axis second."""
+    return info._replace(shape=(info.shape[0], info.shape[-1], *info.shape[1:-1]))
+
+
+def channels_last(info: TensorInfo) -> TensorInfo:
+    """Return a shape with its second axis last."""
+    return info._replace(shape=(info.shape[0], *info.shape[2:], info.shape[1]))
+
+
+def windowed(op_type: str, *, weight: int | None = None, typed: int = 0, last: bool | None = None) -> Rule:
+    """Return the rule of a convolution or a pool on other types than ONNX's, or with its channels last.
+
+    Args:
+        op_type: ONNX's operator.
+        weight: the input with the kernel, None for a pool.
+        typed: the input that has the output's type.
+        last: whether channels come last; None if the attribute ``channels_last`` says it.
+    """
+
+    def rule(call: Call) -> Outputs:
+        is_last = bool(call.int("channels_last")) if last is None else last
+        data = (channels_second(call[0]) if is_last else call[0])._replace(dtype=FLOAT)
+        kernel = () if weight is None else (call[weight]._replace(dtype=FLOAT),)
+        found = standard(op_type, [data, *kernel], () if op_type.startswith("Global") else call.window())
+        return [(channels_last(found) if is_last else found)._replace(dtype=call[typed].dtype)]
+
+    return rule
+
+
+def nhwc_convolution(call: Call) -> Outputs:
+    """NhwcConv: channels last, in the weight as well."""
+    weight = channels_second(call[1])
+    found = standard("Conv", [channels_second(call[0]), weight], call.window())
+    return [channels_last(found)]
+
+
+def blocked_convolution(call: Call) -> Outputs:
+    """Conv over blocks of channels; the weight says how many there are."""
+    data, weight = call[0], call[1]
+    channels = weight.shape[1] * call.int("group", 1)
+    data = data._replace(shape=(data.shape[0], channels, *data.shape[2:]))
+    return [standard("Conv", [data, weight], call.window())]
+
+
+def into_blocks(call: Call) -> Outputs:
+    """ReorderInput: channels second, filled up to whole blocks, as the convolution that reads them says."""
+    data = channels_second(call[0]) if call.int("channels_last") else call[0]
+    channels = -(-data.shape[1] // BLOCK) * BLOCK
+    for reader in call.node.outputs[0].consumers():
+        weight = reader.inputs[1] if reader.op_type == "Conv" else None
+        if weight is not None and weight.const_value is not None:
+            channels = weight.const_value.shape.numpy()[1] * reader.attributes.get_int("group", 1)
+    return [data._replace(shape=(data.shape[0], channels, *data.shape[2:]))]
+
+
+def out_of_blocks(call: Call) -> Outputs:
+    """ReorderOutput: the channels that there really are."""
+    plain = call[0]._replace(shape=(call[0].shape[0], call.int("channels"), *call[0].shape[2:]))
+    return [channels_last(plain) if call.int("channels_last") else plain]
+
+
+def blocked_upsample(call: Call) -> Outputs:
+    """Upsample over blocks of channels."""
+    scales = call.node.attributes["scales"].as_ints()
+    return [call[0]._replace(shape=tuple(np.multiply(call[0].shape, scales).tolist()))]
+
+
+def grid_sample(call: Call) -> Outputs:
+    """GridSample: [batch, channels, sizes of the grid]."""
+    return [call[0]._replace(shape=(*call[0].shape[:2], *call[1].shape[1:-1]))]
