@@ -1,3 +1,5 @@
+from .aware import Rounding as Rounding
+from .aware import quantization_aware_training as quantization_aware_training
 from .bias import correct_bias as correct_bias
 from .choice import int8 as int8
 from .dynamic import int8_dynamic as int8_dynamic
