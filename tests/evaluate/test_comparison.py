@@ -164,14 +164,17 @@ def test_ranges_of_each_run_are_explained_too(two_layers: Path) -> None:
     for feeds in stretched:
         feeds["x"][:, 3] *= 200
     found = compare(two_layers, made(two_layers, Int8Dynamic()), Data(stretched))
-    assert found.worst is not None
-    assert (found.worst.name, found.worst.cause, found.worst.clipped) == ("first", "outlier channel", 0.0)
+    stretched_layer = layer(found, "first")
+    assert (stretched_layer.cause, stretched_layer.clipped) == ("outlier channel", 0.0)
     assert found.quantized_macs == found.quantized_weights == 1.0
 
 
-def test_convolutions_with_ranges_of_each_run_are_called_slow(build: Build, tmp_path: Path) -> None:
+def test_convolutions_with_ranges_of_each_run_are_called_slow(
+    build: Build, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from onnxruntime.quantization import quantize_dynamic
 
+    monkeypatch.setattr("compress.diagnose.kernels.saturates", lambda: False)  # its weights have eight bits
     text = "g (float[N,4,6,6] x) => (float[N,8,4,4] y) { [only] y = Conv(x, w) }"
     original = tmp_path / "conv.onnx"
     onnx.save(
