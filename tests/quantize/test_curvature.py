@@ -10,16 +10,17 @@ from compress.quantize.curvature import curvature
 
 
 def test_of_one_linear_layer_is_the_mean_square_of_its_inputs(build, normal):
-    """Errors e of a row add ``|x|² e²`` to noise, so that of all rows together is features over signal."""
+    """An error e adds ``x² e²`` to the noise at one output, summed over all inputs x of its feature."""
     inputs = normal(400, 6) * np.array([4, 2, 1, 1, 0.5, 0], np.float32)
     model = compress.load(
-        build("g (float[N,6] x) => (float[N,5] y) { y = MatMul(x, w) }", w=normal(6, 5)),
+        build("g (float[N,6] x) => (float[N,64] y) { y = MatMul(x, w) }", w=normal(6, 64)),
         calibration=[{"x": inputs}],
     )
     found = curvature(model, ["w"])["w"]
     signal = np.square(model.run({"x": inputs})[0]).sum()
     expected = np.square(inputs).sum(0) / signal
-    np.testing.assert_allclose(found.mean(1).numpy(), expected, rtol=0.5, atol=1e-9)
+    # Six probes of 64 outputs: the mean of so many squares is within 7 % in two cases of three.
+    np.testing.assert_allclose(found.mean(1).numpy(), expected, rtol=0.3, atol=1e-9)
     assert (found[5] == 0).all()
 
 
