@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 
 from compress.changes import Change
-from compress.errors import PassError
 from compress.graph import edit
 from compress.graph.edit import add_initializer
 from compress.graph.layers import Layer
@@ -22,14 +21,14 @@ from compress.graph.linear import from_matrix, groups, linear_layers, matrix
 from compress.graph.moments import second_moments
 from compress.numerics.codebook import Palette, palettize
 from compress.numerics.formats import CodebookFormat
-from compress.quantize.plans import chosen_weights
+from compress.quantize.plans import blame, chosen_weights
 
 if TYPE_CHECKING:
     from compress.model import Model
     from compress.numerics.gptq import Hessian
 
 PAIR = np.array([0, 2, 4, 6], np.uint8)
-"""Where the four numbers of two bits lie in a byte."""
+"""Bits by which each of the four two-bit numbers of a byte is shifted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +94,7 @@ class Shelf:
         try:
             return palettize(self.rows(torch.from_numpy(weight.copy())), self.format, importance)
         except ValueError as error:
-            raise PassError(
-                f"layer {self.layer.name!r}, weight {self.layer.weight.name!r}: {error}"
-            ) from error
+            raise blame(self.layer, error) from error
 
 
 def _divisor(number: int, wanted: int) -> int:

@@ -82,9 +82,10 @@ class Plan:
         """Return a copy of the weight."""
         return torch.from_numpy(self.layer.array.copy())
 
-    def blame(self, error: ValueError) -> PassError:
-        """Return `error` with the names of layer and weight."""
-        return PassError(f"layer {self.layer.name!r}, weight {self.layer.weight.name!r}: {error}")
+
+def blame(layer: Layer, error: ValueError) -> PassError:
+    """Return `error` with the names of the layer and of its weight."""
+    return PassError(f"layer {layer.name!r}, weight {layer.weight.name!r}: {error}")
 
 
 def plans(

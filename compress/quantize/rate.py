@@ -23,7 +23,7 @@ from compress.numerics.gptq import Hessian
 from compress.numerics.granularity import PerAxis, PerGroup, PerTensor
 from compress.numerics.rate import Coded, PricedWeight, code_to_rate
 from compress.quantize.curvature import curvature
-from compress.quantize.plans import Operators, Plan, Precision, plans
+from compress.quantize.plans import Operators, Plan, Precision, blame, plans
 from compress.quantize.weight_only import store
 
 
@@ -53,7 +53,7 @@ def store_coded_weights(
         try:
             weights.append(costs.priced(plan))
         except ValueError as error:
-            raise plan.blame(error) from error
+            raise blame(plan.layer, error) from error
     try:
         coded = code_to_rate(weights, rate)
     except ValueError as error:

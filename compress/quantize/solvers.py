@@ -33,7 +33,7 @@ from compress.numerics.gptq import Hessian, gptq
 from compress.numerics.granularity import Granularity, PerAxis, PerGroup
 from compress.numerics.hqq import hqq
 from compress.progress import track
-from compress.quantize.plans import Plan
+from compress.quantize.plans import Plan, blame
 
 if TYPE_CHECKING:
     from compress.model import Model
@@ -87,7 +87,7 @@ def solve_alone(plan: Plan, solver: Solver = "rtn") -> Solution:
             quantize(weight, plan.format, importance=weight.abs() if weighed else None), "rounded"
         )
     except ValueError as error:
-        raise plan.blame(error) from error
+        raise blame(plan.layer, error) from error
 
 
 def solutions(model: Model, plans: Sequence[Plan], solver: Solver) -> list[tuple[Plan, Solution]]:
@@ -148,7 +148,7 @@ def _tables(model: Model, plans: Sequence[Plan]) -> dict[int, Solution]:
             hessian = moments[layer.name].matrix()
             result = gptq(weight, hessian, _format_of_matrix(turned), damping=TABLE_DAMPING)
         except ValueError as error:
-            raise plan.blame(error) from error
+            raise blame(plan.layer, error) from error
         solved[id(plan)] = Solution(_restored(turned, [result]), "gptq")
     return solved
 
@@ -206,7 +206,7 @@ def _solve(sharing: list[Plan], before: Walk, now: Walk, solver: Solver) -> list
             for each, weight in zip(moments, torch.cat(weights, 2), strict=True)
         ]
     except ValueError as error:
-        raise sharing[0].blame(error) from error
+        raise blame(sharing[0].layer, error) from error
     shares = zip(*(_split(result, [each.shape[2] for each in weights]) for result in solved), strict=True)
     return [Solution(_restored(plan, share), "gptq") for plan, share in zip(sharing, shares, strict=True)]
 

@@ -35,11 +35,11 @@ COMPONENTS = {
 VARIANTS: dict[str, tuple[list[str], float, float, float]] = {
     "original": ([], 1.0, 1.0, 0.9806),
     "int8": (["int8-static"], 1.0, 0.25, 0.9778),
-    "int4-weights": (["int4-weights: {group_size: 32}"], 1.0, 0.2, 0.9722),
+    "int4-weights": (["integer-weights: {bits: 4}"], 1.0, 0.2, 0.9722),
     "pruned": (["prune-channels: {ratio: 0.5}", "finetune: {epochs: 10}"], 0.3, 0.32, 0.9750),
     "pruned-int8": (["prune-channels: {ratio: 0.5}", "finetune", "int8-static"], 0.3, 0.09, 0.9694),
     "half-energy": (["allocate: {budget: {energy: 50%}}"], 0.55, 0.4, 0.9778),
-    "float16": (["float16"], 1.0, 0.5, 0.9806),
+    "float16": (["float-weights"], 1.0, 0.5, 0.9806),
 }
 """Passes, share of the multiplications, share of the bytes, accuracy."""
 
@@ -147,7 +147,11 @@ def make_results() -> Callable[..., Results]:
     ) -> Results:
         variants = [variant(name, hardware=hardware, layers=layers) for name in names]
         for name, reason in (failed or {}).items():
-            variants.append(VariantResult(name=name, passes=["int4-weights"], status="failed", reason=reason))
+            variants.append(
+                VariantResult(
+                    name=name, passes=["integer-weights: {bits: 4}"], status="failed", reason=reason
+                )
+            )
         return Results(
             recipe={"path": "recipes/digits.yaml", "title": "Digits, cheaper", "model": "digits_cnn.py:build"}
             | recipe,
