@@ -12,9 +12,13 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from compress.numerics.formats import IntegerFormat
+
 Array: TypeAlias = NDArray[Any]
 Method = Literal["minmax", "percentile", "entropy", "mse"]
 
+UINT8 = IntegerFormat(8, symmetric=False, signed=False)
+"""Activations of most integer kernels."""
 BLOCK = 1 << 16
 """Elements counted at once, so that the work stays in a core's cache."""
 SHRINK = tuple(0.96**step for step in range(96))
@@ -41,9 +45,12 @@ class MinMax:
             low, high = extremes(array, self.axis)
             self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
 
-    def range(self, symmetric: bool = False) -> tuple[Array, Array]:
-        """Return low and high, float64, scalars or one for each index of the axis."""
-        return _mirrored(self.low, self.high) if symmetric else (self.low, self.high)
+    def range(self, integers: IntegerFormat = UINT8) -> tuple[Array, Array]:
+        """Return low and high, float64, scalars or one for each index of the axis.
+
+        A symmetric format makes low the negative of high.
+        """
+        return _mirrored(self.low, self.high) if integers.symmetric else (self.low, self.high)
 
 
 class MovingAverage(MinMax):
@@ -125,8 +132,7 @@ class Histogram:
     def range(
         self,
         method: Method = "mse",
-        bits: int = 8,
-        symmetric: bool = False,
+        integers: IntegerFormat = UINT8,
         percentile: float = 99.99,
     ) -> tuple[float, float]:
         """Return the range ``(low, high)`` to quantize.
@@ -135,12 +141,12 @@ class Histogram:
             method: "minmax", the extremes; "percentile", what holds that share of the values;
                 "entropy", the least Kullback-Leibler divergence from the data's distribution
                 (Migacz, "8-bit inference with TensorRT", GTC 2017); "mse", the least squared error.
-            bits: of the quantized values. Above 8, entropy and mse give the extremes, because
-                clipping then costs more than finer steps gain.
-            symmetric: make low the negative of high.
+            integers: what the values will be; a symmetric format makes low the negative of high. With
+                more than 8 bits, entropy and mse give the extremes, because clipping then costs more than
+                finer steps gain.
             percentile: for the method of that name.
         """
-        low, high = self.low, self.high
+        low, high, symmetric, bits = self.low, self.high, integers.symmetric, integers.bits
         if symmetric:
             low, high = _mirrored(low, high)
         if method == "minmax" or self.width == 0.0 or low == high:
@@ -209,20 +215,20 @@ def extremes(array: Array, axis: int | None = None) -> tuple[Array, Array]:
 
 
 def scale_and_zero_point(
-    low: Array | float, high: Array | float, bits: int = 8, *, symmetric: bool = False, signed: bool = False
+    low: Array | float, high: Array | float, integers: IntegerFormat = UINT8
 ) -> tuple[Array, Array]:
     """Return float32 scale and integer zero point (int32) that map [low, high] onto the integers.
 
-    Symmetric means the zero point in the middle. A range of no width gets scale 1.
+    A range of no width gets scale 1.
     """
-    lowest = -(1 << (bits - 1)) if signed else 0
-    steps = (1 << bits) - 1
+    lowest, highest = integers.limits
+    steps, symmetric = highest - lowest, integers.symmetric
     low, high = np.minimum(low, 0.0), np.maximum(high, 0.0)
     scale = np.maximum(-low, high) * 2 / steps if symmetric else high / steps - low / steps
     scale = np.where(scale < np.finfo(np.float32).tiny, 1.0, scale).astype(np.float32)
     if symmetric:
-        return scale, np.full(scale.shape, lowest + (steps + 1) // 2, np.int32)
-    zero_point = np.clip(np.rint(lowest - low / scale), lowest, lowest + steps)
+        return scale, np.full(scale.shape, integers.middle, np.int32)
+    zero_point = np.clip(np.rint(lowest - low / scale), lowest, highest)
     return scale, zero_point.astype(np.int32)
 
 
@@ -251,7 +257,8 @@ def _search(
 
 def _squared_error(centers: Array, counts: Array, low: float, high: float, bits: int) -> float:
     """Return the squared error of quantizing the histogram to `bits` over [low, high]."""
-    scale, zero = scale_and_zero_point(low, high, bits, symmetric=low == -high)
+    integers = IntegerFormat(bits, symmetric=low == -high, signed=False)
+    scale, zero = scale_and_zero_point(low, high, integers)
     rounded = np.clip(np.rint(centers / scale), -zero, 2**bits - 1 - zero) * scale
     return float(counts @ np.square(centers - rounded))
 

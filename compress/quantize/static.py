@@ -56,15 +56,12 @@ class Activations:
 
     def scale(self, observed: Observer) -> tuple[float, np.generic]:
         """Return scale and zero point of an activation; the zero point's type is that of the integers."""
+        integers = IntegerFormat(self.bits, symmetric=self.symmetric, signed=self.symmetric)
         if isinstance(observed, Histogram) and self.calibration != "moving-average":
-            extent: tuple[Any, Any] = observed.range(
-                self.calibration, self.bits, self.symmetric, self.percentile
-            )
+            extent: tuple[Any, Any] = observed.range(self.calibration, integers, self.percentile)
         else:
-            extent = observed.range(symmetric=self.symmetric)
-        scale, zero_point = scale_and_zero_point(
-            *extent, self.bits, symmetric=self.symmetric, signed=self.symmetric
-        )
+            extent = observed.range(integers=integers)
+        scale, zero_point = scale_and_zero_point(*extent, integers)
         return float(scale), np.dtype(f"{'' if self.symmetric else 'u'}int{self.bits}").type(zero_point)
 
 

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx.reference import ReferenceEvaluator
 
+from compress.numerics.formats import IntegerFormat
 from compress.numerics.ranges import Histogram, MinMax, MovingAverage, scale_and_zero_point
 
 
@@ -69,7 +70,7 @@ def test_mse_is_as_good_as_a_search_over_kept_data(kind, bits, symmetric) -> Non
     both_ends = not symmetric and low < 0
     pairs = [(low * a, high * b) for a in ratios for b in (ratios if both_ends else [a])]
     best = min(squared_error(data, *pair, bits) for pair in pairs)
-    found = observed(data).range("mse", bits, symmetric)
+    found = observed(data).range("mse", IntegerFormat(bits, symmetric=symmetric, signed=False))
     assert squared_error(data, *found, bits) <= 1.05 * best
     if symmetric:
         assert found[0] == -found[1]
@@ -81,7 +82,7 @@ def test_percentile_of_the_histogram_is_that_of_the_data(kind) -> None:
     histogram = observed(data)
     low, high = histogram.range("percentile", percentile=99.0)
     np.testing.assert_allclose([low, high], np.percentile(data, [0.5, 99.5]), atol=2 * histogram.width)
-    low, high = histogram.range("percentile", symmetric=True, percentile=99.0)
+    low, high = histogram.range("percentile", IntegerFormat(8), percentile=99.0)
     assert low == -high
     assert high == pytest.approx(np.percentile(np.abs(data), 99.0), rel=0.01)
     assert histogram.range("percentile", percentile=100.0) == histogram.range("minmax")
@@ -121,14 +122,15 @@ def test_degenerate_data_has_a_range(arrays, low, high, method, symmetric) -> No
     histogram = Histogram()
     for array in arrays:
         histogram.update(array)
-    found_low, found_high = histogram.range(method, symmetric=symmetric)
+    integers = IntegerFormat(8, symmetric=symmetric, signed=False)
+    found_low, found_high = histogram.range(method, integers)
     largest = max(-low, high)
     assert found_low <= 0.0 <= found_high
     assert found_high <= (largest if symmetric else high) * (1 + 1e-6)
     assert found_low >= -largest * (1 + 1e-6)
     if method in ("minmax", "mse"):
         assert max(-found_low, found_high) == pytest.approx(largest, rel=0.07)
-    scale, _ = scale_and_zero_point(found_low, found_high, symmetric=symmetric)
+    scale, _ = scale_and_zero_point(found_low, found_high, integers)
     assert scale > 0
     assert np.isfinite(scale)
 
@@ -158,7 +160,7 @@ def test_min_max_of_parts_is_that_of_the_whole(axis) -> None:
     low, high = observer.range()
     np.testing.assert_array_equal(low, np.minimum(data.min(others), 0))
     np.testing.assert_array_equal(high, np.maximum(data.max(others), 0))
-    low, high = observer.range(symmetric=True)
+    low, high = observer.range(IntegerFormat(8))
     np.testing.assert_array_equal(high, np.abs(data).max(others))
     np.testing.assert_array_equal(low, -high)
 
@@ -198,6 +200,6 @@ def test_scale_and_zero_point_are_those_of_dynamic_quantize_linear(low, high) ->
 
 def test_symmetric_scales_have_their_zero_point_in_the_middle() -> None:
     for signed, middle in ((True, 0), (False, 128)):
-        scale, zero_point = scale_and_zero_point([-1.0, -2.0], [0.5, 4.0], symmetric=True, signed=signed)
+        scale, zero_point = scale_and_zero_point([-1.0, -2.0], [0.5, 4.0], IntegerFormat(8, signed=signed))
         np.testing.assert_allclose(scale, np.float32([2 / 255, 8 / 255]))
         np.testing.assert_array_equal(zero_point, middle)
