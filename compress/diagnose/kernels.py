@@ -4,29 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from compress.cpu import saturates
+from compress.graph import facts
 from compress.graph.layers import array
 
-if TYPE_CHECKING:
-    pass
-
-FLOAT_KERNELS = ("Conv", "ConvTranspose", "FusedConv", "FusedGemm", "FusedMatMul", "Gemm", "MatMul")
-INTEGER_KERNELS = {
-    "ConvInteger": 1,
-    "DynamicQuantizeMatMul": 1,
-    "MatMulInteger": 1,
-    "MatMulIntegerToFloat": 1,
-    "QAttention": 1,
-    "QGemm": 3,
-    "QLinearConv": 3,
-    "QLinearMatMul": 3,
-}
-"""Operators that multiply 8-bit integers, and the input that holds their weight."""
 BLOCK_SIZES = (16, 256)
 """Least and largest block that MatMulNBits has fast kernels for."""
 FAST_LEVEL = 4
@@ -48,7 +33,7 @@ def unfused(graph: ir.Graph) -> list[Finding]:
     """Return layers of an optimized graph that read what a DequantizeLinear expands at every run."""
     found: dict[str, Finding] = {}
     for node in graph:
-        if node.op_type in FLOAT_KERNELS:
+        if _multiplies_floats(node):
             finding = _float_kernel(node)
         elif node.op_type == "DequantizeLinear" and _is_weight(node.inputs[0]):
             finding = _expanded(node)
@@ -57,6 +42,11 @@ def unfused(graph: ir.Graph) -> list[Finding]:
         if finding is not None:
             found.setdefault(finding.layer, finding)
     return list(found.values())
+
+
+def _multiplies_floats(node: ir.Node) -> bool:
+    operator = facts.of(node)
+    return not operator.codes and (operator.cost == "product" or operator.cost in facts.CONVOLUTIONS)
 
 
 def _float_kernel(node: ir.Node) -> Finding | None:
@@ -78,7 +68,7 @@ def _float_kernel(node: ir.Node) -> Finding | None:
 
 def _expanded(node: ir.Node) -> Finding | None:
     """Return a finding on a weight that something other than a float kernel reads dequantized."""
-    readers = [reader for reader in node.outputs[0].consumers() if reader.op_type not in FLOAT_KERNELS]
+    readers = [reader for reader in node.outputs[0].consumers() if not _multiplies_floats(reader)]
     if not readers:
         return None
     problem = f"{readers[0].op_type} reads a weight that is dequantized at every run"
@@ -121,7 +111,8 @@ def _integer(node: ir.Node) -> Iterator[Finding]:
         advice = "take the ranges of convolutions from calibration data, or leave them in float"
         problem = "ConvInteger, whose input's range is found at each run, is many times slower than float"
         yield Finding(node.name or node.outputs[0].name or "", problem, advice)
-    weight = node.inputs[INTEGER_KERNELS[node.op_type]] if node.op_type in INTEGER_KERNELS else None
+    operator = facts.of(node)
+    weight = node.inputs[operator.weights[0].index] if operator.multiplies_codes else None
     if weight is None or weight.const_value is None or not saturates():
         return
     codes = array(weight)

@@ -8,17 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from compress.diagnose.kernels import INTEGER_KERNELS
+from compress.graph import facts
 from compress.graph.layers import array, layers_of
-from compress.quantize.regions import FUSED
-
-CONTRACTIONS = ("Conv", "ConvTranspose", "Gemm", "GRU", "LSTM", "MatMul", "MatMulNBits", "RNN")
-"""Operators that sum products; with embeddings they are the layers compared."""
-DECODERS = ("Cast", "DequantizeLinear", "Mul", "Reshape", "Sub", "Transpose")
-"""Operators that turn stored codes into a weight."""
-
-EPILOGUE = ("Add", "BatchNormalization", "Cast", "DequantizeLinear", "Mul", *FUSED)
-"""Operators that may stand between a sum of products and the value that is compared."""
+from compress.graph.walks import codes_behind, epilogue, product_behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +24,6 @@ class Quantizer:
 
 EACH_RUN = Quantizer(-np.inf, np.inf, 0.0)
 """What rounds to 8 bits in the range of the values themselves."""
-DYNAMIC = ("DynamicQuantizeLinear", "DynamicQuantizeLSTM", "DynamicQuantizeMatMul")
-"""Operators that do so with their first input."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +64,12 @@ def sites(original: ir.Graph, variant: ir.Graph) -> tuple[list[Site], list[str]]
     for node in original:
         if not _is_layer(node):
             continue
-        tail = chain(node.outputs[0])
+        tail = epilogue(node.outputs[0])
         known = [value for value in tail if value.name in there]
         if not known:
             missing.append(node.name or "")
             continue
-        rounding = weight_rounding(_kernel(there[known[-1].name or ""]))
+        rounding = weight_rounding(product_behind(there[known[-1].name or ""]))
         site = _site(node, tail, known[-1], there, settled, rounding)
         found.append(site)
         settled.update((value.name or "", site.output) for value in tail)
@@ -103,7 +93,7 @@ def _site(
         end = shared
         for value in tail[tail.index(shared) + 1 :]:
             producer = value.producer()
-            if producer is None or producer.op_type not in FUSED:
+            if producer is None or not facts.of(producer).cuts:
                 break
             end = value
         output = end.name or "", quantized[1].name or ""
@@ -120,23 +110,15 @@ def _site(
             inputs.append((name, name))
         if (quantizer := _quantized(there[name])) is not None:
             own[name] = quantizer[0]
-        elif any(use.node.op_type in DYNAMIC and use.idx == 0 for use in there[name].uses()):
+        elif any(facts.of(use.node).finds_range and use.idx == 0 for use in there[name].uses()):
             own[name] = EACH_RUN
-    axis = 1 if node.op_type in ("Conv", "ConvTranspose") else -1
+    axis = facts.of(node).channel_axis or -1
     return Site(node.name or "", node.op_type, output, tuple(inputs), own, rounding, axis)
 
 
 def _is_layer(node: ir.Node) -> bool:
-    return node.op_type in CONTRACTIONS or any(layers_of(node))
-
-
-def _kernel(value: ir.Value) -> ir.Node | None:
-    """Return the node that sums the products behind a value, through scaling, bias and activation."""
-    node = value.producer()
-    while node is not None and node.op_type in EPILOGUE:
-        computed = [each for each in node.inputs if each is not None and each.const_value is None]
-        node = computed[0].producer() if computed else None
-    return node
+    """Tell whether a node sums products or looks up rows of an embedding."""
+    return facts.of(node).contracts or any(layers_of(node))
 
 
 def weight_rounding(node: ir.Node | None) -> float:
@@ -146,11 +128,13 @@ def weight_rounding(node: ir.Node | None) -> float:
     """
     if node is None:
         return 0.0
-    weight = INTEGER_KERNELS.get(node.op_type)
-    for value in filter(None, node.inputs[:2] if weight is None else node.inputs[weight : weight + 1]):
-        codes = _codes(value)
-        if codes is None:
+    operator = facts.of(node)
+    places = [operator.weights[0].index] if operator.multiplies_codes else [0, 1]
+    for value in (node.inputs[place] for place in places if place < len(node.inputs)):
+        stored = codes_behind(value)
+        if stored is None:
             continue
+        codes = _codes(stored)
         if node.op_type == "MatMulNBits":
             codes = _unpacked(codes, node.attributes.get_int("bits", 4))
         power = float(np.square(codes.astype(np.float64)).mean()) if codes.size else 0.0
@@ -158,18 +142,11 @@ def weight_rounding(node: ir.Node | None) -> float:
     return 0.0
 
 
-def _codes(value: ir.Value) -> np.ndarray | None:
-    """Return the integers that a weight is computed from, less a zero point in the middle if unsigned."""
-    while value.const_value is None:
-        producer = value.producer()
-        if producer is None or producer.op_type not in DECODERS or producer.inputs[0] is None:
-            return None
-        value = producer.inputs[0]
-    if value.dtype is None or not value.dtype.is_integer():
-        return None
-    codes = array(value)
-    middle = 0 if value.dtype.is_signed() else 2 ** (value.dtype.bitwidth - 1)
-    return codes.astype(np.int64) - middle
+def _codes(stored: ir.Value) -> np.ndarray:
+    """Return the integers of an initializer, less a zero point in the middle if they are unsigned."""
+    codes = array(stored).astype(np.int64)
+    dtype = stored.dtype
+    return codes if dtype is None or dtype.is_signed() else codes - 2 ** (dtype.bitwidth - 1)
 
 
 def _unpacked(codes: np.ndarray, bits: int) -> np.ndarray:
@@ -177,19 +154,6 @@ def _unpacked(codes: np.ndarray, bits: int) -> np.ndarray:
     shifts = np.arange(0, 8, bits)
     values: np.ndarray = ((codes + 128)[..., None] >> shifts) & (2**bits - 1)
     values -= 2 ** (bits - 1)
-    return values
-
-
-def chain(value: ir.Value) -> list[ir.Value]:
-    """Return a layer's output and what alone reads it in turn: BatchNormalization, bias, Relu, Clip."""
-    values = [value]
-    while len(readers := value.consumers()) == 1 and not value.is_graph_output():
-        node = readers[0]
-        bias = node.op_type == "Add" and any(each and each.const_value is not None for each in node.inputs)
-        if node.op_type not in ("BatchNormalization", *FUSED) and not bias:
-            break
-        value = node.outputs[0]
-        values.append(value)
     return values
 
 

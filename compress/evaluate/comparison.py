@@ -25,6 +25,7 @@ from compress.estimator.workload import WorkloadReader
 from compress.graph.layers import array, layers
 from compress.graph.session import RUNTIME_ERRORS, as_run, session
 from compress.graph.shapes import bind, describe
+from compress.graph.walks import epilogue
 from compress.model import Model
 from compress.quantize import regions
 from compress.results import Agreement, Latency, Results
@@ -281,13 +282,13 @@ def _cause(added: float, saturation: float, weights: float, spreads: Sequence[no
 def _weights(original: Model, variant: Model, path: Path) -> tuple[dict[str, str], float]:
     """Return layers whose weight stays float32, with the reason, and the share of bytes of the others."""
     float_values = {
-        value.name for layer in layers(variant.graph) for value in sites.chain(layer.node.outputs[0])
+        value.name for layer in layers(variant.graph) for value in epilogue(layer.node.outputs[0])
     }
     known = _reasons(original, variant, path)
     still: dict[str, str] = {}
     total = quantized = 0
     for layer in layers(original.graph):
-        names = {value.name for value in sites.chain(layer.node.outputs[0])}
+        names = {value.name for value in epilogue(layer.node.outputs[0])}
         total += layer.array.nbytes
         if names & float_values:
             still[layer.name] = known.get(layer.name, "")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-RECURRENT = ("GRU", "LSTM", "RNN")
+from compress.graph import facts
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +28,11 @@ class Layer:
     index: int
     out_axis: int
     in_axis: int | None
+
+    @property
+    def operator(self) -> facts.Operator:
+        """What the node's operator is."""
+        return facts.of(self.node)
 
     @property
     def name(self) -> str:
@@ -79,8 +84,9 @@ def layers_of(node: ir.Node) -> Iterator[Layer]:
     """
     if node.domain != "":
         return
-    for index, out_axis, in_axis in _places(node):
-        weight = node.inputs[index] if index < len(node.inputs) else None
+    for place in facts.weights(node):
+        out_axis, in_axis = place.outputs, place.inputs
+        weight = node.inputs[place.index] if place.index < len(node.inputs) else None
         if node.op_type == "MatMul" and weight is not None:
             turned = weight.producer()
             if turned is not None and turned.op_type == "Transpose":
@@ -88,23 +94,4 @@ def layers_of(node: ir.Node) -> Iterator[Layer]:
         if weight is not None and is_float_weight(weight):
             if node.op_type in ("MatMul", "Gather") and array(weight).ndim != 2:
                 continue
-            yield Layer(node, weight, index, out_axis, in_axis)
-
-
-def _places(node: ir.Node) -> list[tuple[int, int, int | None]]:
-    """Return (input index, axis of output channels, axis of input channels) of a node's weights."""
-    match node.op_type:
-        case "Conv":
-            return [(1, 0, 1)]
-        case "ConvTranspose":
-            return [(1, 1, 0)]
-        case "Gemm":
-            return [(1, 0, 1) if node.attributes.get_int("transB", None) else (1, 1, 0)]
-        case "MatMul":
-            return [(1, 1, 0)]
-        case "Gather" if not node.attributes.get_int("axis", None):
-            return [(0, 0, None)]
-        case "LSTM" | "GRU" | "RNN":
-            return [(1, 1, 2), (2, 1, 2)]
-        case _:
-            return []
+            yield Layer(node, weight, place.index, out_axis, in_axis)

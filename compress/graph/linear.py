@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from compress.graph import edit
-from compress.graph.layers import RECURRENT, Layer, layers
+from compress.graph.layers import Layer, layers
 
 Array: TypeAlias = npt.NDArray[np.floating]
 Indices: TypeAlias = npt.NDArray[np.int64]
@@ -27,9 +27,14 @@ def linear_layers(graph: ir.Graph) -> Iterator[Layer]:
         scaled = any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta"))
         padded = node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
         turned = node.attributes.get_int("transA", 0) != 0
-        plain = node.op_type in ("Conv", "Gemm", "MatMul") and not (scaled or padded or turned)
+        plain = is_linear(layer) and not (scaled or padded or turned)
         if plain and layer.index == 1 and len(layer.weight.uses()) == 1:
             yield layer
+
+
+def is_linear(layer: Layer) -> bool:
+    """Tell whether a layer is a matrix product or a plain convolution."""
+    return layer.operator.cost in ("convolution", "product")
 
 
 def recurrent_layers(graph: ir.Graph) -> Iterator[Layer]:
@@ -37,7 +42,7 @@ def recurrent_layers(graph: ir.Graph) -> Iterator[Layer]:
     for layer in layers(graph):
         node = layer.node
         shared = len(layer.weight.uses()) > 1 or node.attributes.get_int("layout", 0) != 0
-        if node.op_type in RECURRENT and source(layer) and not shared:
+        if layer.operator.is_recurrent and source(layer) and not shared:
             yield layer
 
 
@@ -48,7 +53,7 @@ def source(layer: Layer) -> str:
 
 
 def _reads_states(layer: Layer) -> bool:
-    return layer.node.op_type in RECURRENT and layer.index == 2
+    return layer.operator.is_recurrent and layer.index == 2
 
 
 def channel_axis(layer: Layer) -> int:
@@ -58,14 +63,14 @@ def channel_axis(layer: Layer) -> int:
 
 def groups(layer: Layer) -> int:
     """Return how many matrices a weight is: groups of a convolution, directions of hidden weights."""
-    if layer.node.op_type in RECURRENT:
+    if layer.operator.is_recurrent:
         return int(layer.array.shape[0]) if _reads_states(layer) else 1
     return layer.node.attributes.get_int("group", 1)
 
 
 def matrix(layer: Layer, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return a weight as [groups, features, outputs]; features are kernel positions times channels."""
-    if layer.node.op_type in RECURRENT:
+    if layer.operator.is_recurrent:
         rows = weight.reshape(-1, weight.shape[-1])
     else:
         rows = np.moveaxis(weight if layer.out_axis == 0 else weight.T, 1, -1)
@@ -75,7 +80,7 @@ def matrix(layer: Layer, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def in_layout(layer: Layer, content: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return [groups, features, outputs] in the layout of the layer's weight; features may be fewer runs."""
     rows = content.transpose(0, 2, 1)
-    if layer.node.op_type in RECURRENT:
+    if layer.operator.is_recurrent:
         return np.array(rows.reshape(*layer.array.shape[:2], -1), order="C")
     outputs, _, *kernel = np.moveaxis(layer.array, layer.out_axis, 0).shape
     rows = np.moveaxis(rows.reshape(outputs, *kernel, -1), -1, 1)

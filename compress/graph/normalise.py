@@ -7,16 +7,13 @@ from collections.abc import Sequence
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
-from compress.graph import edit
+from compress.graph import edit, facts
 from compress.graph.shapes import symbol
 
 OPSET = 21
 """The opset everything is brought to: the first with 4-bit and blocked DequantizeLinear."""
 IR_VERSION = 10
 """The least version of the file format: the first with 4-bit integers."""
-RECURRENT = ("GRU", "LSTM", "RNN")
-ARRANGING = ("Concat", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze")
-"""Operators by which exporters bring recurrent weights into ONNX's order."""
 
 
 def normalise(model: ir.Model) -> ir.Model:
@@ -80,11 +77,11 @@ def drop_identities(model: ir.Model) -> None:
 
 def _arranges_recurrent_weights(node: ir.Node) -> bool:
     """Tell whether all that a node makes ends up, at most rearranged, in recurrent operators."""
-    if node.op_type not in ARRANGING:
+    if not facts.of(node).rearranges:
         return False
     readers = [reader for output in node.outputs for reader in output.consumers()]
     return bool(readers) and all(
-        reader.op_type in RECURRENT or _arranges_recurrent_weights(reader) for reader in readers
+        facts.of(reader).is_recurrent or _arranges_recurrent_weights(reader) for reader in readers
     )
 
 
@@ -92,10 +89,10 @@ def _recurrent_names(graph: ir.Graph) -> dict[tuple[ir.Node, int], str]:
     """Return the name of the first parameter behind every rearranged input of a recurrent operator."""
     names: dict[tuple[ir.Node, int], str] = {}
     for node in graph:
-        for index in (1, 2, 3) if node.op_type in RECURRENT else ():
+        for index in (1, 2, 3) if facts.of(node).is_recurrent else ():
             value = node.inputs[index] if index < len(node.inputs) else None
             while value is not None and (producer := value.producer()) is not None:
-                value = producer.inputs[0] if producer.op_type in ARRANGING else None
+                value = producer.inputs[0] if facts.of(producer).rearranges else None
             if value is not None and value.is_initializer() and value is not node.inputs[index]:
                 names[node, index] = value.name or ""
     return names

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from compress.errors import DataError
+from compress.graph import facts
 from compress.model import Model
 from compress.numerics.importance import Scores
 from compress.progress import track
@@ -150,4 +151,4 @@ def _is_float(value: ir.Value) -> bool:
 
 
 def _normalizes(value: ir.Value) -> bool:
-    return any(node.op_type.endswith("Normalization") for node in value.consumers())
+    return any(facts.of(node).normalizes for node in value.consumers())

@@ -22,6 +22,7 @@ from compress.graph.linear import (
     source,
     store,
 )
+from compress.graph.walks import bias_place, depths
 from compress.model import Model
 from compress.numerics.regression import LeastSquares, cross_validated
 from compress.progress import track
@@ -77,15 +78,11 @@ def _stages(graph: ir.Graph, changed: Collection[int]) -> list[list[Layer]]:
         changed: places of the nodes that sum over fewer channels than before.
     """
     fittable = {layer.node: layer for layer in linear_layers(graph) if layer.array.shape[1] > 1}
-    depth: dict[ir.Value, int] = {}
+    first = {node for place, node in enumerate(graph) if place in changed}
     stages: dict[int, list[Layer]] = {}
-    for place, node in enumerate(graph):
-        deepest = max((depth.get(value, 0) for value in node.inputs if value is not None), default=0)
-        if place in changed or deepest:
-            if node in fittable:
-                stages.setdefault(deepest, []).append(fittable[node])
-            deepest += 1
-        depth.update(dict.fromkeys(node.outputs, deepest))
+    for node, depth in depths(graph, lambda node, depth: node in first or depth > 0).items():
+        if node in fittable:
+            stages.setdefault(depth, []).append(fittable[node])
     return [stages[level] for level in sorted(stages)]
 
 
@@ -115,7 +112,7 @@ class _Fit:
 
     def solve(self, damping: float | None) -> None:
         """Write the fitted weights, and the bias where the layer can have one."""
-        place = _bias_place(self.layer)
+        place = bias_place(self.layer.node.outputs[0], self.layer, free=True)
         bias = self._bias(place)
         within = bias if place and place[0] is self.layer.node else np.zeros_like(bias)  # what the target has
         whole = self._halves[0] + self._halves[1]
@@ -137,20 +134,6 @@ class _Fit:
         inputs = place[0].inputs if place else ()
         value = inputs[place[1]] if place and place[1] < len(inputs) else None
         return np.zeros((groups, outputs)) if value is None else array(value).reshape(groups, outputs)
-
-
-def _bias_place(layer: Layer) -> tuple[ir.Node, int] | None:
-    """Return where a layer's offset goes: input 2 of a Conv or Gemm, or the addition after a MatMul."""
-    node = layer.node
-    if node.op_type != "MatMul":
-        return node, 2
-    uses = node.outputs[0].uses()
-    for adder, index in uses if len(uses) == 1 else ():
-        value = adder.inputs[1 - index] if adder.op_type == "Add" else None
-        width = layer.array.shape[layer.out_axis]
-        if value is not None and value.const_value is not None and value.const_value.size == width:
-            return adder, 1 - index
-    return None
 
 
 def _store_bias(adder: ir.Node, index: int, offset: Array) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 import onnx_ir as ir
 
 from compress.errors import ModelError
+from compress.graph import facts
 from compress.graph.shapes import infer
 from compress.prune.axes import Axis, equate, product
 
@@ -151,7 +152,7 @@ class Trace:
             return unknown
         if maker.op_type == "Concat":
             return [source for i in range(len(maker.inputs)) for source in self.elements(maker, i)]
-        if maker.op_type in ("Identity", "Cast", "Unsqueeze", "Squeeze", "Reshape"):
+        if facts.of(maker).cost == "view" or maker.op_type == "Cast":
             return self.elements(maker, 0)
         if maker.op_type == "Mul":
             factors = [self.elements(maker, i) for i in (0, 1)]

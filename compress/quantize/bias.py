@@ -7,7 +7,7 @@ in its empirical form.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from compress.graph.capture import activations
 from compress.graph.fold import fold
 from compress.graph.layers import Layer, array, is_float_weight
 from compress.graph.linear import Array, channel_axis, linear_layers
+from compress.graph.walks import bias_place, depths
 from compress.model import Model
 
 MOST_BATCHES = 4
@@ -57,10 +58,11 @@ def move_biases(model: Model, reference: Model, chosen: Callable[..., bool]) -> 
     known |= {value.name: value for value in model.graph.inputs}
     stages: dict[int, list[_Site]] = {}
     changes = []
-    for layer, depth in _depths(reference.graph):
-        target = layer.node.outputs[0].name or ""
+    linear = {layer.node: layer for layer in linear_layers(reference.graph)}
+    for node, depth in depths(reference.graph, lambda node, _: node in linear).items():
+        layer, target = linear[node], node.outputs[0].name or ""
         output = known.get(target)
-        place = _bias_place(output, layer)
+        place = bias_place(output, layer) if output is not None else None
         if not chosen(*layer.names):
             reason = "not selected"
         elif output is None:
@@ -85,18 +87,6 @@ def move_biases(model: Model, reference: Model, chosen: Callable[..., bool]) -> 
     return changes
 
 
-def _depths(graph: ir.Graph) -> Iterator[tuple[Layer, int]]:
-    """Yield every linear layer with the number of linear layers before it on the longest way to it."""
-    found = {layer.node: layer for layer in linear_layers(graph)}
-    depth: dict[ir.Value, int] = {}
-    for node in graph:
-        deepest = max((depth.get(value, 0) for value in node.inputs if value is not None), default=0)
-        if node in found:
-            yield found[node], deepest
-            deepest += 1
-        depth.update(dict.fromkeys(node.outputs, deepest))
-
-
 @dataclass(frozen=True, slots=True)
 class _Site:
     """A layer of the original, the name of its output, and where the variant has its bias."""
@@ -110,34 +100,6 @@ class _Site:
 def _is_float(node: ir.Node | None) -> bool:
     """Tell whether a node multiplies a float initializer."""
     return node is None or any(is_float_weight(value) for value in node.inputs[1:2])
-
-
-def _bias_place(output: ir.Value | None, layer: Layer) -> tuple[ir.Node, int] | None:
-    """Return the node of the variant that adds the bias of a layer, and at which input."""
-    node = output.producer() if output is not None else None
-    if node is None or output is None:
-        return None
-    index = {"Conv": 2, "Gemm": 2, "MatMulNBits": 5}.get(node.op_type)
-    if index is not None and index < len(node.inputs) and _bias(node.inputs[index]) is not None:
-        return node, index
-    adder = node if node.op_type == "Add" else next(iter(output.consumers()), None)
-    if adder is None or adder.op_type != "Add" or (adder is not node and len(output.uses()) > 1):
-        return None
-    width = layer.array.shape[layer.out_axis]
-    for index, value in enumerate(adder.inputs):
-        if value is not None and value.const_value is not None and value.const_value.shape == (width,):
-            return adder, index
-    return None
-
-
-def _bias(value: ir.Value | None) -> ir.Value | None:
-    """Return the initializer behind a bias, which may be stored as integers."""
-    if value is None or value.const_value is not None:
-        return value
-    producer = value.producer()
-    if producer is None or producer.op_type != "DequantizeLinear":
-        return None
-    return producer.inputs[0]
 
 
 def _means(model: Model, sites: Sequence[_Site], batches: Sequence[Feeds]) -> dict[str, Array]:
@@ -165,7 +127,7 @@ def _add(graph: ir.Graph, site: _Site, correction: Array) -> None:
         reader, index = dequantizer, 0
         value = reader.inputs[0]
     assert value is not None
-    new = array(value) + correction
+    new = array(value) + correction.reshape(array(value).shape)
     if array(value).dtype.kind == "i":
         limits = np.iinfo(array(value).dtype)
         new = np.clip(new, limits.min, limits.max)

@@ -11,14 +11,13 @@ import torch
 
 from compress.changes import Change
 from compress.errors import PassError
-from compress.graph.layers import RECURRENT, Layer, array, layers
+from compress.graph.layers import Layer, array, layers
 from compress.numerics.formats import IntegerFormat, Method, stored_bits
 from compress.numerics.granularity import Granularity, PerAxis, PerGroup
 
 Operators = Literal["onnxruntime", "expanded", "standard"]
 """Integer kernels of ONNX Runtime where it has them; weights that become float as the model is loaded;
 or DequantizeLinear of the ONNX standard, which runtimes compute at every run or fuse."""
-BLOCKED_KERNELS = ("MatMul", "Gemm", "Gather")
 SMALLEST_BLOCK = 16
 """Blocks of the runtime's kernels are powers of two from here to 256."""
 FEWEST_WEIGHTS = 32
@@ -153,7 +152,7 @@ def fits_blocked_kernel(layer: Layer, bits: int) -> bool:
             bias.const_value is not None and array(bias).shape == (layer.array.shape[1],)
         )
         return plain and vector and not node.attributes.get_int("transA", None) and layer.out_axis == 1
-    return node.op_type in BLOCKED_KERNELS
+    return node.op_type == "MatMul"
 
 
 def _group_axis(layer: Layer) -> int:
@@ -182,7 +181,7 @@ def _granularity(layer: Layer, bits: int, group_size: int | None, *, blocked: bo
     if size >= SMALLEST_BLOCK // 2:
         return PerGroup(size, axis)
     # Directions of a recurrent layer have scales of their own.
-    return PerGroup(channels, axis) if layer.node.op_type in RECURRENT else PerAxis(layer.out_axis)
+    return PerGroup(channels, axis) if layer.operator.is_recurrent else PerAxis(layer.out_axis)
 
 
 def cheapest_block(features: int, largest: int, bits: int) -> int:

@@ -13,16 +13,12 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from compress.graph import facts
 from compress.graph.layers import Layer, layers
+from compress.graph.walks import after_activation, before_activation
 
-KERNELS = ("Conv", "Gemm", "MatMul")
+KERNELS = facts.names(lambda operator: operator.on_integers == "multiplies")
 """Layers with an integer kernel in ONNX Runtime's CPU provider."""
-MOVERS = ("Flatten", "MaxPool", "Reshape", "Resize", "Slice", "Squeeze", "Transpose", "Unsqueeze")
-"""Operators that pass values on: their output has the range of their input."""
-CARRIERS = (*MOVERS, "Add", "AveragePool", "Concat", "GlobalAveragePool", "LeakyRelu", "Mul", "Sigmoid")
-"""Operators that run in integers where their inputs and outputs are."""
-FUSED = ("Clip", "Relu")
-"""Activations that a quantizer right behind them makes superfluous."""
 
 
 @dataclass(slots=True)
@@ -81,19 +77,11 @@ def find(graph: ir.Graph, chosen: Callable[..., bool]) -> Regions:
         if final:
             regions.final.add(value)
     for node in integer:
-        if node.op_type in MOVERS:
+        if facts.of(node).on_integers == "passes":
             source, moved = node.inputs[0], after_activation(node.outputs[0])
             if source is not None and source in regions.readers:
                 regions.same_as[moved] = source
     return regions
-
-
-def after_activation(value: ir.Value) -> ir.Value:
-    """Return the output of the Relu or Clip that alone reads `value`; else `value` itself."""
-    readers = value.consumers()
-    if len(readers) == 1 and not value.is_graph_output() and readers[0].op_type in FUSED:
-        return readers[0].outputs[0]
-    return value
 
 
 def _obstacle(layer: Layer) -> str:
@@ -113,15 +101,14 @@ def _obstacle(layer: Layer) -> str:
 
 def _joins(node: ir.Node, quantized: dict[ir.Value | None, None]) -> bool:
     """Tell whether an operator between integer layers is to run in integers as well."""
-    if node.op_type not in CARRIERS or node.domain != "":
+    operator = facts.of(node)
+    if operator.on_integers not in ("computes", "passes"):
         return False
-    data = node.inputs[:1] if node.op_type in MOVERS else node.inputs
+    data = node.inputs[: operator.operands]
     if any(value is None or value.const_value is not None or value not in quantized for value in data):
         return False
     output = after_activation(node.outputs[0])
-    return not output.is_graph_output() and any(
-        use.node.op_type in (*KERNELS, *CARRIERS) for use in output.uses()
-    )
+    return not output.is_graph_output() and any(facts.of(use.node).on_integers for use in output.uses())
 
 
 def _moved_to_integers(
@@ -129,7 +116,7 @@ def _moved_to_integers(
 ) -> ir.Value | None:
     """Return the input of an operator that moves values to integer layers alone: it may move integers."""
     source, moved = node.inputs[0] if node.inputs else None, node.outputs[0]
-    if node.op_type not in MOVERS or node.domain != "" or node in integer or len(node.outputs) > 1:
+    if facts.of(node).on_integers != "passes" or node in integer or len(node.outputs) > 1:
         return None
     if moved not in quantized or moved.is_graph_output() or not set(moved.consumers()) <= integer:
         return None
@@ -141,9 +128,7 @@ def _readers(value: ir.Value, integer: set[ir.Node]) -> tuple[list[tuple[ir.Node
 
     It is everyone, where no float exists; else only the integer nodes.
     """
-    producer = value.producer()
-    if producer is not None and producer.op_type in FUSED and producer.inputs[0] is not None:
-        producer = producer.inputs[0].producer()
-    everyone = producer in integer and producer is not None and producer.op_type not in ("Gemm", "MatMul")
+    producer = before_activation(value)
+    everyone = producer in integer and producer is not None and facts.of(producer).cost != "product"
     readers = [(use.node, use.idx) for use in value.uses() if everyone or use.node in integer]
     return readers, everyone and value.is_graph_output()

@@ -8,17 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_ir as ir
 
-from compress.graph import edit
+from compress.graph import edit, facts
 from compress.graph.edit import add_initializer
 from compress.graph.layers import Layer, array
 from compress.graph.linear import Array, store
-
-EQUIVARIANT = ("Identity", "LeakyRelu", "Relu")
-"""Operators with ``f(s x) = s f(x)`` for positive scales s of the channels."""
-POOLING = ("AveragePool", "GlobalAveragePool", "GlobalMaxPool", "MaxPool")
-"""The same, of the channels of images."""
-SCALING = ("BatchNormalization", "LayerNormalization", "Mul")
-"""Operators whose constants scale channels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +92,18 @@ def source(readers: Sequence[Layer], layers: Mapping[ir.Node, Layer]) -> Source 
             return None
         if node in layers:
             return _layer_source(layers[node], adders, values, kinds)
-        place = _constant_place(node)
-        if node.op_type in SCALING:
+        place, operator = _constant_place(node), facts.of(node)
+        if operator.name == "Mul" or operator.scale is not None:
             return _scaling_source(node, adders, values, kinds, rank)
         if place is not None:
             adders.append((node, place))
         elif node.op_type == "Flatten" and _is_vector(node.inputs[0]):
             kinds = {True}
-        elif node.op_type in POOLING:
+        elif not operator.homogeneous:
+            return None
+        elif operator.cost == "pool":
             kinds.add(True)
-        elif node.op_type not in EQUIVARIANT:
+        elif not operator.elementwise or operator.operands != 1:
             return None
         value, taken = node.inputs[0 if place is None else 1 - place], {node}
     return None
@@ -137,14 +132,16 @@ def _scaling_source(
     images = True in kinds
     view = (-1, *[1] * rank) if images else (-1,)
     places = [place for place, each in enumerate(node.inputs[:3]) if each and each.const_value is not None]
-    match node.op_type:
-        case "BatchNormalization":
+    match node.op_type, facts.of(node).channel_axis:
+        case "Mul", _:
+            fits = len(places) == 1
+        case "BatchNormalization", _:
             fits = images and places == [1, 2]
-        case "LayerNormalization":
+        case _, -1:
             shapes = [array(each).ndim for each in node.inputs[1:3] if each and each.const_value is not None]
             fits = not images and len(places) == len(node.inputs) - 1 and max(shapes) == 1
         case _:
-            fits = len(places) == 1
+            fits = False
     # Behind a Flatten of images the rank before it is not known.
     if not fits or len(kinds) > 1 or (images and rank == 0):
         return None

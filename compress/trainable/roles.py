@@ -5,25 +5,9 @@ from __future__ import annotations
 import numpy as np
 import onnx_ir as ir
 
+from compress.graph import facts
 from compress.trainable.operators import Role, lookup
 
-REARRANGING = frozenset(
-    {
-        "Cast",
-        "Concat",
-        "Flatten",
-        "Identity",
-        "Reshape",
-        "Slice",
-        "Split",
-        "Squeeze",
-        "Transpose",
-        "Unsqueeze",
-    }
-)
-"""Operators through which weights are still the same weights, in another order."""
-QUANTIZED = frozenset({"DequantizeLinear", "MatMulNBits"})
-"""Operators whose weights were learnt once, and are frozen codes now."""
 MASKING = -1e4
 """A table that adds numbers below this hides positions instead of shifting features."""
 
@@ -49,7 +33,8 @@ def trained_initializers(model: ir.Model) -> set[str]:
             sources.update((value, origin) for value in node.outputs)
             continue
         operator = lookup(node.domain, node.op_type, model.opset_imports.get(node.domain, 1))
-        carries = node.op_type in QUANTIZED or any(value in learnt for value in node.inputs)
+        # Weights that are codes were learnt once, and are frozen now.
+        carries = facts.of(node).codes != "" or any(value in learnt for value in node.inputs)
         for place, value in enumerate(node.inputs):
             if value not in sources or operator is None or (place == 2 and _feeds_normalization(node)):
                 continue
@@ -64,9 +49,10 @@ def trained_initializers(model: ir.Model) -> set[str]:
 
 def _rearranges(node: ir.Node, sources: dict[ir.Value, set[ir.Value]]) -> bool:
     """Tell whether a node only puts initializers into another order."""
-    if node.domain or node.op_type not in REARRANGING or node.inputs[0] not in sources:
+    operator = facts.of(node)
+    if not (operator.rearranges or operator.name == "Cast"):
         return False
-    return node.op_type != "Concat" or all(value in sources for value in node.inputs)
+    return all(value in sources for value in node.inputs[: operator.operands])
 
 
 def _feeds_normalization(node: ir.Node) -> bool:

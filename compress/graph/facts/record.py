@@ -122,6 +122,11 @@ class Operator:
         return self.cost in _CONTRACTIONS
 
     @property
+    def multiplies_codes(self) -> bool:
+        """Whether it multiplies a weight of 8-bit integers."""
+        return self.contracts and self.codes == "int8"
+
+    @property
     def streams(self) -> bool:
         """Whether bytes read and written tell its cost; an Einsum's if it is no single product."""
         return self.cost != "unknown" and (self.cost == "einsum" or not self.contracts)
