@@ -14,7 +14,7 @@ from torch import Tensor
 from compress.changes import Change
 from compress.errors import ModelError, PassError
 from compress.graph.layers import Layer
-from compress.graph.linear import from_matrix, groups, linear_layers, matrix, recurrent_layers
+from compress.graph.linear import from_matrix, groups, is_linear, linear_layers, matrix, recurrent_layers
 from compress.graph.moments import second_moments
 from compress.model import Model
 from compress.numerics.affine import Quantized, integer_type
@@ -98,7 +98,7 @@ class _Costs:
 
 
 def _is_matrix(layer: Layer) -> bool:
-    return layer.node.op_type in ("Conv", "Gemm", "MatMul") and groups(layer) == 1
+    return is_linear(layer) and groups(layer) == 1
 
 
 def _columns(layer: Layer, weight: Tensor) -> Tensor:

@@ -88,7 +88,7 @@ def _smooth(
 
 def _obstacle(layer: Layer, own: Mapping[ir.Node, Layer]) -> str:
     node = layer.node
-    if node.op_type not in ("Conv", "Gemm", "MatMul"):
+    if not linear.is_linear(layer):
         return f"{node.op_type} is not a linear layer or convolution"
     if node not in own or layer.weight is not node.inputs[1]:
         return "its weight is shared, or it is more than a plain product"

@@ -158,7 +158,7 @@ def _put(model: Model, plan: Plan, weight: Tensor) -> None:
 
 
 def _is_linear(layer: Layer) -> bool:
-    return layer.node.op_type in ("MatMul", "Gemm")
+    return layer.operator.cost == "product"
 
 
 def _sharing_inputs(graph: ir.Graph, plans: Sequence[Plan], solver: Solver) -> list[list[Plan]]:

@@ -176,7 +176,7 @@ def quantize_kernel(
     """
     weight = torch.from_numpy(layer.array.copy())
     before = layer.array.nbytes
-    if layer.node.op_type in ("Conv", "Gemm") and len(layer.node.inputs) > 2:
+    if layer.operator.bias is not None and len(layer.node.inputs) > layer.operator.bias:
         quantized = _quantize_bias(graph, layer, weight, quantized, input_scales[_activation_name(layer)])
     dequantize_weight(layer.weight, quantized)
     return Change(layer.name, story, before, quantized.bytes, quantized.relative_error(weight))

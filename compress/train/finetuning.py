@@ -11,6 +11,7 @@ import torch
 from compress.changes import Change
 from compress.data import as_array
 from compress.errors import DataError, PassError
+from compress.graph import facts
 from compress.graph.layers import layers_of
 from compress.graph.session import RUNTIME_ERRORS
 from compress.model import Model
@@ -157,11 +158,11 @@ def _distillation(how: Training, *, labelled: bool, changed: bool) -> Distillati
 
 def attends(graph: ir.Graph) -> bool:
     """Tell whether a network has attention: a softmax, and a product of two values that were computed."""
-    operators = {node.op_type for node in graph}
-    if operators & {"Attention", "MultiHeadAttention", "GroupQueryAttention"}:
+    costs = {facts.of(node).cost for node in graph}
+    if costs & {"attention", "projected attention"}:
         return True
     products = (node for node in graph if node.op_type in ("MatMul", "FusedMatMul"))
-    return "Softmax" in operators and any(
+    return "softmax" in costs and any(
         all(value is not None and value.producer() for value in node.inputs) and not list(layers_of(node))
         for node in products
     )
