@@ -2,7 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+
+from compress import units
+
+PASSES_SHOWN = 6
+"""Passes that the representation of `Changes` names at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,3 +30,71 @@ class Change:
     """Why nothing was done; empty when something was."""
     by: str = ""
     """Name of the pass."""
+
+
+class Changes(tuple[Change, ...]):
+    """Changes in the order of work; printed, one line a pass."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        done = by_pass(self)
+        lines = [f"{each.name or 'unnamed'}: {each}" for each in done[-PASSES_SHOWN:]]
+        earlier = len(done) - len(lines)
+        before = [units.count(earlier, "earlier pass", "earlier passes")] if earlier else []
+        return "\n".join(before + lines) or "no changes"
+
+
+@dataclass(frozen=True, slots=True)
+class PassSummary:
+    """What one pass did, layer by layer and in sum."""
+
+    name: str
+    changed: tuple[Change, ...]
+    """Layers that it changed."""
+    skipped: tuple[tuple[str, tuple[str, ...]], ...]
+    """Reasons for leaving layers alone, with the layers, most layers first."""
+    bytes_before: int
+    bytes_after: int
+    worst: Change | None
+    """The change with the largest error, where any has one."""
+
+    def __str__(self) -> str:
+        """Say in a few words what the pass did."""
+        if not self.changed:
+            return "changed nothing"
+        parts = [units.count(len(self.changed), "layer")]
+        if self.bytes_before or self.bytes_after:
+            before, after = units.si(self.bytes_before, "B"), units.si(self.bytes_after, "B")
+            parts.append(f"{before} → {after} {units.ratio(self.bytes_after, self.bytes_before)}".rstrip())
+        if self.worst is not None and self.worst.error is not None:
+            parts.append(f"worst error {self.worst.error:.2g} in {self.worst.layer}")
+        return ", ".join(parts)
+
+
+def by_pass(changes: Sequence[Change]) -> list[PassSummary]:
+    """Group what was done by pass, in the order of work."""
+    return [_summary(name, tuple(group)) for name, group in itertools.groupby(changes, lambda c: c.by)]
+
+
+def _summary(name: str, changes: Iterable[Change]) -> PassSummary:
+    changes = tuple(changes)
+    changed = tuple(change for change in changes if change.action)
+    reasons: dict[str, list[str]] = {}
+    for change in changes:
+        if change.skipped:
+            reasons.setdefault(change.skipped, []).append(change.layer)
+    return PassSummary(
+        name=name,
+        changed=changed,
+        skipped=tuple(
+            (reason, tuple(layers)) for reason, layers in sorted(reasons.items(), key=lambda r: -len(r[1]))
+        ),
+        bytes_before=sum(change.bytes_before for change in changed),
+        bytes_after=sum(change.bytes_after for change in changed),
+        worst=max(
+            (change for change in changed if change.error is not None),
+            key=lambda change: change.error or 0.0,
+            default=None,
+        ),
+    )

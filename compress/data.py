@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from compress import units
 from compress.errors import DataError, blame, did_you_mean
 
 if TYPE_CHECKING:
@@ -38,6 +39,16 @@ class Data:
             )
         self.source = source
         self.kind = kind
+
+    def __repr__(self) -> str:
+        if callable(self.source):
+            return (
+                f"Data({self.kind}, from {getattr(self.source, '__qualname__', type(self.source).__name__)})"
+            )
+        batches = (
+            f", {units.count(len(self.source), 'batch', 'batches')}" if isinstance(self.source, Sized) else ""
+        )
+        return f"Data({self.kind}{batches})"
 
     def batches(self, inputs: Iterable[ir.Value]) -> Iterator[tuple[Feeds, Any]]:
         """Yield ``(feeds, labels)``, checked against the model's `inputs`; labels may be None.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from compress import trainable
+from compress import trainable, units
+from compress.changes import Change, Changes
 from compress.data import Data, Feeds
 from compress.errors import DataError
 from compress.graph import files
@@ -20,7 +21,6 @@ from compress.graph.session import session
 if TYPE_CHECKING:
     import onnxruntime as ort
 
-    from compress.changes import Change
     from compress.trainable import Trainable
 
 
@@ -31,8 +31,6 @@ class Model:
         ir: the model; passes edit ``model.graph``, which is ``model.ir.graph``.
         calibration: data that passes may read, or None.
         evaluation: data that only scores read, or None.
-        changes: what every pass did to every layer, in order.
-        original: the model before the first pass; the reference that agreement is measured against.
     """
 
     def __init__(
@@ -41,14 +39,24 @@ class Model:
         *,
         calibration: Data | None = None,
         evaluation: Data | None = None,
-        changes: Sequence[Change] = (),
+        changes: Iterable[Change] = (),
         original: Model | None = None,
     ) -> None:
         self.ir = model
         self.calibration = calibration
         self.evaluation = evaluation
-        self.changes = tuple(changes)
+        self._changes = Changes(changes)
         self._original = original
+
+    def __repr__(self) -> str:
+        ends = (", ".join(map(_described, values)) for values in (self.graph.inputs, self.graph.outputs))
+        done = ", ".join(dict.fromkeys(change.by for change in self.changes if change.action))
+        parts = [
+            f"{' → '.join(ends)}",
+            f"{units.count(len(self.graph), 'node')}, {units.si(self.weight_bytes, 'B')} of weights",
+            *([f"after {done}"] if done else []),
+        ]
+        return f"Model({'; '.join(parts)})"
 
     @property
     def graph(self) -> ir.Graph:
@@ -56,8 +64,17 @@ class Model:
         return self.ir.graph
 
     @property
+    def changes(self) -> Changes:
+        """What every pass did to every layer, in order; an iterable of changes may take its place."""
+        return self._changes
+
+    @changes.setter
+    def changes(self, changes: Iterable[Change]) -> None:
+        self._changes = Changes(changes)
+
+    @property
     def original(self) -> Model:
-        """The model before the first pass (itself, if nothing was done)."""
+        """The model before the first pass (itself, if nothing was done); agreement is measured against it."""
         return self._original or self
 
     @property
@@ -116,3 +133,8 @@ class Model:
     @cached_property
     def _session(self) -> ort.InferenceSession:
         return session(self.ir)
+
+
+def _described(value: ir.Value) -> str:
+    """Return a value's name, type and shape."""
+    return f"{value.name} {value.dtype}{'' if value.shape is None else value.shape}"

@@ -7,12 +7,18 @@ The file is strictly valid JSON: a number that is not finite stands as the strin
 from __future__ import annotations
 
 import os
+import textwrap
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from compress import units
+from compress.changes import Change
 from compress.errors import InputError
+
+PROFILES_SHOWN = 3
+"""Hardware profiles that the representation of a variant names at most."""
 
 
 class _Frozen(BaseModel):
@@ -23,6 +29,9 @@ class _Frozen(BaseModel):
         allow_inf_nan=True,
         ser_json_inf_nan="strings",
     )
+
+    def __str__(self) -> str:
+        return repr(self)
 
 
 class Metric(_Frozen):
@@ -90,17 +99,9 @@ class HardwareScore(_Frozen):
     """Share of all bytes by operator that the hardware leaves to its host."""
     layers: list[LayerScore] = []
 
-
-class ChangeRecord(_Frozen):
-    """One `compress.passes.base.Change`."""
-
-    layer: str
-    action: str
-    bytes_before: int
-    bytes_after: int
-    error: float | None
-    skipped: str
-    by: str
+    def __repr__(self) -> str:
+        figures = (self.energy_joules, self.energy_low, self.energy_high, self.dram_bytes, self.seconds)
+        return f"HardwareScore({units.cost(*figures)}; {units.count(len(self.layers), 'layer')})"
 
 
 class VariantResult(_Frozen):
@@ -125,11 +126,26 @@ class VariantResult(_Frozen):
     agreement: Agreement | None = None
     latency_seconds: Latency | None = None
     hardware: dict[str, HardwareScore] = {}
-    changes: list[ChangeRecord] = []
+    changes: list[Change] = []
     pareto: list[str] = []
     """Profiles on which no other variant is at least as good in metric and in energy, and better in one."""
     limits_missed: list[str] = []
     """Stated limits that were not met, in words."""
+
+    def __repr__(self) -> str:
+        if self.status == "failed":
+            return f"VariantResult({self.name!r} failed: {_shortened(self.reason)})"
+        parts = [units.si(self.file_bytes, "B")]
+        if self.metric:
+            parts.append(f"{self.metric.name} {units.number(self.metric.value)}")
+        if self.agreement:
+            parts.append(units.decibels(self.agreement.snr_db))
+        parts += [
+            f"{units.si(score.energy_joules, 'J')} on {name}"
+            for name, score in list(self.hardware.items())[:PROFILES_SHOWN]
+        ]
+        missed = f"; missed {units.count(len(self.limits_missed), 'limit')}" if self.limits_missed else ""
+        return f"VariantResult({self.name!r}: {', '.join(parts)}{missed})"
 
 
 class Results(_Frozen):
@@ -143,6 +159,18 @@ class Results(_Frozen):
     variants: list[VariantResult]
 
     model_config = ConfigDict(populate_by_name=True)
+
+    def __repr__(self) -> str:
+        names = [each.name for each in self.variants if each.status == "done"]
+        hardware = dict.fromkeys(name for each in self.variants for name in each.hardware)
+        failed = len(self.variants) - len(names)
+        parts = [
+            str(self.recipe.get("title") or self.recipe.get("path") or "no recipe"),
+            _shortened(f"{units.count(len(names), 'variant')}: {', '.join(names)}"),
+            *([f"{failed} failed"] if failed else []),
+            *([_shortened(f"scored on {', '.join(hardware)}")] if hardware else []),
+        ]
+        return f"Results({'; '.join(parts)})"
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write ``results.json``, whole or not at all."""
@@ -167,3 +195,8 @@ class Results(_Frozen):
             first = error.errors()[0]
             where = "".join(f"{each}: " for each in first["loc"])
             raise InputError(f"{path}: not a results file: {where}{first['msg']}") from error
+
+
+def _shortened(text: str, longest: int = 120) -> str:
+    """Return the beginning of a text, on one line."""
+    return textwrap.shorten(text, longest, placeholder=" …")

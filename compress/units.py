@@ -37,6 +37,17 @@ def si(value: float, unit: str) -> str:
     return f"{_significant(value / scale, integers=whole and scale == 1)} {letter}{unit}"
 
 
+def count(number: int, thing: str, things: str = "") -> str:
+    """Write how many there are of a thing, in the plural where it is not one."""
+    return f"{number} {thing if number == 1 else things or f'{thing}s'}"
+
+
+def cost(joules: float, low: float, high: float, dram_bytes: float, seconds: float) -> str:
+    """Write an estimated cost: energy with its range, DRAM traffic and time."""
+    span = f"{si(low, 'J')} to {si(high, 'J')}"
+    return f"{si(joules, 'J')} ({span}), {si(dram_bytes, 'B')} of DRAM traffic, {si(seconds, 's')}"
+
+
 def ratio(value: float, reference: float) -> str:
     """Write `value` over `reference`, as in ``"0.27×"``; empty where the reference is zero or not finite."""
     if not reference or not math.isfinite(value / reference):

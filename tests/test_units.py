@@ -56,3 +56,13 @@ def test_signs_and_decibels() -> None:
 
 def test_a_cosine_below_one_is_never_written_as_one() -> None:
     assert [units.cosine(value) for value in (1.0, 0.999999, 0.99951)] == ["1.0000", ">0.9999", "0.9995"]
+
+
+def test_a_cost_is_energy_with_its_range_traffic_and_time() -> None:
+    written = units.cost(7.38e-5, 7.2e-5, 7.6e-5, 106e3, 1.2e-3)
+    assert written == "73.8 µJ (72.0 µJ to 76.0 µJ), 106 kB of DRAM traffic, 1.20 ms"
+
+
+def test_one_thing_is_not_in_the_plural() -> None:
+    assert [units.count(number, "layer") for number in (0, 1, 2)] == ["0 layers", "1 layer", "2 layers"]
+    assert units.count(3, "batch", "batches") == "3 batches"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from compress.graph.session import session
 from compress.model import Model
 from compress.recipe.references import profile_id
 from compress.recipe.values import METRICS, Recipe
-from compress.results import Agreement, ChangeRecord, HardwareScore, Latency, Metric, VariantResult
+from compress.results import Agreement, HardwareScore, Latency, Metric, VariantResult
 
 ZERO_BATCHES = 4
 """Batches on which zeros of activations are counted, for hardware that makes use of them."""
@@ -63,7 +63,7 @@ def score(subject: Subject) -> VariantResult:
         agreement=close,
         latency_seconds=timed,
         hardware=_estimates(subject, shapes),
-        changes=[ChangeRecord(**asdict(change)) for change in subject.model.changes],
+        changes=list(subject.model.changes),
     )
 
 

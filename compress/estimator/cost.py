@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from compress import units
 from compress.estimator.hardware import Quantity
 from compress.estimator.mapping import Crossings, Words, search, whole_maps
 
@@ -33,6 +34,14 @@ class Cost:
     seconds: float = 0.0
     dram_weight_bytes: float = 0.0
     """Those of `dram_bytes` that are weights; the others are activations."""
+
+    def __str__(self) -> str:
+        return units.cost(
+            self.energy_joules, self.energy_low, self.energy_high, self.dram_bytes, self.seconds
+        )
+
+    def __repr__(self) -> str:
+        return f"Cost({self})"
 
     @property
     def energy_joules(self) -> float:

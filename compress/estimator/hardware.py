@@ -230,6 +230,11 @@ class Profile(_Frozen):
             raise ValueError(f"decode_at: there is no place {self.decode_at!r}")
         return self
 
+    def __repr__(self) -> str:
+        return f"Profile({self.id!r}: {self.title}; {', '.join(self.arithmetic)})"
+
+    __str__ = __repr__
+
     @property
     def reads_weight_zeros(self) -> bool:
         """Whether zeros in weights change anything, so that they must be counted."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias, cast
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from compress import codec
+from compress import codec, units
 from compress.errors import ModelError, did_you_mean
 from compress.estimator.catalogue import as_profile
 from compress.estimator.coded import Coded
@@ -46,6 +46,9 @@ class LayerCost:
     bound: str
     """What limits it: compute, vector, or the name of a memory."""
 
+    def __repr__(self) -> str:
+        return f"LayerCost({self.name!r}, {self.op_type}: {self.cost}; limited by {self.bound})"
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -57,6 +60,9 @@ class Estimate:
     """Share of all bytes by operator type, of operators whose arithmetic is not known and is left out."""
     on_host: Mapping[str, float]
     """The same of operators that the hardware leaves to its host, left out altogether."""
+
+    def __repr__(self) -> str:
+        return f"Estimate({self.hardware!r}: {self.total}; {units.count(len(self.layers), 'layer')})"
 
     @cached_property
     def total(self) -> Cost:

@@ -16,6 +16,7 @@ import numpy as np
 import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict
 
+from compress import units
 from compress.diagnose import noise, sites
 from compress.diagnose.agreement import Run, agreement, decibels
 from compress.diagnose.kernels import Finding, slow, unfused
@@ -102,6 +103,18 @@ class Comparison(_Frozen):
     """Of one sample: the variant, timed in turn with the original."""
     unfused: list[Finding]
     slow: list[Finding]
+
+    def __repr__(self) -> str:
+        before, after = self.weight_bytes
+        parts = [
+            units.decibels(self.agreement.snr_db),
+            f"weights {units.si(before, 'B')} → {units.si(after, 'B')}",
+            f"{units.ratio(self.latency.ratio, 1)} the time",
+            *([f"{self.worst.name} loses most: {self.worst.cause}"] if self.worst else []),
+        ]
+        return f"Comparison({Path(self.variant).name} with {Path(self.original).name}: {', '.join(parts)})"
+
+    __str__ = __repr__
 
     @property
     def worst(self) -> LayerNoise | None:

@@ -18,13 +18,14 @@ import plotly.graph_objects as go
 from markupsafe import Markup
 
 from compress import units
+from compress.changes import by_pass
 from compress.errors import StoreError
 from compress.report.plots.bars import dram_by_layer, energy_by_component, energy_by_layer
 from compress.report.plots.front import accuracy_vs_energy
 from compress.report.plots.rooflines import roofline
 from compress.report.plots.theme import template
 from compress.report.plots.treemap import bytes_by_layer
-from compress.report.summary import by_pass, indistinct, original, profiles
+from compress.report.summary import indistinct, original, profiles
 from compress.results import HardwareScore, Results, VariantResult
 
 ASSETS = Path(__file__).with_name("assets")

@@ -1,31 +1,8 @@
-"""What every report says of a run: what ratios refer to, what cannot be told apart, what passes did."""
+"""What every report says of a run: what ratios refer to, and what cannot be told apart."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import TypeAlias
-
-from compress.changes import Change
-from compress.results import ChangeRecord, Results, VariantResult
-
-AnyChange: TypeAlias = Change | ChangeRecord
-
-
-@dataclass(frozen=True, slots=True)
-class PassSummary:
-    """What one pass did, layer by layer and in sum."""
-
-    name: str
-    changed: tuple[AnyChange, ...]
-    """Layers that it changed."""
-    skipped: tuple[tuple[str, tuple[str, ...]], ...]
-    """Reasons for leaving layers alone, with the layers, most layers first."""
-    bytes_before: int
-    bytes_after: int
-    worst: AnyChange | None
-    """The change with the largest error, where any has one."""
+from compress.results import Results, VariantResult
 
 
 def original(results: Results) -> VariantResult | None:
@@ -65,31 +42,3 @@ def indistinct(results: Results, hardware: str) -> dict[str, tuple[str, ...]]:
         if alike:
             found[name] = tuple(alike)
     return found
-
-
-def by_pass(changes: Sequence[AnyChange]) -> list[PassSummary]:
-    """Group what was done by pass, in the order of work."""
-    return [_summary(name, tuple(group)) for name, group in itertools.groupby(changes, lambda c: c.by)]
-
-
-def _summary(name: str, changes: Iterable[AnyChange]) -> PassSummary:
-    changes = tuple(changes)
-    changed = tuple(change for change in changes if change.action)
-    reasons: dict[str, list[str]] = {}
-    for change in changes:
-        if change.skipped:
-            reasons.setdefault(change.skipped, []).append(change.layer)
-    return PassSummary(
-        name=name,
-        changed=changed,
-        skipped=tuple(
-            (reason, tuple(layers)) for reason, layers in sorted(reasons.items(), key=lambda r: -len(r[1]))
-        ),
-        bytes_before=sum(change.bytes_before for change in changed),
-        bytes_after=sum(change.bytes_after for change in changed),
-        worst=max(
-            (change for change in changed if change.error is not None),
-            key=lambda change: change.error or 0.0,
-            default=None,
-        ),
-    )

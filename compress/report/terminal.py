@@ -11,7 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from compress import units
-from compress.report.summary import AnyChange, PassSummary, by_pass, indistinct, original, profiles
+from compress.changes import Change, by_pass
+from compress.report.summary import indistinct, original, profiles
 from compress.results import Results, VariantResult
 
 PARETO, LIKE_ORIGINAL, LIKE_NEIGHBOUR = "★", "≈", "~"
@@ -51,29 +52,17 @@ def show(results: Results, console: Console | None = None) -> None:
     console.print(Group(*parts, *_problems(results, console)))
 
 
-def show_changes(changes: Sequence[AnyChange], console: Console | None = None) -> None:
+def show_changes(changes: Sequence[Change], console: Console | None = None) -> None:
     """Print in a few lines what each pass did to the layers, and why it left some alone."""
     console = console or Console()
     lines = []
     for done in by_pass(changes):
-        lines.append(_text(console, (done.name, "bold"), ("  ", ""), (_account(done), "")))
+        lines.append(_text(console, (done.name, "bold"), ("  ", ""), (str(done), "")))
         for reason, layers in done.skipped:
             named = ", ".join(layers[:3]) + (" …" if len(layers) > 3 else "")
             what = f"skipped {len(layers)}: {reason} ({named})" if any(layers) else reason
             lines.append(_text(console, (f"  {what}", "dim")))
     console.print(Group(*lines))
-
-
-def _account(done: PassSummary) -> str:
-    if not done.changed:
-        return "changed nothing"
-    parts = [f"{len(done.changed)} layer{'s' * (len(done.changed) > 1)}"]
-    if done.bytes_before or done.bytes_after:
-        before, after = units.si(done.bytes_before, "B"), units.si(done.bytes_after, "B")
-        parts.append(f"{before} → {after} {units.ratio(done.bytes_after, done.bytes_before)}".rstrip())
-    if done.worst is not None and done.worst.error is not None:
-        parts.append(f"worst error {done.worst.error:.2g} in {done.worst.layer}")
-    return ", ".join(parts)
 
 
 def _headline(results: Results, console: Console) -> Iterator[Text]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from compress.changes import Change
 from compress.results import (
     Agreement,
-    ChangeRecord,
     HardwareScore,
     Latency,
     LayerScore,
@@ -86,7 +86,7 @@ def score(profile: str, work: float, stored: float, layers: int) -> HardwareScor
     )
 
 
-def changes(passes: list[str], stored: float, layers: int) -> list[ChangeRecord]:
+def changes(passes: list[str], stored: float, layers: int) -> list[Change]:
     records = []
     for written in passes:
         name = written.partition(":")[0]
@@ -94,7 +94,7 @@ def changes(passes: list[str], stored: float, layers: int) -> list[ChangeRecord]
             skip = index % 4 == 1
             before = 0 if skip else 4000 * (1 + index % 5)
             records.append(
-                ChangeRecord(
+                Change(
                     layer=layer_name(index),
                     action="" if skip else f"{name}, per channel",
                     bytes_before=before,

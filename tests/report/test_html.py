@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,7 @@ def test_nothing_of_the_users_becomes_markup(make_results: Callable[..., Results
     results = make_results(("original", "int8"), failed={HOSTILE: HOSTILE}, title=HOSTILE, model=HOSTILE)
     score = results.variants[1].hardware["cpu"]
     layers = [layer.model_copy(update={"name": HOSTILE + str(i)}) for i, layer in enumerate(score.layers)]
-    changes = [change.model_copy(update={"layer": HOSTILE}) for change in results.variants[1].changes]
+    changes = [replace(change, layer=HOSTILE) for change in results.variants[1].changes]
     hostile = results.variants[1].model_copy(
         update={
             "name": HOSTILE + "!",

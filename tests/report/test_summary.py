@@ -2,8 +2,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from compress.report.summary import by_pass, indistinct, original
-from compress.results import ChangeRecord, Results
+from compress.report.summary import indistinct, original
+from compress.results import Results
 
 
 def with_ranges(results: Results, ranges: dict[str, tuple[float, float]]) -> Results:
@@ -32,32 +32,3 @@ def test_overlaps_are_sought_with_the_original_and_the_neighbours(
 
 def test_a_failed_or_changed_variant_is_not_the_original(make_results: Callable[..., Results]) -> None:
     assert original(make_results(("int8",), failed={"original": "no"})) is None
-
-
-def test_changes_are_summed_by_pass() -> None:
-    def change(layer: str, by: str, error: float | None = None, skipped: str = "") -> ChangeRecord:
-        action = "" if skipped else "done"
-        return ChangeRecord(
-            layer=layer,
-            action=action,
-            bytes_before=8 if action else 0,
-            bytes_after=2 if action else 0,
-            error=error,
-            skipped=skipped,
-            by=by,
-        )
-
-    first, second = by_pass(
-        [
-            change("a", "one", 0.1),
-            change("b", "one", 0.3),
-            change("c", "one", skipped="too small"),
-            change("d", "one", skipped="not a weight"),
-            change("e", "one", skipped="not a weight"),
-            change("a", "two"),
-        ]
-    )
-    assert (first.name, len(first.changed), first.bytes_before, first.bytes_after) == ("one", 2, 16, 4)
-    assert first.worst is not None and first.worst.layer == "b"
-    assert first.skipped == (("not a weight", ("d", "e")), ("too small", ("c",)))
-    assert (second.name, second.worst) == ("two", None)
