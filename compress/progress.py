@@ -7,6 +7,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
+from rich.console import Console
+from rich.progress import track as rich_track
+
 T = TypeVar("T")
 
 
@@ -15,17 +18,12 @@ def track(items: Iterable[T], description: str, total: int | None = None) -> Ite
     if not description or not sys.stderr.isatty():
         yield from items
         return
-    from rich.console import Console
-    from rich.progress import track as rich_track
-
     yield from rich_track(items, description, total=total, console=Console(stderr=True), transient=True)
 
 
 @contextmanager
 def step(description: str) -> Iterator[None]:
     """Show on stderr that a step is under way; without a terminal, one line as it begins."""
-    from rich.console import Console
-
     console = Console(stderr=True, highlight=False, markup=False)
     if not console.is_terminal:
         console.print(description, soft_wrap=True)

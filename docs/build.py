@@ -20,6 +20,7 @@ from typing import Any
 
 import compress
 import compress.passes
+from compress import estimator
 from compress.estimator import catalogue
 from compress.passes.base import REGISTRY, Pass
 from compress.recipe import Budget, schema
@@ -50,7 +51,7 @@ def pages() -> dict[Path, str]:
 def _with_tables(readme: str) -> str:
     """Return the README with the tables between its comments written anew."""
     first = [(f"[{name}](docs/passes.md#{name})", _summary(REGISTRY[name])) for name in _catalogue()]
-    known = [(f"`{name}`", catalogue.load(name).title) for name in catalogue.ids()]
+    known = [(f"`{name}`", catalogue.load(name).title) for name in estimator.ids()]
     tables = {"passes": _table(("pass", "what it does"), first), "hardware": _table(("id", "what"), known)}
     for name, table in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
@@ -93,7 +94,7 @@ def _hardware() -> str:
         "is one YAML file; `--hardware my.yaml` and a recipe's `hardware: [my.yaml]` take one of your own; "
         "`compress hardware new ID` starts it and `compress hardware fit` fits it to measurements.",
     ]
-    for name in catalogue.ids():
+    for name in estimator.ids():
         profile = catalogue.load(name)
         sources = [(f"`{key}`", text) for key, text in profile.sources.items()]
         parts += [f"## {name}", f"**{profile.title}.** {profile.scope}", _table(("source", ""), sources)]

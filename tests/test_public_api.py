@@ -11,6 +11,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import compress
+
 ROOT = Path(__file__).parent.parent
 PUBLIC = ["compress", "compress.passes", "compress.estimator", "compress.report"]
 LIGHT = [
@@ -43,6 +45,11 @@ def test_all_is_what_imports(name: str) -> None:
         assert (thing.__doc__ or "").strip(), f"{name}.{public} has no docstring"
     with pytest.raises(AttributeError, match="no_such_name"):
         _ = module.no_such_name
+
+
+def test_the_package_tells_its_version_and_its_names() -> None:
+    assert compress.__version__ == metadata.version("compress-toolkit")
+    assert {"__version__", "load", "run", "Pipeline", "Model", "estimate", "open"} <= set(dir(compress))
 
 
 def test_every_pass_is_in_the_catalogue() -> None:

@@ -13,9 +13,9 @@ from compress.diagnose.agreement import Run, agreement
 from compress.diagnose.timing import latency, single
 from compress.errors import InputError
 from compress.estimator import zeros as counting
+from compress.estimator.files import profile_id
 from compress.graph.session import session
 from compress.model import Model
-from compress.recipe.references import profile_id
 from compress.recipe.values import METRICS, Recipe
 from compress.results import Agreement, HardwareScore, Latency, Metric, VariantResult
 

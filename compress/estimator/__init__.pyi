@@ -3,11 +3,11 @@ from . import coded as coded
 from . import fitting as fitting
 from . import loading as loading
 from . import meter as meter
-from .catalogue import ids as ids
 from .catalogue import load as load
 from .coded import Coded as Coded
 from .cost import Cost as Cost
 from .cost import distinguishable as distinguishable
+from .files import ids as ids
 from .fitting import Fit as Fit
 from .fitting import Measurement as Measurement
 from .fitting import fit as fit

@@ -5,27 +5,15 @@ from __future__ import annotations
 import os
 import re
 from functools import lru_cache
-from importlib import resources
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from compress.errors import HardwareError, did_you_mean
+from compress.estimator import files
 from compress.estimator.detection import fill_in
 from compress.estimator.hardware import Profile
-
-if TYPE_CHECKING:
-    from importlib.resources.abc import Traversable
-
-
-def ids() -> tuple[str, ...]:
-    """Return the identifiers of the profiles that come with the package."""
-    return tuple(
-        sorted(file.name.removesuffix(".yaml") for file in _folder().iterdir() if file.name.endswith(".yaml"))
-    )
 
 
 @lru_cache(maxsize=64)
@@ -55,12 +43,10 @@ def text(id_or_path: str | os.PathLike[str]) -> str:
         HardwareError: there is no such profile or file.
     """
     name = os.fspath(id_or_path)
-    if name in ids():
-        return _folder().joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    if not name.endswith((".yaml", ".yml")):
-        raise HardwareError(f"unknown hardware {name!r}{did_you_mean(name, ids())}")
+    if not files.is_file(name) and name not in files.ids():
+        raise HardwareError(f"unknown hardware {name!r}{did_you_mean(name, files.ids())}")
     try:
-        return Path(name).read_text(encoding="utf-8")
+        return files.profile_path(name).read_text(encoding="utf-8")
     except OSError as error:
         raise HardwareError(f"{name}: {error.strerror}") from error
 
@@ -71,15 +57,11 @@ def renamed(id_or_path: str | os.PathLike[str], name: str) -> str:
     Raises:
         HardwareError: there is no such profile, or `name` is taken or is no identifier.
     """
-    if name in ids():
+    if name in files.ids():
         raise HardwareError(f"hardware {name!r} exists already; choose another name")
     changed = re.sub(r"^id: .*$", lambda _: f"id: {name}", text(id_or_path), count=1, flags=re.MULTILINE)
     _parse(changed, f"hardware {name!r}")
     return changed
-
-
-def _folder() -> Traversable:
-    return resources.files("compress.estimator").joinpath("profiles")
 
 
 def _parse(content: str, name: str) -> Profile:

@@ -111,8 +111,6 @@ def get(name: str) -> type[Pass]:
     Raises:
         PassError: no pass has that name.
     """
-    import compress.passes  # noqa: F401  (the catalogue registers every pass)
-
     if name in RENAMED:
         raise PassError(f"the pass {name!r} has a new name: write {RENAMED[name]}")
     if name not in REGISTRY:

@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from compress.errors import PassError, RecipeError, did_you_mean
+from compress.estimator.files import profile_id
 from compress.passes.base import Pass, get
 from compress.recipe import document, references
 from compress.recipe.budget import Budget
@@ -94,7 +95,7 @@ def _budget(node: Node, settings: Settings) -> Budget:
         has, what = needs.get(quantity, (True, ""))
         if not has:
             raise node.entries[quantity].key.error(f"a limit on {quantity} needs {what}")
-    return budget.model_copy(update={"hardware": hardware and references.profile_id(hardware)})
+    return budget.model_copy(update={"hardware": hardware and profile_id(hardware)})
 
 
 def _variant(name: str, node: Node, settings: Settings) -> Variant:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from compress.errors import InputError, did_you_mean
+from compress.estimator.files import profile_path
 from compress.passes.base import Pass
-from compress.recipe import references
 from compress.recipe.values import METRICS, DataFunctions, Recipe, Variant
 
 MODEL_FILE = "model.onnx"
@@ -130,7 +130,7 @@ class Score:
         recipe = self.settings
         metric = recipe.metric
         code = Reference(metric.name) if metric and metric.name not in METRICS else None
-        profiles = [(each, references.profile_path(each)) for each in recipe.hardware]
+        profiles = [(each, profile_path(each)) for each in recipe.hardware]
         runtime = [recipe.threads, recipe.providers, recipe.latency, recipe.shapes]
         return ["score", metric and [metric.name, metric.better, code], profiles, runtime]
 

@@ -9,11 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from compress.errors import ModelError, did_you_mean
+from compress.estimator import files
 from compress.recipe.document import Node
 from compress.source import locate
-
-PROFILES = Path(__file__).parent.parent / "estimator" / "profiles"
-"""Folder of the hardware profiles that come with the package; a profile is called by its file's stem."""
 
 # One dotless name, since finding an inner package would import the outer one; and no way up.
 _PACKAGE = re.compile(r"package:[A-Za-z_][A-Za-z0-9_]*(/(?!\.\.(/|$))[^/]+)+/?")
@@ -43,27 +41,8 @@ def resolve(node: Node, home: Path, steps: tuple[int | str, ...] = ()) -> Node:
         case ("metric",) | ("metric", "name") if ".py" in node.value:
             return _function(_rebased(node, home), home)
         case ("hardware", _) | ("budget", "hardware") | ("variants", _, "budget", "hardware"):
-            return _hardware(_rebased(node, home) if _is_file(node.value) else node, home)
+            return _hardware(_rebased(node, home) if files.is_file(node.value) else node, home)
     return node
-
-
-def profile_ids() -> list[str]:
-    """Return the ids of the hardware profiles that come with the package."""
-    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
-
-
-def profile_id(hardware: str) -> str:
-    """Return how results call a profile: a file by its stem, any other by its id."""
-    return Path(hardware).stem if _is_file(hardware) else hardware
-
-
-def profile_path(hardware: str) -> Path:
-    """Return the file of a profile."""
-    return Path(hardware) if _is_file(hardware) else PROFILES / f"{hardware}.yaml"
-
-
-def _is_file(hardware: str) -> bool:
-    return hardware.endswith((".yaml", ".yml"))
 
 
 def _rebased(node: Node, home: Path) -> Node:
@@ -115,13 +94,13 @@ def _function(node: Node, home: Path) -> Node:
 
 def _hardware(node: Node, home: Path) -> Node:
     text = str(node.value)
-    if _is_file(text):
+    if files.is_file(text):
         path = home / text
         if not path.is_file():
             raise node.place.error(f"{path}: no such hardware profile{_alike(path)}")
         return replace(node, value=str(path))
-    if text not in profile_ids():
-        raise node.place.error(f"unknown hardware {text!r}{did_you_mean(text, profile_ids())}")
+    if text not in files.ids():
+        raise node.place.error(f"unknown hardware {text!r}{did_you_mean(text, files.ids())}")
     return node
 
 

@@ -18,8 +18,6 @@ _MENTION = {"$ref": _REFERENCE.format(model="mention")}
 
 def schema() -> dict[str, Any]:
     """Return the JSON Schema of a recipe, with every pass and its settings, descriptions and defaults."""
-    import compress.passes  # noqa: F401  (the catalogue registers every pass)
-
     kinds: list[type[BaseModel]] = [Settings, Budget, *REGISTRY.values()]
     references, shared = models_json_schema([(kind, "validation") for kind in kinds], ref_template=_REFERENCE)
     definitions = {name: _open(kind) for name, kind in shared["$defs"].items()}

@@ -7,7 +7,6 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-import compress.passes  # noqa: F401  (the catalogue registers every pass)
 from compress.errors import InputError, PassError
 from compress.passes.base import REGISTRY, Pass, get
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from compress.estimator import catalogue, estimate, load
+from compress.estimator import catalogue, estimate, ids, load
 
 Call = Callable[..., Any]
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.usefixtures("small")
 
 def test_hardware_shows_every_number_with_its_source(call: Call) -> None:
     listed = call("hardware").out
-    assert all(f"\n{name} " in listed for name in catalogue.ids())
+    assert all(f"\n{name} " in listed for name in ids())
     shown = call("hardware", "eyeriss-v1").out
     for path, number in catalogue.load("eyeriss-v1").quantities():
         assert path in shown

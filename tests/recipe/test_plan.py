@@ -11,8 +11,8 @@ import pytest
 
 from compress import recipe
 from compress.errors import InputError
+from compress.estimator.files import FOLDER
 from compress.recipe.plan import Apply, Pack, Plan, PlannedVariant, Read, Reference, Score
-from compress.recipe.references import PROFILES
 
 HEAD = """
 version: 1
@@ -106,7 +106,7 @@ def ingredients(plan: Plan, name: str) -> list[Any]:
 
 def test_a_score_follows_from_all_that_it_depends_on(planned: Planned) -> None:
     plain = ingredients(planned(), "int4")
-    assert str(PROFILES / "eyeriss-v1.yaml") in json.dumps(plain)
+    assert str(FOLDER / "eyeriss-v1.yaml") in json.dumps(plain)
     assert plain != ingredients(planned(), "small")
     for more in ("threads: 2", "latency: 3", "shapes: {x: [1, 3]}", "seed: 1", "pack: true"):
         assert ingredients(planned(more=more), "int4") != plain, more
