@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -14,6 +14,7 @@ from compress.estimator.hardware import Number
 from compress.estimator.mapping import Loops
 from compress.estimator.operators import Contraction, View, contractions, ops_per_element
 from compress.graph import facts
+from compress.graph.edit import bodies
 from compress.graph.tensor_info import TensorInfo
 
 _DECODERS = frozenset(("DequantizeLinear", "QuantizeLinear"))
@@ -122,14 +123,14 @@ class WorkloadReader:
 
     def _read_body(self, node: ir.Node, trips: int) -> list[LayerWork]:
         """Return the layers of a loop's body, or of an If's heavier branch."""
-        branches = [self._read_graph(attr.as_graph()) for attr in _graphs(node)]
+        branches = [self._read_graph(body) for body in bodies(node)]
         heaviest = max(branches, key=lambda layers: sum(layer.macs + layer.bytes for layer in layers))
         outer = node.name or node.op_type
         return [replace(x, name=f"{outer}/{x.name}", steps=x.steps * trips) for x in heaviest]
 
     def _trips(self, node: ir.Node) -> int | None:
         """Return how often a node's body runs, None if it has none or that cannot be known."""
-        if not any(_graphs(node)):
+        if not bodies(node):
             return None
         if node.op_type == "If":
             return 1
@@ -396,10 +397,6 @@ def _touched(operand: Operand, elements: int) -> Operand:
 
 def _bits(dtype: ir.DataType) -> int:
     return 8 if dtype is ir.DataType.STRING else dtype.bitwidth
-
-
-def _graphs(node: ir.Node) -> Iterator[ir.Attr]:
-    return (attr for attr in node.attributes.values() if attr.type == ir.AttributeType.GRAPH)
 
 
 def _seen_only_through(value: ir.Value) -> list[ir.Value]:

@@ -11,6 +11,7 @@ import onnx_ir as ir
 
 from compress.data import Feeds
 from compress.errors import PassError
+from compress.graph.edit import bodies
 from compress.graph.session import session
 
 
@@ -112,10 +113,8 @@ class Walk:
 def _reads(node: ir.Node) -> Iterator[ir.Value]:
     """Yield the values that a node and the bodies inside it read."""
     yield from (value for value in node.inputs if value is not None)
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            for inner in attribute.as_graph():
-                yield from _reads(inner)
+    for body in bodies(node):
+        yield from (value for inner in body.all_nodes() for value in inner.inputs if value is not None)
 
 
 def _constants(graph: ir.Graph) -> set[ir.Value]:

@@ -8,7 +8,7 @@ of bodies in the graph or the function around them, where ONNX looks for them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 import onnx_ir as ir
@@ -153,13 +153,10 @@ def remove(node: ir.Node) -> None:
     """
     graph, inputs = graph_of(node), [value for value in node.inputs if value is not None]
     graph.remove(node, safe=True)
-    for attribute in node.attributes.values():
-        for body in bodies(attribute):
-            inner = list(body.all_nodes())
-            inputs += [value for each in inner for value in each.inputs if value is not None]
-            for each in inner:
-                for place in range(len(each.inputs)):
-                    each.replace_input_with(place, None)
+    for inner in [each for body in bodies(node) for each in body.all_nodes()]:
+        inputs += [value for value in inner.inputs if value is not None]
+        for place in range(len(inner.inputs)):
+            inner.replace_input_with(place, None)
     for value in dict.fromkeys(inputs):
         remove_unread(value)
 
@@ -178,13 +175,15 @@ def remove_unread(value: ir.Value) -> None:
         remove(producer)
 
 
-def bodies(attribute: ir.Attr) -> Sequence[ir.Graph]:
-    """Return the graphs that an attribute holds: none, the body of a Loop, a branch of an If, …"""
-    if attribute.is_ref():
-        return ()
-    if attribute.type == ir.AttributeType.GRAPH:
-        return (attribute.as_graph(),)
-    return attribute.as_graphs() if attribute.type == ir.AttributeType.GRAPHS else ()
+def bodies(node: ir.Node) -> list[ir.Graph]:
+    """Return the graphs inside a node: none, the body of a Loop or a Scan, the branches of an If."""
+    found: list[ir.Graph] = []
+    for attribute in node.attributes.values():
+        if attribute.type == ir.AttributeType.GRAPH and not attribute.is_ref():
+            found.append(attribute.as_graph())
+        elif attribute.type == ir.AttributeType.GRAPHS and not attribute.is_ref():
+            found.extend(attribute.as_graphs())
+    return found
 
 
 def declare_domains(model: ir.Model) -> None:

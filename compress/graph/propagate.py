@@ -71,7 +71,7 @@ class Propagation:
     def graph(self, graph: ir.Graph) -> None:
         """Go through one graph, and the bodies in it."""
         for node in graph:
-            inside = [body for attribute in node.attributes.values() for body in bodies(attribute)]
+            inside = bodies(node)
             for body in inside:
                 self._enter(node, body)
                 self.graph(body)

@@ -15,6 +15,7 @@ import onnx_ir as ir
 
 from compress.errors import ModelError
 from compress.graph import facts
+from compress.graph.edit import bodies
 from compress.graph.shapes import infer
 from compress.prune.axes import Axis, equate, product
 
@@ -251,13 +252,7 @@ def _trace_node(node: ir.Node, trace: Trace) -> None:
 
 def _captured(node: ir.Node) -> Iterator[ir.Value]:
     """Yield the values that the subgraphs of a node take from outside."""
-    graphs: list[ir.Graph] = []
-    for attribute in node.attributes.values():
-        if attribute.type == ir.AttributeType.GRAPH:
-            graphs.append(attribute.as_graph())
-        elif attribute.type == ir.AttributeType.GRAPHS:
-            graphs.extend(attribute.as_graphs())
-    for graph in graphs:
+    for graph in bodies(node):
         for inner in graph.all_nodes():
             yield from (value for value in inner.inputs if value is not None)
         yield from graph.outputs

@@ -330,7 +330,7 @@ def _step(
 
 def _why_unknown(node: ir.Node) -> str:
     """Tell why the table has no function for a node, and what to do."""
-    if any(attribute.type == ir.AttributeType.GRAPH for attribute in node.attributes.values()):
+    if edit.bodies(node):
         return "torch does not run the graphs inside of it; leave out passes that train or read gradients"
     return (
         "no torch function computes it; leave out passes that train or read gradients, or write the function "
