@@ -14,6 +14,13 @@ from compress.graph.shape_rules import BOUNDS, RULES
 from compress.graph.shape_rules.call import Call, apply
 from compress.graph.tensor_info import SMALL, TensorInfo, infer_types, info_of
 
+DATA = "gives a size that depends on the content of its inputs; make that content a constant of the model"
+"""Why a shape is not known, for a message that has named the node."""
+UNKNOWN_OPERATOR = (
+    "is of an operator whose shapes neither ONNX nor compress knows; write the shapes of its outputs into "
+    "the model, or add a rule to compress/graph/shape_rules"
+)
+"""Why a shape is not known, for a message that has named the node."""
 _PLAIN = frozenset(
     (
         ir.AttributeType.INT,
@@ -101,7 +108,7 @@ class Propagation:
         """Return what one node tells: by rule, else by ONNX, else by its content, else at most."""
         call = self._call(node)
         key, count = (node.domain, node.op_type), len(node.outputs)
-        found = _Found([None] * count, reason="gives a size that depends on the content of its inputs")
+        found = _Found([None] * count, reason=DATA)
         try:
             if key in RULES:
                 infos = list(apply(RULES[key], call))
@@ -116,7 +123,7 @@ class Propagation:
                 found.others = frozenset(others)
             found.infos[: len(infos)] = infos
         except onnx.defs.SchemaError:
-            found.reason = "is of an operator that neither ONNX nor this program knows the shapes of"
+            found.reason = UNKNOWN_OPERATOR
         except (onnx.shape_inference.InferenceError, RuntimeError, ValueError) as error:
             found.reason = f"does not fit its inputs: {error}"
         if not found.others:
@@ -204,7 +211,7 @@ class Propagation:
             if info is not None and value.name:
                 self.known.setdefault(value.name, info)
             elif value.name:
-                self.reasons[value.name] = f"{_called(node)} gives a size that depends on the data"
+                self.reasons[value.name] = f"{_called(node)} {DATA}"
 
     def _of_branches(self, node: ir.Node, branches: Sequence[ir.Graph]) -> Iterator[TensorInfo | None]:
         """Yield the outputs of the branch that is taken; if that is not known, the largest of those known."""

@@ -72,10 +72,7 @@ def describe(
             return trial
     missing = _unknown([model.graph], found)[0]
     reason = found.reasons.get(missing, "it depends on values that are not known")
-    raise ModelError(
-        f"the shape of {missing!r} is not known: {reason}. Write the shape into the model, or give a size "
-        f"that data decides as a constant{_guesses(model, shapes or {}, bound)}"
-    )
+    raise ModelError(f"the shape of {missing!r} is not known: {reason}{_guesses(model, shapes or {}, bound)}")
 
 
 def _assumed(model: ir.Model, bound: Mapping[str, TensorInfo], number: int) -> dict[str, np.ndarray]:
