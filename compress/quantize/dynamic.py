@@ -11,7 +11,6 @@ import onnx_ir as ir
 import torch
 
 from compress.changes import Change
-from compress.errors import PassError
 from compress.graph import edit
 from compress.graph.edit import add_initializer
 from compress.graph.facts.record import MICROSOFT
@@ -22,6 +21,7 @@ from compress.numerics.affine import Quantized, quantize
 from compress.numerics.formats import IntegerFormat
 from compress.numerics.granularity import PerAxis
 from compress.quantize.nodes import gather_dequantize
+from compress.quantize.plans import blame
 from compress.quantize.weight_only import store_int8_weights
 
 if TYPE_CHECKING:
@@ -267,12 +267,11 @@ def _place_lstm(graph: ir.Graph, pair: tuple[Layer, Layer], bits: int) -> list[C
 
 
 def _nearest(layer: Layer, weight: Tensor, bits: int, axis: int | None = None) -> Quantized:
+    integers = IntegerFormat(bits, PerAxis(layer.out_axis if axis is None else axis), narrow=True)
     try:
-        return quantize(
-            weight, IntegerFormat(bits, PerAxis(layer.out_axis if axis is None else axis), narrow=True)
-        )
+        return quantize(weight, integers)
     except ValueError as error:
-        raise PassError(f"layer {layer.name!r}, weight {layer.weight.name!r}: {error}") from error
+        raise blame(layer, error) from error
 
 
 def _change(layer: Layer, weight: Tensor, quantized: Quantized) -> Change:

@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from compress.model import Model
     from compress.numerics.gptq import Hessian
 
-PAIR = np.array([0, 2, 4, 6], np.uint8)
+SHIFTS = np.array([0, 2, 4, 6], np.uint8)
 """Bits by which each of the four two-bit numbers of a byte is shifted."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shelf:
+class CodebookPlan:
     """How one weight is laid out for codebooks.
 
     Attributes:
@@ -45,7 +45,7 @@ class Shelf:
     format: CodebookFormat
 
     @classmethod
-    def of(cls, readers: Sequence[Layer], wanted: CodebookFormat) -> Shelf:
+    def of(cls, readers: Sequence[Layer], wanted: CodebookFormat) -> CodebookPlan:
         """Return the layout nearest to what is wanted: numbers that do not divide the weight get smaller."""
         layer, channels = readers[0], wanted.channels
         shape, axis = layer.array.shape, layer.out_axis
@@ -119,47 +119,47 @@ def store_palettes(
         DataError: calibration data are not finite.
     """
     found, changes = chosen_weights(model.graph, lambda layer: chosen(*layer.names))
-    shelves = [Shelf.of(readers, wanted) for readers in found]
+    planned = [CodebookPlan.of(readers, wanted) for readers in found]
     plain = {layer.weight.name for layer in linear_layers(model.graph) if groups(layer) == 1}
-    measured = [shelf.layer for shelf in shelves if shelf.layer.weight.name in plain]
+    measured = [plan.layer for plan in planned if plan.layer.weight.name in plain]
     moments = second_moments(model.ir, model.batches(), measured) if model.calibration and measured else {}
-    for shelf in shelves:
-        own = moments.get(shelf.layer.name) if shelf.layer.weight.name in plain else None
-        changes.append(_store(model.graph, shelf, shelf.solve(own), decoded=decoded))
+    for plan in planned:
+        own = moments.get(plan.layer.name) if plan.layer.weight.name in plain else None
+        changes.append(_store(model.graph, plan, plan.solve(own), decoded=decoded))
     return changes
 
 
-def _store(graph: ir.Graph, shelf: Shelf, palette: Palette, *, decoded: bool) -> Change:
+def _store(graph: ir.Graph, plan: CodebookPlan, palette: Palette, *, decoded: bool) -> Change:
     """Replace a weight by codes and codebooks.
 
     Args:
         graph: the graph; changed in place.
-        shelf: how the weight is laid out.
+        plan: how the weight is laid out.
         palette: the codes.
         decoded: look entries up at every run, instead of as the model is loaded.
     """
-    layer, before = shelf.layer, shelf.layer.array
+    layer, before = plan.layer, plan.layer.array
     restored = palette.restore().numpy()
-    error = float(np.linalg.norm(restored - shelf.rows(torch.from_numpy(before.copy())).numpy()))
-    entries = shelf.format.entries
-    bits = shelf.format.code_bits
+    error = float(np.linalg.norm(restored - plan.rows(torch.from_numpy(before.copy())).numpy()))
+    entries = plan.format.entries
+    bits = plan.format.code_bits
     codes = palette.codes.numpy()
-    if bits == 2 and codes.shape[1] % len(PAIR):
+    if bits == 2 and codes.shape[1] % len(SHIFTS):
         bits = 4
     size = math.ceil(codes.size * bits / 8) + palette.codebook.nbytes
     if size >= before.nbytes:
         return Change(layer.name, skipped=f"codebooks would outweigh what {entries} entries save")
-    if shelf.is_table:
+    if plan.is_table:
         bits = max(bits, 4)
         size = math.ceil(codes.size * bits / 8) + palette.codebook.nbytes
-        _look_up_rows(graph, shelf, codes, palette.codebook.numpy(), bits)
+        _look_up_rows(graph, plan, codes, palette.codebook.numpy(), bits)
         form = "looked up at every run"
     else:
-        _look_up(graph, shelf, codes, palette.codebook.numpy(), bits, decoded=decoded)
+        _look_up(graph, plan, codes, palette.codebook.numpy(), bits, decoded=decoded)
         form = "looked up at every run" if decoded else "float once loaded"
     return Change(
         layer.name,
-        f"{shelf.format}, codes of {bits} bits, {form}",
+        f"{plan.format}, codes of {bits} bits, {form}",
         bytes_before=before.nbytes,
         bytes_after=size,
         error=error / (float(np.linalg.norm(before)) or 1.0),
@@ -194,18 +194,18 @@ def _stored(graph: ir.Graph, name: str, codes: np.ndarray, bits: int) -> ir.Valu
 
 
 def _look_up(
-    graph: ir.Graph, shelf: Shelf, codes: np.ndarray, book: np.ndarray, bits: int, *, decoded: bool
+    graph: ir.Graph, plan: CodebookPlan, codes: np.ndarray, book: np.ndarray, bits: int, *, decoded: bool
 ) -> None:
     """Compute the weight from its codes before all other nodes."""
-    weight, name = shelf.layer.weight, shelf.layer.weight.name or ""
+    weight, name = plan.layer.weight, plan.layer.weight.name or ""
     books, entries, dimensions = book.shape
     packed = codes
     if bits == 2:
-        fours = codes.reshape(books, -1, len(PAIR)) << PAIR
+        fours = codes.reshape(books, -1, len(SHIFTS)) << SHIFTS
         packed = np.bitwise_or.reduce(fours, axis=-1, keepdims=True)
     chain = _Chain(name, _stored(graph, name, packed, bits))
     if bits == 2:
-        chain.then("BitShift", add_initializer(graph, f"{name}.shifts", PAIR), direction="RIGHT")
+        chain.then("BitShift", add_initializer(graph, f"{name}.shifts", SHIFTS), direction="RIGHT")
         chain.then("BitwiseAnd", add_initializer(graph, f"{name}.mask", np.array(3, np.uint8)))
     if decoded:  # which the runtime computes at every run, and all that follows it
         chain.then("DequantizeLinear", add_initializer(graph, f"{name}.one", np.array(1, np.float32)))
@@ -214,8 +214,8 @@ def _look_up(
         first = (np.arange(books, dtype=np.int32) * entries).reshape(-1, *[1] * (packed.ndim - 1))
         chain.then("Add", add_initializer(graph, f"{name}.books", first))
     chain.from_book(add_initializer(graph, f"{name}.codebook", book.reshape(-1, dimensions)))
-    shape = list(shelf.layer.array.shape)
-    axis = 0 if shelf.format.channels is None else shelf.layer.out_axis
+    shape = list(plan.layer.array.shape)
+    axis = 0 if plan.format.channels is None else plan.layer.out_axis
     moved = [shape[axis], *shape[:axis], *shape[axis + 1 :]]
     chain.then("Reshape", add_initializer(graph, f"{name}.shape", np.array(moved, np.int64)))
     if axis:
@@ -225,17 +225,19 @@ def _look_up(
     edit.replace_value(weight, chain.value)
 
 
-def _look_up_rows(graph: ir.Graph, shelf: Shelf, codes: np.ndarray, book: np.ndarray, bits: int) -> None:
+def _look_up_rows(
+    graph: ir.Graph, plan: CodebookPlan, codes: np.ndarray, book: np.ndarray, bits: int
+) -> None:
     """Look up the codes of rows, and then their entries: the table is never expanded."""
-    name = shelf.layer.weight.name or ""
-    table = codes.reshape(len(shelf.layer.array), -1)
+    name = plan.layer.weight.name or ""
+    table = codes.reshape(len(plan.layer.array), -1)
     entries = add_initializer(graph, f"{name}.codebook", book.reshape(-1, book.shape[2]))
     stored = _stored(graph, name, table, bits)
     if bits == 4:  # the runtime looks up no smaller type than bytes, and widens these once
         cast = ir.node("Cast", [stored], {"to": ir.DataType.UINT8}, name=f"{name}.bytes")
         edit.insert_first(graph, cast)
         stored = cast.outputs[0]
-    for reader in shelf.readers:
+    for reader in plan.readers:
         node, ids = reader.node, reader.node.inputs[1]
         assert ids is not None
         assert ids.shape is not None
