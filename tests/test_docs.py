@@ -1,16 +1,17 @@
 """What the documentation shows is run; what is written from the code is as the code says."""
 
 import importlib.util
+import os
 import re
 import shutil
-from collections.abc import Iterator
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnx_ir as ir
 import pytest
-
-from compress.passes.base import REGISTRY
 
 ROOT = Path(__file__).parent.parent
 
@@ -18,15 +19,6 @@ ROOT = Path(__file__).parent.parent
 def blocks(file: str, language: str) -> list[str]:
     """Return the fenced blocks of a Markdown file in one language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", (ROOT / file).read_text(encoding="utf-8"), re.M | re.S)
-
-
-@pytest.fixture
-def known_passes() -> Iterator[None]:
-    """Forget the passes that a test defines."""
-    before = dict(REGISTRY)
-    yield
-    REGISTRY.clear()
-    REGISTRY.update(before)
 
 
 def linear() -> ir.Model:
@@ -86,28 +78,95 @@ def test_readme_recipe_is_valid(tmp_path: Path) -> None:
     assert [variant.name for variant in parsed.variants] == ["original", "int8", "pruned"]
 
 
-def test_contributed_pass_works(tmp_path: Path, known_passes: None) -> None:
-    import compress
-    from compress.report import describe
+@pytest.fixture(scope="module")
+def pasted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package into which the pass and the operator of CONTRIBUTING.md were pasted."""
+    folder = tmp_path_factory.mktemp("pasted")
+    shutil.copytree(ROOT / "compress", folder / "compress", ignore=shutil.ignore_patterns("__pycache__"))
+    work, face, made, listed, _ = _examples("## Add a pass")
+    entry, kind, nest, formula, function, _ = _examples("## Add an operator")
+    rooms = folder / "compress"
+    (rooms / "quantize/mantissa.py").write_text(work)
+    (rooms / "passes/round_mantissa.py").write_text(made)
+    _insert(rooms / "quantize/__init__.pyi", "", face)
+    _insert(rooms / "passes/__init__.py", "__all__", listed)
+    _insert(rooms / "passes/__init__.py", '    "Smooth"', '    "RoundMantissa",\n')
+    _insert(rooms / "graph/facts/products.py", '    Operator("Einsum"', entry)
+    _insert(rooms / "graph/facts/record.py", '    "einsum"', kind)
+    _insert(rooms / "estimator/operators.py", "READERS:", nest)
+    _insert(rooms / "estimator/operators.py", '    "einsum": ', formula)
+    _insert(rooms / "trainable/operators/linear.py", '@operator("Det")', function)
+    return folder
 
-    (source,) = blocks("CONTRIBUTING.md", "python")
-    file = tmp_path / "round_mantissa.py"
-    file.write_text(source)
-    spec = importlib.util.spec_from_file_location("round_mantissa", file)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    assert next(setting.name for setting in describe.settings(REGISTRY["round-mantissa"])) == "bits"
 
-    model = compress.load(linear())
-    rounded = module.RoundMantissa(bits=3)(model)
-    (change,) = rounded.changes
-    assert 0.01 < change.error < 2**-4
-    weight = rounded.graph.initializers["w"].const_value.numpy()
-    assert not (weight.view(np.uint32) & ((1 << 20) - 1)).any()
-    assert not np.array_equal(weight, model.graph.initializers["w"].const_value.numpy())
-    skipped = module.RoundMantissa(exclude=["linear"])(model)
-    assert not any(change.action for change in skipped.changes)
+def _examples(heading: str) -> list[str]:
+    """Return the Python of one section of CONTRIBUTING.md, as blocks and as single lines."""
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text[text.index(heading) :].removeprefix(heading).split("\n## ")[0]
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", section, re.M | re.S)
+    return [code for language, code in fenced if language in ("", "python")]
+
+
+def _insert(file: Path, before: str, text: str) -> None:
+    content = file.read_text(encoding="utf-8")
+    assert before in content, f"{file.name} has no {before}"
+    file.write_text(content.replace(before, text + before, 1), encoding="utf-8")
+
+
+def _run(folder: Path, program: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(folder)}
+    subprocess.run([sys.executable, "-W", "error", "-c", program], env=environment, cwd=folder, check=True)
+
+
+def test_contributed_pass_works(pasted: Path) -> None:
+    onnx.save(ir.to_proto(linear()), pasted / "linear.onnx")
+    _run(
+        pasted,
+        """
+import numpy as np
+import compress
+from compress.passes import RoundMantissa
+from compress.passes.base import get
+
+assert get("round-mantissa") is RoundMantissa
+model = compress.load("linear.onnx")
+rounded = RoundMantissa(bits=3)(model)
+(change,) = rounded.changes
+assert 0.01 < change.error < 2**-4
+weight = rounded.graph.initializers["w"].const_value.numpy()
+assert not (weight.view(np.uint32) & ((1 << 20) - 1)).any()
+assert not np.array_equal(weight, model.graph.initializers["w"].const_value.numpy())
+assert not any(change.action for change in RoundMantissa(exclude=["linear"])(model).changes)
+""",
+    )
+
+
+def test_contributed_operator_works(pasted: Path) -> None:
+    _run(
+        pasted,
+        """
+import onnx
+import onnx_ir as ir
+import torch
+from onnx import TensorProto, helper
+import compress
+from compress.graph import facts
+from compress.trainable import Trainable
+
+node = helper.make_node("CDist", ["a", "b"], ["d"], domain="com.microsoft")
+a, b, d = (
+    helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+    for name, shape in (("a", [3, 8]), ("b", [4, 8]), ("d", [3, 4]))
+)
+opsets = [helper.make_opsetid("", 21), helper.make_opsetid("com.microsoft", 1)]
+model = helper.make_model(helper.make_graph([node], "g", [a, b], [d]), opset_imports=opsets, ir_version=10)
+assert facts.find("CDist", "com.microsoft").contracts
+assert compress.estimate(model, "eyeriss-v1").total.macs == 3 * 4 * 8
+left, right = torch.rand(3, 8), torch.rand(4, 8)
+(distances,) = Trainable(ir.from_proto(model))(a=left, b=right)
+torch.testing.assert_close(distances, torch.cdist(left, right) ** 2)
+""",
+    )
 
 
 def test_contributed_profile_scores(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
@@ -115,5 +116,5 @@ def test_imports_stand_where_a_reader_looks() -> None:
 def test_the_drawing_is_the_one_of_contributing() -> None:
     text = (HOUSE.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
     drawing = text[text.index("## The rooms") :].split("```")[1]
-    drawn = [line.split()[0].rstrip("/").removesuffix(".py") for line in drawing.splitlines()[1:] if line]
-    assert [name for name in drawn if name in ORDER] == ORDER
+    drawn = re.findall(r"^[ │]+(\w+)(?:/|\.py) ", drawing, re.MULTILINE)
+    assert drawn == ORDER

@@ -59,7 +59,8 @@ def test_every_pass_is_in_the_catalogue() -> None:
     listed = {getattr(compress.passes, name) for name in compress.passes.__all__}
     for file in Path(compress.passes.__file__).parent.glob("*.py"):
         importlib.import_module(f"compress.passes.{file.stem}")
-    assert {kind for kind in REGISTRY.values() if kind.__module__.startswith("compress.passes.")} == listed
+    defined = {kind for kind in REGISTRY.values() if kind.__module__.startswith("compress.passes.")}
+    assert defined == listed, "import every pass in compress/passes/__init__.py, and name it in __all__ there"
 
 
 @pytest.mark.parametrize("name", LIGHT)

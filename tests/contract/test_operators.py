@@ -130,7 +130,10 @@ def _check(case: Any) -> None:
 def test_node_cases(operator: tuple[str, str]) -> None:
     cases = [case for case in _cases()[operator] if not _skipped(case.name)]
     own = [case for case in cases if operator == _owner(case)]
-    assert cases
+    assert cases, (
+        f"ONNX has no node test that {operator[1]} can run: look at SKIPPED above, and at the name "
+        "and attributes of its function in compress/trainable/operators"
+    )
     for case in own:
         _check(case)
 
@@ -157,7 +160,7 @@ def test_gradient(operator: str) -> None:
     for case in _cases()["", operator]:
         if len(case.model.graph.node) == 1 and not _skipped(case.name) and checked < 3:
             checked += _check_gradient(case)
-    assert checked
+    assert checked, f"{operator} has no case on floats; add it to WITHOUT_GRADIENT if it has no gradient"
 
 
 def _check_gradient(case: Any) -> bool:

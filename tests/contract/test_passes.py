@@ -63,7 +63,8 @@ def test_the_docstring_holds_an_example_that_is_a_recipe_line(kind):
 
 
 def test_every_setting_is_documented(kind):
-    assert [name for name, field in kind.model_fields.items() if not field.description] == []
+    bare = [name for name, field in kind.model_fields.items() if not field.description]
+    assert not bare, f"write a string below the settings {bare} of {kind.__name__}"
 
 
 def test_settings_are_frozen_and_unknown_ones_refused(kind):
@@ -105,9 +106,9 @@ def test_a_pass_keeps_its_contract(applied, request):
         assert [array.shape for array in after] == [array.shape for array in before]
         assert all(np.isfinite(array).all() for array in after)
     own = result.changes[len(model.changes) :]
-    assert own
+    assert own, "apply returns a Change for every layer that it looked at"
     assert {change.by for change in own} == {chosen.name}
-    assert all(bool(change.action) != bool(change.skipped) for change in own)
+    assert all(bool(change.action) != bool(change.skipped) for change in own), "either done, or left and why"
     done = [change for change in own if change.action]
     small = request.node.callspec.params["small_model"]
     assert done or small != "digits", "every pass finds work in a convolutional network"

@@ -31,16 +31,17 @@ def test_every_number_has_source_scope_and_tag(profile: Profile) -> None:
         assert profile.sources[quantity.source].strip(), path
         assert quantity.scope.strip(), path
         assert quantity.low_factor <= 1 <= quantity.high_factor, path
-    assert set(profile.sources) == {quantity.source for _, quantity in profile.quantities()}
+    unused = set(profile.sources) - {quantity.source for _, quantity in profile.quantities()}
+    assert not unused, f"sources that no number of {profile.id}.yaml is from: {sorted(unused)}"
 
 
 def test_identifier_is_the_file_name(profile: Profile) -> None:
-    assert profile.id in ids()
+    assert profile.id in ids(), f"id: {profile.id} must be the name of the file"
 
 
 def test_memories_grow_outward(profile: Profile) -> None:
     sizes = [memory.capacity_bytes.value for memory in profile.memories if memory.capacity_bytes]
-    assert sizes == sorted(sizes, reverse=True)
+    assert sizes == sorted(sizes, reverse=True), "list memories from the outermost and largest inward"
 
 
 def test_energy_lies_between_low_and_high(profile: Profile) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 MICROSOFT = "com.microsoft"
 """Domain of the operators that only ONNX Runtime knows."""
@@ -33,9 +33,7 @@ Cost: TypeAlias = Contraction | Streaming | Literal["unknown"]
 
 CONVOLUTIONS = frozenset(("convolution", "deformable convolution", "transposed convolution"))
 """Costs of the contractions over windows of images."""
-_CONTRACTIONS = CONVOLUTIONS | frozenset(
-    ("product", "packed product", "einsum", "recurrent", "attention", "projected attention")
-)
+_CONTRACTIONS = frozenset(get_args(Contraction))
 
 
 @dataclass(frozen=True, slots=True)
