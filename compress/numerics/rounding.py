@@ -74,8 +74,7 @@ def learn_rounding(
         start = float(loss(quantized.values.float(), slice(None)))
     if start == 0:
         return quantized
-    fraction = (weight.float() / scale + zero_point - floor).clamp(0.01, 0.99)
-    logits = _inverse_gate(fraction).requires_grad_()
+    logits = _inverse_gate((weight.float() / scale + zero_point - floor).clamp(0.01, 0.99)).requires_grad_()
     optimizer = torch.optim.Adam([logits], lr=rate)
     generator = torch.Generator().manual_seed(seed)
     for step in range(steps):
@@ -84,8 +83,7 @@ def learn_rounding(
         objective = loss(rounded(up), rows) / start
         progress = (step / steps - WARMUP) / (1 - WARMUP)
         if progress > 0:
-            beta = SHARPNESS[0] + (SHARPNESS[1] - SHARPNESS[0]) * progress
-            objective = objective + regularization * (1 - (2 * up - 1).abs().pow(beta)).mean()
+            objective = objective + regularization * _indecision(up, progress)
         optimizer.zero_grad()
         objective.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -93,6 +91,12 @@ def learn_rounding(
         codes = rounded((_gate(logits) >= 0.5).float())
         better = float(loss(codes, slice(None))) < start
     return replace(quantized, values=codes.to(quantized.values.dtype)) if better else quantized
+
+
+def _indecision(up: Tensor, progress: float) -> Tensor:
+    """Return how far weights are from being rounded up or down, on the mean; sharper with progress."""
+    beta = SHARPNESS[0] + (SHARPNESS[1] - SHARPNESS[0]) * progress
+    return (1 - (2 * up - 1).abs().pow(beta)).mean()
 
 
 def _gate(logits: Tensor) -> Tensor:
