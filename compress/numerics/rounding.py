@@ -5,7 +5,7 @@ Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization" (20
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
 import torch
@@ -75,22 +75,39 @@ def learn_rounding(
     if start == 0:
         return quantized
     logits = _inverse_gate((weight.float() / scale + zero_point - floor).clamp(0.01, 0.99)).requires_grad_()
-    optimizer = torch.optim.Adam([logits], lr=rate)
+    draws = _draws(len(inputs), batch, steps, seed)
+    _learn(logits, lambda up, rows: loss(rounded(up), rows) / start, draws, steps, rate, regularization)
+    with torch.no_grad():
+        codes = rounded((_gate(logits) >= 0.5).float())
+        better = float(loss(codes, slice(None))) < start
+    return replace(quantized, values=codes.to(quantized.values.dtype)) if better else quantized
+
+
+def _draws(samples: int, batch: int, steps: int, seed: int) -> Iterator[Tensor]:
+    """Yield the samples of each step."""
     generator = torch.Generator().manual_seed(seed)
-    for step in range(steps):
-        rows = torch.randint(len(inputs), (min(batch, len(inputs)),), generator=generator)
+    return (torch.randint(samples, (min(batch, samples),), generator=generator) for _ in range(steps))
+
+
+def _learn(
+    logits: Tensor,
+    error: Callable[[Tensor, Tensor], Tensor],
+    draws: Iterable[Tensor],
+    steps: int,
+    rate: float,
+    regularization: float,
+) -> None:
+    """Learn how far up each weight is rounded: the error on each draw, and the pull to be decided."""
+    optimizer = torch.optim.Adam([logits], lr=rate)
+    for step, rows in enumerate(draws):
         up = _gate(logits)
-        objective = loss(rounded(up), rows) / start
+        objective = error(up, rows)
         progress = (step / steps - WARMUP) / (1 - WARMUP)
         if progress > 0:
             objective = objective + regularization * _indecision(up, progress)
         optimizer.zero_grad()
         objective.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
-    with torch.no_grad():
-        codes = rounded((_gate(logits) >= 0.5).float())
-        better = float(loss(codes, slice(None))) < start
-    return replace(quantized, values=codes.to(quantized.values.dtype)) if better else quantized
 
 
 def _indecision(up: Tensor, progress: float) -> Tensor:
