@@ -12,14 +12,12 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import TYPE_CHECKING
 
 import numpy as np
+import zstandard
+from pcodec import ChunkConfig, DeltaSpec, ModeSpec, PagingSpec, standalone
 
 from compress.codec.clusters import Clusters, Shape, clustered
-
-if TYPE_CHECKING:
-    from pcodec import ChunkConfig
 
 CHUNK_BYTES = 8 << 20
 """Bytes that are coded, and can be decoded, on their own. Part of the file format."""
@@ -119,8 +117,6 @@ def unzstd(coded: bytes, size: int) -> bytes:
     Raises:
         CodingError: it is damaged, or says that it holds another number of bytes.
     """
-    import zstandard
-
     try:
         # Asked first: a frame is believed, and memory taken, for any size that it states.
         if zstandard.frame_content_size(coded) != size:
@@ -132,14 +128,10 @@ def unzstd(coded: bytes, size: int) -> bytes:
 
 
 def _zstd(plain: bytes, level: int) -> bytes:
-    import zstandard
-
     return zstandard.ZstdCompressor(level=level).compress(plain)
 
 
 def _pcodec(numbers: np.ndarray, kind: str) -> bytes:
-    from pcodec import standalone
-
     coded: bytes = standalone.simple_compress(
         _rotated(numbers, 1) if kind == "bfloat16" else numbers, _config(kind)
     )
@@ -178,8 +170,6 @@ def _decode_clusters(coded: bytes, kind: str, out: np.ndarray) -> None:
 
 
 def _config(kind: str) -> ChunkConfig:
-    from pcodec import ChunkConfig, DeltaSpec, ModeSpec, PagingSpec
-
     number = NUMBERS[kind]
     if number.itemsize == 1:
         return ChunkConfig(
@@ -199,8 +189,6 @@ def _config(kind: str) -> ChunkConfig:
 
 
 def _decode_numbers(coded: bytes, kind: str, out: np.ndarray) -> None:
-    from pcodec import standalone
-
     try:
         progress = standalone.simple_decompress_into(coded, out)
     except (RuntimeError, TypeError) as error:

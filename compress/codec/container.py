@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
+from importlib.metadata import version
 from itertools import accumulate, chain, islice
 from os import PathLike, cpu_count
 from pathlib import Path, PurePosixPath
@@ -23,6 +24,7 @@ from types import TracebackType
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
+import zstandard
 from pydantic import BaseModel, ConfigDict, NonNegativeInt, ValidationError, model_validator
 
 from compress.codec.coders import CHUNK_BYTES, CodingError, decode, unzstd
@@ -311,8 +313,6 @@ class Writer:
 
     def finish(self, files: Iterable[File]) -> Index:
         """Write index and header."""
-        import zstandard
-
         index = Index(streams=tuple(self._streams), files=tuple(files))
         plain = index.model_dump_json().encode()
         coded = zstandard.ZstdCompressor(level=19).compress(plain)
@@ -323,8 +323,6 @@ class Writer:
         return index
 
     def _header(self, end: int, coded: int, plain: int, crc: int = 1 << 32) -> bytes:
-        from importlib.metadata import version
-
         described = _Header(
             format=FORMAT,
             index_bytes=plain,

@@ -7,17 +7,15 @@ import mmap
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
+import onnxruntime as ort
 
 from compress.codec.container import GRAPH, File, Reader, ahead
 from compress.codec.packing import REST, extent
 from compress.codec.wire import Elsewhere, Tensor, hollow, tensors
 from compress.errors import ModelError
-
-if TYPE_CHECKING:
-    import onnxruntime as ort
+from compress.graph.session import session_options, start
 
 
 def open(
@@ -36,10 +34,8 @@ def open(
         providers: execution providers, most wanted first.
 
     Raises:
-        ModelError: the file is no packed model, it is damaged, or the runtime does not take the model.
+        ModelError: the file is not a packed model, it is damaged, or the runtime does not take the model.
     """
-    from compress.graph.session import session_options, start
-
     with Reader(path) as reader, reader.named():
         _check_memory(reader)
         loaded = _Loaded(reader)

@@ -1,0 +1,51 @@
+"""Sessions: a graph and a file run alike, and the graph that the runtime makes can be read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from compress.errors import ModelError
+from compress.graph import files
+from compress.graph.session import as_run, session
+
+FEEDS = {"x": np.arange(8, dtype=np.float32).reshape(2, 4)}
+
+
+@pytest.fixture
+def model(build: Callable[..., Any]) -> ir.Model:
+    text = "g (float[N,4] x) => (float[N,4] y) { h = MatMul(x, w) i = Identity(h) y = Relu(i) }"
+    return ir.from_proto(build(text, w=-np.eye(4, dtype=np.float32)))
+
+
+def test_a_graph_and_its_file_run_alike(model: ir.Model, tmp_path: Path) -> None:
+    path = files.save(model, tmp_path / "model.onnx")
+    for each in (model, path, str(path)):
+        np.testing.assert_array_equal(session(each).run(None, FEEDS)[0], np.zeros((2, 4), np.float32))
+
+
+def test_a_large_graph_runs_through_a_file(model: ir.Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "EXTERNAL_ABOVE_BYTES", 16)
+    assert session(model).run(None, FEEDS)[0].shape == (2, 4)
+
+
+def test_options_of_a_session(model: ir.Model) -> None:
+    assert session(model, threads=1).get_session_options().intra_op_num_threads == 1
+    plain = session(model, optimize=False).get_session_options().graph_optimization_level
+    assert plain != session(model).get_session_options().graph_optimization_level
+
+
+def test_what_the_runtime_makes_of_a_graph(model: ir.Model) -> None:
+    assert "Identity" not in [node.op_type for node in as_run(model).graph]
+    assert "Identity" in [node.op_type for node in model.graph]
+
+
+def test_a_file_that_the_runtime_refuses(tmp_path: Path) -> None:
+    (tmp_path / "no.onnx").write_bytes(b"no model")
+    with pytest.raises(ModelError, match="ONNX Runtime cannot load the model"):
+        session(tmp_path / "no.onnx")
