@@ -21,7 +21,7 @@ from compress.numerics.ranges import Histogram, scale_and_zero_point
 from compress.quantize.nodes import quantize_activation
 from compress.quantize.plans import Operators, Precision, plans
 from compress.quantize.regions import Regions, find
-from compress.quantize.static import observe_ranges, quantize_kernel, range_owner
+from compress.quantize.static import observe_ranges, quantize_kernel
 from compress.quantize.weight_only import store
 from compress.train.fake_quantizers import FakeQuantizer, insert, scale_name, scales
 from compress.train.finetuning import fit
@@ -95,14 +95,14 @@ def quantization_aware_training(
     for name, value in model.graph.initializers.items():
         value.const_value = student.graph.initializers[name].const_value
     found = {name: scales(student.graph, quantizer) for name, quantizer in quantizers.items()}
-    changes = _store_regions(model.graph, regions, rounding, quantizers, found)
+    changes = _store_regions(regions, rounding, quantizers, found)
     others = _store_others(model.graph, regions, chosen, rounding, found)
     return [Change("all weights", outcome.story()), *changes, *(change for change, _ in others.values())]
 
 
 def _activations(model: Model, regions: Regions) -> dict[str, FakeQuantizer]:
     """Return how each activation of the regions is rounded, by the name of the value."""
-    owners = {value: range_owner(value, regions.same_as) for value in regions.readers}
+    owners = {value: regions.range_owner(value) for value in regions.readers}
     observed = observe_ranges(model, dict.fromkeys(owners.values()), Histogram) if owners else {}
     quantizers = {}
     for value, owner in owners.items():
@@ -134,24 +134,22 @@ def _insert_all(graph: ir.Graph, regions: Regions, quantizers: Mapping[str, Fake
 
 
 def _store_regions(
-    graph: ir.Graph,
     regions: Regions,
     rounding: Rounding,
     quantizers: Mapping[str, FakeQuantizer],
     found: Mapping[str, torch.Tensor],
 ) -> list[Change]:
     """Put integers where the fake quantizers were; return a change per layer."""
-    steps = {}
     for value, readers in regions.readers.items():
         name = value.name or ""
-        steps[name], zero_point = float(found[name]), np.uint8(-quantizers[name].low)
-        quantize_activation(value, steps[name], zero_point, readers, final=value in regions.final)
+        zero_point = np.uint8(-quantizers[name].low)
+        quantize_activation(value, float(found[name]), zero_point, readers, final=value in regions.final)
     story = f"8-bit activations, {rounding.kernel_bits}-bit weights per channel, trained"
     changes = []
     for layer in regions.kernels:
         weight, scale = torch.from_numpy(layer.array.copy()), found[layer.weight.name or ""]
         quantized = quantize(weight, rounding.kernel_format(layer), scale=scale)
-        changes.append(quantize_kernel(graph, layer, quantized, steps, story))
+        changes.append(quantize_kernel(layer, quantized, story))
     return changes
 
 

@@ -39,6 +39,12 @@ class Regions:
     same_as: dict[ir.Value, ir.Value] = field(default_factory=dict)
     skipped: dict[str, str] = field(default_factory=dict)
 
+    def range_owner(self, value: ir.Value) -> ir.Value:
+        """Return the value whose range `value` takes, since operators between the two only move values."""
+        while value in self.same_as:
+            value = self.same_as[value]
+        return value
+
 
 def find(graph: ir.Graph, chosen: Callable[..., bool]) -> Regions:
     """Find the regions around every layer that `chosen` accepts.

@@ -123,7 +123,7 @@ def int8_static(
     stored = [change for change in others if change.action]
     regions = find(model.graph, chosen)
     observed = observe_ranges(model, regions.readers, activations.observer)
-    placed = place(model.graph, regions, activations, observed, Weights(weight_bits, per_channel, rounded))
+    placed = place(regions, activations, observed, Weights(weight_bits, per_channel, rounded))
     done = {change.layer for change in stored}
     return stored + [change for change in placed if change.action or change.layer not in done]
 
@@ -137,7 +137,6 @@ def solve_all(
 
 
 def place(
-    graph: ir.Graph,
     regions: Regions,
     activations: Activations,
     observed: Mapping[str, Observer],
@@ -146,40 +145,33 @@ def place(
     """Put Q/DQ pairs around what runs in integers, in place; return a change per layer.
 
     Args:
-        graph: a folded graph.
-        regions: what is to run in integers.
+        regions: what is to run in integers, of a folded graph.
         activations: how activations become integers.
         observed: what was seen of each activation of the regions, by value name.
         weights: how weights become integers.
     """
-    scales: dict[str, float] = {}
     for value, readers in regions.readers.items():
-        scale, zero_point = activations.scale(observed[range_owner(value, regions.same_as).name or ""])
+        scale, zero_point = activations.scale(observed[regions.range_owner(value).name or ""])
         quantize_activation(value, scale, zero_point, readers, final=value in regions.final)
-        scales[value.name or ""] = scale
-    story = f"{activations.bits}-bit activations, {weights}, range {activations.calibration}"
-    changes = [quantize_kernel(graph, layer, weights.of(layer), scales, story) for layer in regions.kernels]
+    action = f"{activations.bits}-bit activations, {weights}, range {activations.calibration}"
+    changes = [quantize_kernel(layer, weights.of(layer), action) for layer in regions.kernels]
     return changes + [Change(name, skipped=reason) for name, reason in regions.skipped.items()]
 
 
-def quantize_kernel(
-    graph: ir.Graph, layer: Layer, quantized: Quantized, input_scales: dict[str, float], story: str
-) -> Change:
-    """Store weight and bias of a layer whose input is quantized as integers.
+def quantize_kernel(layer: Layer, quantized: Quantized, action: str) -> Change:
+    """Store weight and bias of a layer whose input is dequantized already as integers.
 
     Args:
-        graph: the graph, with quantized activations.
         layer: the layer.
         quantized: its weight.
-        input_scales: scales of the activations by value name.
-        story: what the change says was done.
+        action: what the change says was done.
     """
     weight = torch.from_numpy(layer.array.copy())
     before = layer.array.nbytes
     if layer.operator.bias is not None and len(layer.node.inputs) > layer.operator.bias:
-        quantized = _quantize_bias(graph, layer, weight, quantized, input_scales[_activation_name(layer)])
+        quantized = _quantize_bias(layer, weight, quantized)
     dequantize_weight(layer.weight, quantized)
-    return Change(layer.name, story, before, quantized.bytes, quantized.relative_error(weight))
+    return Change(layer.name, action, before, quantized.bytes, quantized.relative_error(weight))
 
 
 def observe_ranges(
@@ -197,26 +189,7 @@ def observe_ranges(
     return observers
 
 
-def range_owner(value: ir.Value, same_as: dict[ir.Value, ir.Value]) -> ir.Value:
-    """Return the value whose range `value` takes, since operators between them only move."""
-    while value in same_as:
-        value = same_as[value]
-    return value
-
-
-def _activation_name(layer: Layer) -> str:
-    """Return the name of the value whose quantizer feeds the layer."""
-    dequantized = layer.node.inputs[0]
-    dequantizer = dequantized.producer() if dequantized is not None else None
-    quantized = dequantizer.inputs[0] if dequantizer is not None else None
-    quantizer = quantized.producer() if quantized is not None else None
-    value = quantizer.inputs[0] if quantizer is not None else None
-    return (value.name or "") if value is not None else ""
-
-
-def _quantize_bias(
-    graph: ir.Graph, layer: Layer, weight: torch.Tensor, quantized: Quantized, input_scale: float
-) -> Quantized:
+def _quantize_bias(layer: Layer, weight: torch.Tensor, quantized: Quantized) -> Quantized:
     """Store a constant bias as int32 in steps of ``input scale x weight scale``, as integer kernels sum it.
 
     A channel whose steps are too fine for its bias (its weights are almost zero) gets wider ones.
@@ -230,12 +203,22 @@ def _quantize_bias(
     bias = array(value).astype(np.float64).reshape(-1)
     if bias.size != layer.array.shape[layer.out_axis]:
         return quantized
+    input_scale = _input_scale(layer)
     scale = quantized.scale.numpy().astype(np.float64)
-    needed = np.abs(bias) / (INT32_ROOM * input_scale)
+    needed = np.abs(bias) / (INT32_ROOM * float(input_scale))
     needed = needed if scale.ndim else needed.max()
     if (needed > scale).any():
         wider = torch.from_numpy(np.maximum(scale, needed).astype(np.float32))
         quantized = affine.quantize(weight, quantized.format, scale=wider)
-    steps = np.broadcast_to(np.float32(input_scale) * quantized.scale.numpy(), bias.shape)
+    steps = np.broadcast_to(input_scale * quantized.scale.numpy(), bias.shape)
     dequantize_bias(layer.node, np.round(bias / steps).astype(np.int32), steps)
     return quantized
+
+
+def _input_scale(layer: Layer) -> np.float32:
+    """Return the scale of the DequantizeLinear that feeds a layer."""
+    value = layer.node.inputs[0]
+    dequantizer = value.producer() if value is not None else None
+    scale = dequantizer.inputs[1] if dequantizer is not None else None
+    assert scale is not None, f"{layer.name} reads no quantized value"
+    return np.float32(array(scale))

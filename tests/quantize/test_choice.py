@@ -14,7 +14,6 @@ from compress.diagnose.sensitivity import local_noise
 from compress.graph.session import session
 from compress.model import Model
 from compress.passes import Fold, Int8, Int8Dynamic, Int8Static, Smooth
-from compress.quantize.choice import Candidate, choose
 
 
 def test_a_network_that_takes_integers_gets_them(digits: Model) -> None:
@@ -34,23 +33,6 @@ def test_without_data_weights_alone_are_stored(digits: Model) -> None:
     small = Int8()(bare)
     assert "without calibration data" in small.changes[-1].action
     assert small.weight_bytes < 0.32 * digits.weight_bytes
-
-
-def candidate(story: str, snr_db: float, ratio: float, digits: Model) -> Candidate:
-    return Candidate(story, digits, snr_db, ratio)
-
-
-def test_the_fastest_that_agrees_well_enough_wins(digits: Model) -> None:
-    exact, fast, wrong = (
-        candidate("exact", 50, 1.0, digits),
-        candidate("fast", 35, 0.5, digits),
-        candidate("wrong", 10, 0.3, digits),
-    )
-    assert choose([exact, fast, wrong], 30, 24) is fast
-    assert choose([exact, fast, wrong], 40, 34) is fast, "nothing that agrees better is faster"
-    assert choose([exact, fast, wrong], 45, 39) is exact
-    alike = candidate("alike", 36, 0.51, digits)
-    assert choose([exact, fast, alike], 30, 24) is alike
 
 
 def test_smoothing_keeps_the_outputs_and_tames_outliers(mlp: Model) -> None:

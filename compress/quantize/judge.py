@@ -1,0 +1,122 @@
+"""Which of several quantized models to take: what agrees well enough with the original and runs fastest."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+from compress.changes import Change
+from compress.data import Data
+from compress.diagnose.agreement import agreement
+from compress.diagnose.sensitivity import local_noise
+from compress.diagnose.timing import processor_ratio, single
+from compress.errors import DataError, ModelError, PassError
+from compress.graph.session import session
+from compress.model import Model
+from compress.quantize.ways import Way
+
+JUDGING = 4
+"""Every fourth calibration batch judges and does not calibrate."""
+MOST_BATCHES = 4
+"""Batches that judge."""
+TIMED_SECONDS = 1.0
+"""Time spent on each of two timings of a candidate: one sample and one batch."""
+TIMING_NOISE = 1.05
+"""Ratios of two runs of one model scatter about this far on an ordinary machine."""
+WORTHWHILE = 0.9
+"""Time over the original's at which a way counts as faster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A quantized model and how it compares with the original."""
+
+    name: str
+    way: Way
+    model: Model
+    changes: Sequence[Change]
+    snr_db: float
+    ratio: float = math.nan
+    """Time of a run over the original's, the worse of one sample and one batch; NaN before it is timed."""
+
+    def __str__(self) -> str:
+        timed = "" if math.isnan(self.ratio) else f", {self.ratio:.2f}x the time"
+        return f"{self.name}: {self.snr_db:.1f} dB{timed}"
+
+
+class Judge:
+    """Measures models on calibration batches that did not calibrate them.
+
+    Attributes:
+        model: the original, folded, with the data to calibrate on.
+        failures: ways that cannot be taken, and why.
+    """
+
+    def __init__(self, model: Model) -> None:
+        assert model.calibration is not None
+        self.model = model.copy()
+        self.model.calibration, judging = split(model.calibration)
+        self.failures: list[str] = []
+        inputs = model.graph.inputs
+        self._batches = [feeds for feeds, _ in itertools.islice(judging.batches(inputs), MOST_BATCHES)]
+        self._timed = single(self._batches[0], inputs), self._batches[0]
+        self._original = partial(session(self.model.ir, threads=1).run, None)
+
+    @contextmanager
+    def refusals(self, name: str) -> Iterator[None]:
+        """Note why a way cannot be taken; another one will be."""
+        try:
+            yield
+        except (DataError, ModelError, PassError) as error:
+            self.failures.append(f"{name}: {error}")
+
+    def attempt(self, way: Way, floats: Sequence[str] = ()) -> Candidate:
+        """Measure how well a way agrees with the original; the layers named `floats` stay in float."""
+        name = way.name
+        if floats:
+            kernels = " in blocked kernels" if way.operators == "onnxruntime" else ""
+            name += f", but {len(floats)} of {len(way.layers())} layers{kernels}"
+        model, changes = way.take(floats)
+        snr_db = agreement(model.run, self._original, self._batches).snr_db
+        model.release()
+        return Candidate(name, way, model, changes, snr_db)
+
+    def timed(self, candidate: Candidate) -> Candidate:
+        """Add the time of a run in turn with the original's."""
+        run = partial(session(candidate.model.ir, threads=1).run, None)
+        ratios = [processor_ratio(run, self._original, feeds, TIMED_SECONDS) for feeds in self._timed]
+        return replace(candidate, ratio=max(ratios))
+
+    def ranked(self, way: Way) -> list[str]:
+        """Return the names of the layers that multiply integers, the noisiest first."""
+        noise = local_noise(way.model, way.layers(), self._batches)
+        return sorted(noise, key=lambda name: -noise[name])
+
+
+def split(data: Data) -> tuple[Data, Data]:
+    """Return data to calibrate with and data to judge with; with too few batches both are all of them."""
+    if sum(1 for _ in itertools.islice(data.raw(), JUDGING)) < JUDGING:
+        return data, data
+
+    def part(judges: bool) -> Iterator[Any]:
+        batches = enumerate(data.raw())
+        return (batch for number, batch in batches if (number % JUDGING == JUDGING - 1) == judges)
+
+    return Data(partial(part, False), data.kind), Data(partial(part, True), data.kind)
+
+
+def choose(candidates: Sequence[Candidate], target: float, least: float) -> Candidate:
+    """Return the fastest candidate that agrees well enough; of equally fast ones, what agrees best.
+
+    Where none that reaches `target` is faster than the original, `least` is enough.
+    """
+    good = [each for each in candidates if each.snr_db >= target]
+    if min(each.ratio for each in good) > WORTHWHILE:
+        good = [each for each in candidates if each.snr_db >= least]
+    quickest = min(each.ratio for each in good)
+    return max((each for each in good if each.ratio <= quickest * TIMING_NOISE), key=lambda e: e.snr_db)

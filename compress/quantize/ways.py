@@ -1,0 +1,121 @@
+"""Ways to run a float model on 8-bit integers: which layers, in which ranges, with which weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from onnx_ir.passes.common import NameFixPass
+
+from compress.changes import Change
+from compress.cpu import weight_bits
+from compress.model import Model
+from compress.numerics.affine import Quantized
+from compress.numerics.ranges import Histogram
+from compress.quantize import dynamic, regions, static
+from compress.quantize.bias import move_biases
+from compress.quantize.plans import Operators
+from compress.quantize.weight_only import store_int8_weights
+
+RANGES: tuple[static.Calibration, ...] = ("minmax", "mse")
+"""Kinds of ranges from calibration that are tried."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Way:
+    """How the layers of a folded float model become integers; nothing is changed until it is taken.
+
+    Attributes:
+        name: the way in words.
+        model: the float model, with data to calibrate on.
+        chosen: called with the names of a layer's node and weight.
+        prepared: what was done to the model before, as smoothing does.
+        rounded: integers of weights by bits and name; others are rounded to the nearest.
+        operators: which nodes read the weights of layers that do not multiply integers.
+        calibrated: how activations become integers whose ranges come from calibration; None for no layer.
+        observed: what is known of their activations, by name.
+        besides: names of layers whose ranges do not come from calibration all the same.
+        each_run: whether each run finds the ranges of the other layers.
+        corrected: whether biases are corrected in the end.
+    """
+
+    name: str
+    model: Model
+    chosen: Callable[..., bool]
+    prepared: tuple[Change, ...] = ()
+    rounded: Mapping[int, Mapping[str, Quantized]] = field(default_factory=dict)
+    operators: Operators = "expanded"
+    calibrated: static.Activations | None = None
+    observed: Mapping[str, static.Observer] = field(default_factory=dict)
+    besides: tuple[str, ...] = ()
+    each_run: bool = False
+    corrected: bool = False
+
+    def layers(self) -> list[str]:
+        """Return the names of the layers that multiply integers."""
+        graph, names = self.model.graph, []
+        if self.calibrated is not None:
+            names += [layer.name for layer in regions.find(graph, self._but(self.besides)).kernels]
+        if self.each_run:
+            names += dynamic.find(graph, self.chosen).names
+        return list(dict.fromkeys(names))
+
+    def take(self, floats: Collection[str] = ()) -> tuple[Model, list[Change]]:
+        """Return a quantized copy of the model and what was done; the layers named `floats` stay in float.
+
+        Weights of layers in float are stored in 8 bits, too.
+        """
+        model = self.model.copy()
+        bits = weight_bits("auto")
+        kernels = self.rounded.get(bits, {})
+        placed: list[Change] = []
+        if self.calibrated is not None:
+            found = regions.find(model.graph, self._but((*self.besides, *floats)))
+            weights = static.Weights(bits, rounded=kernels)
+            placed += static.place(found, self.calibrated, self.observed, weights)
+        if self.each_run:
+            others = dynamic.find(model.graph, self._but(floats))
+            placed += dynamic.place(model.graph, others, bits, kernels)
+        changes = [*self.prepared, *(change for change in placed if change.action)]
+        nearest = self.rounded.get(8)
+        changes += store_int8_weights(model, self.chosen, operators=self.operators, rounded=nearest)
+        NameFixPass()(model.ir)
+        if self.corrected:
+            changes += move_biases(model, self.model, self.chosen)
+        return model, changes
+
+    def _but(self, names: Collection[str]) -> Callable[..., bool]:
+        """Return `chosen` without the layers of these names."""
+        excluded = frozenset(names)
+        return lambda *known: self.chosen(*known) and excluded.isdisjoint(known)
+
+
+def ways_of_each_run(start: Way) -> Iterator[Way]:
+    """Yield the way in which each run finds the ranges, if a layer can run so."""
+    if dynamic.find(start.model.graph, start.chosen).names:
+        yield replace(start, name=f"{start.name}each run's range", each_run=True)
+
+
+def calibrated_ways(start: Way) -> Iterator[Way]:
+    """Yield the ways with ranges from calibration, if a layer can run so.
+
+    Raises:
+        DataError: an activation is not finite.
+    """
+    readers = regions.find(start.model.graph, start.chosen).readers
+    observed = static.observe_ranges(start.model, readers, Histogram) if readers else {}
+    for calibration in RANGES if readers else ():
+        name, activations = f"{start.name}range {calibration}", static.Activations(calibration)
+        yield replace(start, name=name, calibrated=activations, observed=observed)
+
+
+def mixed_ways(calibrated: Way) -> Iterator[Way]:
+    """Yield the ways in which some layers' ranges come from calibration and others from each run."""
+    rest = replace(calibrated, each_run=True, name=f"{calibrated.name}, each run's for other layers")
+    if len(rest.layers()) > len(calibrated.layers()):
+        yield rest
+    kernels = regions.find(calibrated.model.graph, calibrated.chosen).kernels
+    linear = tuple(layer.name for layer in kernels if layer.node.op_type != "Conv")
+    if 0 < len(linear) < len(kernels):
+        name = f"{calibrated.name} for convolutions, each run's for other layers"
+        yield replace(rest, besides=linear, name=name)

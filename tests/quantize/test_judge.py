@@ -1,0 +1,74 @@
+"""What judges does not calibrate; the fastest that agrees well enough wins."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from compress.data import Data
+from compress.errors import DataError
+from compress.model import Model
+from compress.quantize.judge import Candidate, Judge, choose, split
+from compress.quantize.ways import Way
+
+
+def everything(*names: str) -> bool:
+    return True
+
+
+def candidate(name: str, snr_db: float, ratio: float, model: Model) -> Candidate:
+    return Candidate(name, Way(name=name, model=model, chosen=everything), model, [], snr_db, ratio)
+
+
+def test_the_fastest_that_agrees_well_enough_wins(digits: Model) -> None:
+    exact, fast, wrong = (
+        candidate("exact", 50, 1.0, digits),
+        candidate("fast", 35, 0.5, digits),
+        candidate("wrong", 10, 0.3, digits),
+    )
+    assert choose([exact, fast, wrong], 30, 24) is fast
+    assert choose([exact, fast, wrong], 40, 34) is fast, "nothing that agrees better is faster"
+    assert choose([exact, fast, wrong], 45, 39) is exact
+    alike = candidate("alike", 36, 0.51, digits)
+    assert choose([exact, fast, alike], 30, 24) is alike
+
+
+def numbers(data: Data) -> list[int]:
+    return [int(batch["x"][0]) for batch, _ in data.raw()]
+
+
+def test_every_fourth_batch_judges_and_does_not_calibrate() -> None:
+    calibrating, judging = split(Data([{"x": np.array([number])} for number in range(9)]))
+    assert numbers(judging) == [3, 7]
+    assert numbers(calibrating) == [0, 1, 2, 4, 5, 6, 8]
+
+
+def test_few_batches_do_both() -> None:
+    calibrating, judging = split(Data([{"x": np.array([number])} for number in range(3)]))
+    assert numbers(calibrating) == numbers(judging) == [0, 1, 2]
+
+
+def test_a_judge_measures_agreement_and_notes_refusals(mlp: Model) -> None:
+    judge = Judge(mlp)
+    way = Way(name="weights", model=judge.model, chosen=everything)
+    measured = judge.attempt(way)
+    assert 20 < measured.snr_db < 100
+    assert str(measured) == f"weights: {measured.snr_db:.1f} dB"
+    assert math.isfinite(judge.timed(measured).ratio)
+    with judge.refusals("another"):
+        raise DataError("no rows")
+    assert judge.failures == ["another: no rows"]
+    with pytest.raises(ZeroDivisionError), judge.refusals("a fault"):
+        raise ZeroDivisionError
+    assert len(judge.failures) == 1, "only what a model or its data may cause is noted"
+
+
+def test_layers_are_ranked_by_noise(mlp: Model) -> None:
+    judge = Judge(mlp)
+    way = Way(name="each run", model=judge.model, chosen=everything, each_run=True)
+    ranked = judge.ranked(way)
+    assert sorted(ranked) == sorted(way.layers())
+    few = judge.attempt(way, ranked[:1])
+    assert few.name == f"each run, but 1 of {len(ranked)} layers"

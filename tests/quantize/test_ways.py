@@ -1,0 +1,70 @@
+"""Ways name the layers that multiply integers, and taking them leaves the float model as it was."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+import compress
+from compress.model import Model
+from compress.quantize.ways import Way, calibrated_ways, mixed_ways, ways_of_each_run
+
+NETWORK = """g (float[N,4,6,6] x) => (float[N,5] y) {
+    a = Conv(x, w1) r = Relu(a) p = GlobalAveragePool(r) f = Flatten(p) y = Gemm(f, w2)
+}"""
+
+
+@pytest.fixture
+def start(build: Any, normal: Any) -> Way:
+    weights = {"w1": normal(8, 4, 3, 3), "w2": normal(8, 5)}
+    model = compress.load(build(NETWORK, **weights), calibration=[{"x": normal(4, 4, 6, 6)}])
+    return Way(name="", model=model, chosen=lambda *names: True)
+
+
+def operators(model: Model) -> list[str]:
+    return [node.op_type for node in model.graph]
+
+
+def layers(model: Model) -> dict[str, str]:
+    """Return the names of convolution and product."""
+    return {node.op_type: node.name or "" for node in model.graph if node.op_type in ("Conv", "Gemm")}
+
+
+def test_each_run_finds_the_ranges_of_linear_layers_alone(start: Way) -> None:
+    (way,) = ways_of_each_run(start)
+    assert way.layers() == [layers(start.model)["Gemm"]]
+    model, changes = way.take()
+    assert "MatMulInteger" in operators(model) and "Conv" in operators(model)
+    assert {change.layer for change in changes if change.action} == set(layers(start.model).values())
+    assert "MatMulInteger" not in operators(start.model), "the float model stays"
+    assert not list(ways_of_each_run(replace(start, chosen=lambda *names: False)))
+
+
+def test_ranges_come_from_calibration_in_two_kinds(start: Way) -> None:
+    ways = list(calibrated_ways(start))
+    assert [way.name for way in ways] == ["range minmax", "range mse"]
+    for way in ways:
+        assert set(way.layers()) == set(layers(start.model).values())
+        model, _ = way.take()
+        assert "QuantizeLinear" in operators(model)
+    assert not list(calibrated_ways(replace(start, chosen=lambda *names: False)))
+
+
+def test_layers_go_back_to_float_by_name(start: Way) -> None:
+    way = next(calibrated_ways(start))
+    names = layers(start.model)
+    model, changes = way.take([names["Conv"]])
+    said = {change.layer: change.action for change in changes}
+    assert "8-bit activations" in said[names["Gemm"]]
+    assert "activations" not in said[names["Conv"]], "its weight alone is stored in 8 bits"
+    assert model.weight_bytes < start.model.weight_bytes
+
+
+def test_mixed_ways_leave_linear_layers_to_each_run(start: Way) -> None:
+    (way,) = mixed_ways(next(calibrated_ways(start)))
+    assert way.besides == (layers(start.model)["Gemm"],)
+    assert set(way.layers()) == set(layers(start.model).values())
+    model, _ = way.take()
+    assert {"QuantizeLinear", "MatMulInteger"} <= set(operators(model))
