@@ -79,7 +79,7 @@ def parse(written: object, quantity: str) -> Limit:
         advice = f"did you mean {alike[0]!r}?" if alike else f"write {choices}"
         raise ValueError(f"{unit!r} is not a unit of {quantity}; {advice}")
     if value == 0 and quantity != "drop":
-        raise ValueError("nothing can keep a limit of 0")
+        raise ValueError("no variant can keep a limit of 0")
     return Limit(value, unit)
 
 

@@ -120,7 +120,7 @@ def read(path: Path) -> Node:
 
 def _inherit(path: Path, named_at: Place, below: tuple[Path, ...]) -> Node:
     if path.resolve() in below:
-        raise named_at.error(f"extends comes back to {path}, which is being read already")
+        raise named_at.error(f"extends leads back to {path}: a recipe cannot extend itself")
     root = _parse(path, named_at)
     entries = dict(root.mapping("a recipe"))
     parent = entries.pop("extends", None)
@@ -182,7 +182,7 @@ class _Builder:
         if id(raw) in inside:
             raise place.error("an alias may not stand for something that contains it")
         if raw.tag.startswith("!"):
-            raise place.error(f"tags such as {raw.tag} mean nothing here")
+            raise place.error(f"a recipe has no tags such as {raw.tag}")
         if self.count > MAX_VALUES:
             raise place.error(f"more than {MAX_VALUES} values, aliases written out")
         inside = (*inside, id(raw))
@@ -245,7 +245,7 @@ def _substitute(node: Node, names: Mapping[str, Node]) -> Node:
         for key, value in node.value.items():
             name = _text(key, value.key, names)
             if name in entries:
-                raise value.key.error(f"two keys come out as {name!r}")
+                raise value.key.error(f"two keys are called {name!r}")
             entries[name] = _substitute(value, names)
         return replace(node, value=entries)
     if not isinstance(node.value, str):
@@ -260,7 +260,7 @@ def _text(text: str, place: Place, names: Mapping[str, Node]) -> str:
     def write(mention: re.Match[str]) -> str:
         node = _named(mention[1], place, names)
         if isinstance(node.value, dict | tuple):
-            raise place.error(f"{mention[0]} is no single value and cannot stand inside of text")
+            raise place.error(f"{mention[0]} is a list or a mapping, which cannot stand inside text")
         return node.written()
 
     return _MENTION.sub(write, text)
@@ -318,4 +318,4 @@ def _expand(variants: Node, names: Mapping[str, Node], axes: Mapping[str, tuple[
 def _collision(name: str, written: str, axes: list[str]) -> str:
     absent = [f"${{{axis}}}" for axis in axes if f"${{{axis}}}" not in name]
     advice = f"; put {' and '.join(absent)} into the name" if absent else ""
-    return f"two variants come out as {written!r}{advice}"
+    return f"two variants are called {written!r}{advice}"

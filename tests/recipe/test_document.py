@@ -78,7 +78,7 @@ def test_recipes_do_not_extend_themselves(write: Write, complaint: Complaint) ->
     write("extends: recipe.yaml", "other.yaml")
     path = write("extends: other.yaml")
     assert (
-        complaint(path) == "other.yaml:1:10: extends comes back to recipe.yaml, which is being read already"
+        complaint(path) == "other.yaml:1:10: extends leads back to recipe.yaml: a recipe cannot extend itself"
     )
 
 
@@ -134,17 +134,17 @@ variants:
         ("variants: {'${env:NOT_SET}': []}", "3:12: environment variable 'NOT_SET' is not set"),
         (
             "vars: {l: [1]}\nvariants: {'a${l}': []}",
-            "4:12: ${l} is no single value and cannot stand inside of text",
+            "4:12: ${l} is a list or a mapping, which cannot stand inside text",
         ),
         ("vars: [1]", "3:7: vars should be a mapping of keys to values, not [1]"),
         ("matrix: {x: 3}\nvariants: {a: []}", "3:13: matrix axis 'x' should be a list of values, not 3"),
         ("vars: {x: 1}\nmatrix: {x: [3]}", "4:10: 'x' is in vars and in matrix; rename one"),
         (
             "matrix: {x: [a, b], y: [1, 2]}\nvariants: {'v${y}': [fold: {include: ['${x}']}]}",
-            "4:12: two variants come out as 'v1'; put ${x} into the name",
+            "4:12: two variants are called 'v1'; put ${x} into the name",
         ),
-        ("vars: {x: a}\nvariants: {'${x}': [], a: []}", "4:24: two variants come out as 'a'"),
-        ("vars: {x: a}\nshapes: {'${x}': [1], a: [2]}", "4:23: two keys come out as 'a'"),
+        ("vars: {x: a}\nvariants: {'${x}': [], a: []}", "4:24: two variants are called 'a'"),
+        ("vars: {x: a}\nshapes: {'${x}': [1], a: [2]}", "4:23: two keys are called 'a'"),
     ],
 )
 def test_mistakes_of_composition(line: str, message: str, write: Write, complaint: Complaint) -> None:

@@ -162,7 +162,7 @@ def test_a_recipe_can_be_written_down(write: Write) -> None:
             "variants: {a: []}\nhardware: eyeriss-v1",
             '4:11: hardware should be a list, not "eyeriss-v1"',
         ),
-        ("variants: {a: !path []}", "3:15: tags such as !path mean nothing here"),
+        ("variants: {a: !path []}", "3:15: a recipe has no tags such as !path"),
         ("variants: {a: &x [*x]}", "3:15: an alias may not stand for something that contains it"),
         ("variants: {[a]: b}", "3:12: a key should be a word"),
         ("variants: {a: [}", "3:16: not valid YAML: expected the node content, but found '}'"),
@@ -205,7 +205,7 @@ def test_a_pass_that_calibrates_needs_data(write: Write, complaint: Complaint) -
         ("{file: 5 KB}", "3:16: budget.file: 'KB' is not a unit of file; did you mean 'kB'?"),
         ("{file: big}", "3:16: budget.file: 'big' is not a limit; write a number with one of B, kB, "),
         ("{drop: 1 J}", "3:16: budget.drop: 'J' is not a unit of drop; write % or no unit"),
-        ("{dram: 0%}", "3:16: budget.dram: nothing can keep a limit of 0"),
+        ("{dram: 0%}", "3:16: budget.dram: no variant can keep a limit of 0"),
         ("{enrgy: 5 mJ}", "3:10: unknown key 'enrgy'; did you mean 'energy'?"),
         ("{drop: 1%}", "3:10: a limit on drop needs a metric"),
         (
