@@ -23,7 +23,10 @@ import difflib
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
 
 LISTED = 30
 """Known names that a message lists at most; a graph has thousands."""
@@ -96,3 +99,9 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return f"; did you mean {close[0]!r}?"
     shown = ", ".join(choices[:LISTED]) + (f" and {len(choices) - LISTED} more" if choices[LISTED:] else "")
     return f"; known: {shown}" if choices else ""
+
+
+def first_problem(error: ValidationError) -> str:
+    """Return the place and the message of the first problem that pydantic found in a document."""
+    first = error.errors()[0]
+    return "".join(f"{part}: " for part in first["loc"]) + first["msg"]

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from compress import units
 from compress.changes import Change
-from compress.errors import InputError
+from compress.errors import InputError, first_problem
 
 PROFILES_SHOWN = 3
 """Hardware profiles that the representation of a variant names at most."""
@@ -192,9 +192,7 @@ class Results(_Frozen):
         except OSError as error:
             raise InputError(f"{path}: {error.strerror}; 'compress run' writes it") from error
         except ValidationError as error:
-            first = error.errors()[0]
-            where = "".join(f"{each}: " for each in first["loc"])
-            raise InputError(f"{path}: not a results file: {where}{first['msg']}") from error
+            raise InputError(f"{path}: not a results file: {first_problem(error)}") from error
 
 
 def _shortened(text: str, longest: int = 120) -> str:

@@ -12,7 +12,7 @@ import typer
 
 from compress import codec, estimator, recipe, report, source
 from compress.cli.options import Json, ModelPath, PlainForm, print_json
-from compress.errors import InputError
+from compress.errors import InputError, first_problem
 
 if TYPE_CHECKING:
     from compress.estimator import Coded, ParallelEstimate, PointEstimate
@@ -293,9 +293,7 @@ def _read_zeros(path: Path | None) -> dict[str, float]:
     except OSError as error:
         raise InputError(f"{path}: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = "".join(f"{part}: " for part in first["loc"])
-        raise InputError(f"{path}: {where}{first['msg']}; write fractions by value name") from error
+        raise InputError(f"{path}: {first_problem(error)}; write fractions by value name") from error
 
 
 def _coded(path: Path, decode_at: str) -> Coded:

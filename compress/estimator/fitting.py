@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from ruamel.yaml import YAML
 
-from compress.errors import HardwareError
+from compress.errors import HardwareError, first_problem
 from compress.estimator.cost import Cost
 from compress.estimator.hardware import Memory, Profile, Quantity, scaled
 from compress.estimator.scoring import Estimable, estimate
@@ -181,9 +181,7 @@ def read_measurements(path: str | os.PathLike[str]) -> list[Measurement]:
     except OSError as error:
         raise HardwareError(f"{path}: {error.strerror}") from error
     except ValidationError as error:
-        first = error.errors()[0]
-        where = "".join(f"{part}: " for part in first["loc"])
-        raise HardwareError(f"{path}: {where}{first['msg']}") from error
+        raise HardwareError(f"{path}: {first_problem(error)}") from error
     home = Path(path).parent
     return [Measurement(locate(row.model, home), row.joules, row.seconds, row.shapes) for row in rows]
 

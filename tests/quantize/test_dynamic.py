@@ -8,24 +8,12 @@ import pytest
 import compress
 from compress.cpu import weight_bits
 from compress.errors import PassError
-from compress.graph.session import session
 from compress.passes import Int8Dynamic
 from compress.passes.base import REGISTRY
 
 
 def distance(found, expected):
     return np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-30)
-
-
-@pytest.fixture
-def running(tmp_path):
-    """The operators that the runtime really runs."""
-
-    def names(model):
-        session(model.ir, optimized_to=tmp_path / "run.onnx")
-        return [node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node]
-
-    return names
 
 
 # ruff: noqa: E501  (a graph a line)

@@ -9,23 +9,11 @@ import compress
 from compress.cpu import saturates
 from compress.errors import DataError
 from compress.evaluate import measure
-from compress.graph.session import session
 from compress.passes import Int8Static
 
 
 def distance(found, expected):
     return np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-30)
-
-
-@pytest.fixture
-def running(tmp_path):
-    """The operators that the runtime really runs."""
-
-    def names(model):
-        session(model.ir, optimized_to=tmp_path / "run.onnx")
-        return [node.op_type for node in onnx.load(tmp_path / "run.onnx").graph.node]
-
-    return names
 
 
 # ruff: noqa: E501  (a graph a line)

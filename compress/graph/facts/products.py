@@ -13,6 +13,14 @@ _packed = partial(
 )
 _recurrent = partial(Operator, cost="recurrent", weights=(Weight(1, 1, 2), Weight(2, 1, 2)), channel_axis=-1)
 _attention = partial(Operator, cost="attention", operands=3)
+_projected = partial(
+    Operator,
+    domain=MICROSOFT,
+    cost="projected attention",
+    weights=(Weight(1, 1, 0),),
+    bias=2,
+    channel_axis=-1,
+)
 
 PRODUCTS = (
     _convolution("Conv", linear=True, on_integers="multiplies"),
@@ -55,22 +63,6 @@ PRODUCTS = (
     _attention("Attention", past=(4, 5)),
     _attention("GroupQueryAttention", domain=MICROSOFT, past=(3, 4)),
     _attention("MultiHeadAttention", domain=MICROSOFT, past=(6, 7)),
-    Operator(
-        "Attention",
-        domain=MICROSOFT,
-        cost="projected attention",
-        weights=(Weight(1, 1, 0),),
-        bias=2,
-        channel_axis=-1,
-        past=(4,),
-    ),
-    Operator(
-        "QAttention",
-        domain=MICROSOFT,
-        cost="projected attention",
-        weights=(Weight(1, 1, 0),),
-        bias=2,
-        channel_axis=-1,
-        codes="int8",
-    ),
+    _projected("Attention", past=(4,)),
+    _projected("QAttention", codes="int8"),
 )
