@@ -195,7 +195,7 @@ def test_each_operator_has_a_case() -> None:
     ("case", "reason"),
     [
         (Case("FusedMatMul", [X, X], {"transBatchA": 1}), "transposed batches"),
-        (Case("FusedGemm", [_f(3, 8), _f(8, 4)], {"activation": "Selu"}), "activation Selu"),
+        (Case("FusedGemm", [_f(3, 8), _f(8, 4)], {"activation": "Selu"}), "activation 'Selu'"),
         (Case("MultiHeadAttention", [X, _f(2, 3, 2, 2, 4), None], HEADS), "packed in one tensor"),
         (
             Case("GroupQueryAttention", [WIDE, *SHARED, *OLDER, _i(7, 6), _i(8)[0]], GROUPED),

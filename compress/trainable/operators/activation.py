@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compress.trainable.operators.table import Number, Weight, operator
+from compress.trainable.operators.reduction import arg_max
+from compress.trainable.operators.table import Number, Weight, operator, register_unary
 
-_PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
+for _name, _function in {
     "HardSwish": F.hardswish,
     "Mish": F.mish,
     "Relu": torch.relu,
@@ -18,17 +20,8 @@ _PLAIN: dict[str, Callable[[Tensor], Tensor]] = {
     "Softplus": F.softplus,
     "Softsign": F.softsign,
     "Tanh": torch.tanh,
-}
-
-
-def _register(name: str, function: Callable[[Tensor], Tensor]) -> None:
-    @operator(name)
-    def activation(x: Tensor) -> Tensor:
-        return function(x)
-
-
-for _name, _function in _PLAIN.items():
-    _register(_name, _function)
+}.items():
+    register_unary(_name, _function)
 
 
 @operator("Celu")
@@ -100,54 +93,57 @@ def thresholded_relu(x: Tensor, *, alpha: float = 1.0) -> Tensor:
     return torch.where(x > alpha, x, torch.zeros_like(x))
 
 
-@operator("Softmax", since=13)
-def softmax(x: Tensor, *, axis: int = -1) -> Tensor:
-    """Softmax along one axis."""
-    return torch.softmax(x, axis)
+_NAMED: dict[str, tuple[Callable[..., Tensor], tuple[float, ...]]] = {
+    "affine": (lambda x, alpha, beta: alpha * x + beta, (1.0, 0.0)),
+    "clip": (torch.clamp, (-math.inf, math.inf)),
+    "elu": (F.elu, (1.0,)),
+    "hardsigmoid": (lambda x, alpha, beta: hard_sigmoid(x, alpha=alpha, beta=beta), (0.2, 0.5)),
+    "leakyrelu": (F.leaky_relu, (0.01,)),
+    "relu": (torch.relu, ()),
+    "scaledtanh": (lambda x, alpha, beta: alpha * torch.tanh(beta * x), (1.0, 1.0)),
+    "sigmoid": (torch.sigmoid, ()),
+    "softplus": (F.softplus, ()),
+    "softsign": (F.softsign, ()),
+    "tanh": (torch.tanh, ()),
+    "thresholdedrelu": (lambda x, alpha: thresholded_relu(x, alpha=alpha), (1.0,)),
+}
 
 
-@operator("LogSoftmax", since=13)
-def log_softmax(x: Tensor, *, axis: int = -1) -> Tensor:
-    """Logarithm of the softmax along one axis."""
-    return torch.log_softmax(x, axis)
+def named_activation(name: str) -> tuple[Callable[..., Tensor], tuple[float, ...]]:
+    """Return the activation that an attribute names, and the default of each number that it takes.
+
+    Raises:
+        NotImplementedError: there is no function for it.
+    """
+    found = _NAMED.get(name.lower())
+    if found is None:
+        raise NotImplementedError(f"activation {name!r}")
+    return found
 
 
-@operator("Hardmax", since=13)
-def hardmax(x: Tensor, *, axis: int = -1) -> Tensor:
+def _hardmax(x: Tensor, axis: int) -> Tensor:
     """One at the first largest element along an axis, else zero."""
-    index = _first_argmax(x, axis)
-    return torch.zeros_like(x).scatter(axis, index, 1)
+    return torch.zeros_like(x).scatter(axis, arg_max(x, axis=axis), 1)
 
 
-def _first_argmax(x: Tensor, axis: int) -> Tensor:
-    largest = x == x.amax(axis, keepdim=True)
-    return largest.to(torch.int8).argmax(axis, keepdim=True)
+def _register_along_axis(name: str, function: Callable[[Tensor, int], Tensor]) -> None:
+    @operator(name, since=13)
+    def along_axis(x: Tensor, *, axis: int = -1) -> Tensor:
+        return function(x, axis)
+
+    @operator(name)
+    def from_axis_on(x: Tensor, *, axis: int = 1) -> Tensor:
+        # Up to opset 12, all dimensions from `axis` on count as one.
+        flat = x.flatten(axis % max(x.dim(), 1)) if x.dim() else x
+        return function(flat, -1).reshape(x.shape)
 
 
-def _flattened(function: Callable[..., Tensor], x: Tensor, axis: int) -> Tensor:
-    """Apply along all dimensions from `axis` on, as these operators were defined before opset 13."""
-    flat = x.flatten(axis % max(x.dim(), 1)) if x.dim() else x
-    return function(flat, axis=-1).reshape(x.shape)
+_register_along_axis("Hardmax", _hardmax)
+_register_along_axis("LogSoftmax", torch.log_softmax)
+_register_along_axis("Softmax", torch.softmax)
 
 
-@operator("Softmax")
-def softmax_flattened(x: Tensor, *, axis: int = 1) -> Tensor:
-    """Softmax over all dimensions from `axis` on (opset 12 and older)."""
-    return _flattened(softmax, x, axis)
-
-
-@operator("LogSoftmax")
-def log_softmax_flattened(x: Tensor, *, axis: int = 1) -> Tensor:
-    """Logarithm of `softmax_flattened`."""
-    return _flattened(log_softmax, x, axis)
-
-
-@operator("Hardmax")
-def hardmax_flattened(x: Tensor, *, axis: int = 1) -> Tensor:
-    """Hardmax over all dimensions from `axis` on (opset 12 and older)."""
-    return _flattened(hardmax, x, axis)
-
-
+@operator("Dropout", attributes=["ratio"])
 @operator("Dropout", since=12)
 def dropout(
     x: Tensor,
@@ -162,14 +158,6 @@ def dropout(
         return x, torch.ones_like(x, dtype=torch.bool)
     mask = torch.rand_like(x) >= ratio
     return x * mask / (1.0 - ratio), mask
-
-
-@operator("Dropout")
-def dropout_attribute(
-    x: Tensor, *, ratio: float = 0.5, seed: int | None = None, training: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Drop elements in training mode (opset 11 and older)."""
-    return dropout(x, ratio, training=training)
 
 
 _NO_INDEX = -100

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Unpack
+from typing import Required, TypedDict, Unpack
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from compress.trainable.operators.activation import hard_sigmoid, leaky_relu
+from compress.trainable.operators.activation import named_activation
 from compress.trainable.operators.attention import attention, rotary_embedding
 from compress.trainable.operators.convolution import Sliding, convolution
 from compress.trainable.operators.linear import gemm
@@ -21,22 +21,11 @@ _MASKED = -10000.0
 
 
 def _activated(x: Tensor, name: str, numbers: Sequence[float]) -> Tensor:
-    match name:
-        case "":
-            return x
-        case "Relu":
-            return torch.relu(x)
-        case "Sigmoid":
-            return torch.sigmoid(x)
-        case "Tanh":
-            return torch.tanh(x)
-        case "LeakyRelu":
-            return leaky_relu(x, alpha=numbers[0])
-        case "Clip":
-            return x.clamp(numbers[0], numbers[1])
-        case "HardSigmoid":
-            return hard_sigmoid(x, alpha=numbers[0], beta=numbers[1])
-    raise NotImplementedError(f"activation {name}")
+    """Apply the activation that an attribute names, if any, with as many of the numbers as it takes."""
+    if not name:
+        return x
+    function, defaults = named_activation(name)
+    return function(x, *numbers[: len(defaults)])
 
 
 @operator("FusedConv", domain=MICROSOFT)
@@ -209,6 +198,15 @@ def rotary_by_position(
     )
 
 
+class Masked(TypedDict, total=False):
+    """Attributes of attention with a mask."""
+
+    mask_filter_value: float
+    num_heads: Required[int]
+    scale: float
+    unidirectional: int
+
+
 def _hidden(mask: Tensor | None, bias: Tensor | None, keys: int, value: float, like: Tensor) -> Tensor | None:
     """Return what to add to the scores: `value` where a mask (or a number of keys) hides, and a bias."""
     if mask is None:
@@ -222,6 +220,31 @@ def _hidden(mask: Tensor | None, bias: Tensor | None, keys: int, value: float, l
     return addend if bias is None else addend + bias
 
 
+def _masked_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    past: tuple[Tensor | None, Tensor | None],
+    mask: Tensor | None,
+    addend: Tensor | None,
+    settings: Masked,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return attention with a mask of ONNX Runtime's, and keys and values with the past before them."""
+    keys = key.shape[-2] + (0 if past[0] is None else past[0].shape[2])
+    heads = settings["num_heads"]
+    return attention(
+        query,
+        key,
+        value,
+        _hidden(mask, addend, keys, settings.get("mask_filter_value", _MASKED), query),
+        *past,
+        is_causal=settings.get("unidirectional", 0),
+        q_num_heads=heads,
+        kv_num_heads=heads,
+        scale=settings.get("scale") or None,
+    )[:3]
+
+
 @operator("Attention", domain=MICROSOFT)
 def self_attention(
     x: Tensor,
@@ -231,34 +254,18 @@ def self_attention(
     past: Tensor | None = None,
     addend: Tensor | None = None,
     *,
-    mask_filter_value: float = _MASKED,
-    num_heads: int,
     qkv_hidden_sizes: Sequence[int] = (),
-    scale: float | None = None,
-    unidirectional: int = 0,
+    **settings: Unpack[Masked],
 ) -> tuple[Tensor, Tensor]:
     """Self-attention with its projections in one matrix; keys and values with the past before them."""
     projected = torch.matmul(x, weight)
     projected = projected if bias is None else projected + bias
     sizes = list(qkv_hidden_sizes) or [weight.shape[1] // 3] * 3
     query, key, value = torch.split(projected, sizes, 2)
-    past_key, past_value = (None, None) if past is None else past.unbind(0)
-    keys = x.shape[1] + (0 if past_key is None else past_key.shape[2])
-    result, keys_now, values_now, _ = attention(
-        query,
-        key,
-        value,
-        _hidden(mask, addend, keys, mask_filter_value, x),
-        past_key,
-        past_value,
-        is_causal=unidirectional,
-        q_num_heads=num_heads,
-        kv_num_heads=num_heads,
-        scale=scale or None,
-    )
+    before = (None, None) if past is None else (past[0], past[1])
+    result, keys, values = _masked_attention(query, key, value, before, mask, addend, settings)
     # Keys and values go out as one tensor, which takes heads of one width.
-    together = torch.stack([keys_now, values_now]) if keys_now.shape == values_now.shape else keys_now
-    return result, together
+    return result, torch.stack([keys, values]) if keys.shape == values.shape else keys
 
 
 @operator("MultiHeadAttention", domain=MICROSOFT)
@@ -271,11 +278,7 @@ def multi_head_attention(
     addend: Tensor | None = None,
     past_key: Tensor | None = None,
     past_value: Tensor | None = None,
-    *,
-    mask_filter_value: float = _MASKED,
-    num_heads: int,
-    scale: float | None = None,
-    unidirectional: int = 0,
+    **settings: Unpack[Masked],
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Attention of projected values; keys and values with the past before them."""
     if key is None or query.dim() != 3 or key.dim() == 5:
@@ -285,20 +288,7 @@ def multi_head_attention(
         first, second, third = torch.split(bias, [width, width, bias.shape[0] - 2 * width])
         query = query + first
         key, value = (key + second, value + third) if key.dim() == 3 else (key, value)
-    keys = key.shape[-2] + (0 if past_key is None else past_key.shape[2])
-    result, keys_now, values_now, _ = attention(
-        query,
-        key,
-        value,
-        _hidden(mask, addend, keys, mask_filter_value, query),
-        past_key,
-        past_value,
-        is_causal=unidirectional,
-        q_num_heads=num_heads,
-        kv_num_heads=num_heads,
-        scale=scale or None,
-    )
-    return result, keys_now, values_now
+    return _masked_attention(query, key, value, (past_key, past_value), mask, addend, settings)
 
 
 @operator("GroupQueryAttention", domain=MICROSOFT)

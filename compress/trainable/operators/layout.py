@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from compress.trainable.operators.convolution import pad_amounts
 from compress.trainable.operators.table import Either, Int, Ints, Number, operator, torch_type
 
 
@@ -40,32 +41,22 @@ def flatten(x: Tensor, *, axis: int = 1) -> Tensor:
     return x.reshape(rows, x.numel() // rows if rows else math.prod(x.shape[axis:]))
 
 
+@operator("Squeeze", attributes=["axes"])
 @operator("Squeeze", since=13)
 def squeeze(x: Tensor, axes: Ints | None = None) -> Tensor:
     """Remove dimensions of size one."""
     return x.squeeze() if axes is None else x.squeeze(tuple(axes))
 
 
-@operator("Squeeze")
-def squeeze_attribute(x: Tensor, *, axes: Sequence[int] | None = None) -> Tensor:
-    """Remove dimensions of size one (opset 12 and older)."""
-    return squeeze(x, None if axes is None else list(axes))
-
-
+@operator("Unsqueeze", attributes=["axes"])
 @operator("Unsqueeze", since=13)
 def unsqueeze(x: Tensor, axes: Ints) -> Tensor:
     """Insert dimensions of size one, at positions counted in the result."""
-    wanted = axes if isinstance(axes, list) else [axes]
+    wanted = [axes] if isinstance(axes, int) else axes
     rank = x.dim() + len(wanted)
     for axis in sorted(axis % rank for axis in wanted):
         x = x.unsqueeze(axis)
     return x
-
-
-@operator("Unsqueeze")
-def unsqueeze_attribute(x: Tensor, *, axes: Sequence[int]) -> Tensor:
-    """Insert dimensions of size one (opset 12 and older)."""
-    return unsqueeze(x, list(axes))
 
 
 @operator("Transpose")
@@ -80,27 +71,17 @@ def concat(*inputs: Tensor, axis: int) -> Tensor:
     return torch.cat(inputs, axis)
 
 
+@operator("Split", attributes=["split"])
 @operator("Split", since=13)
-def split(
-    x: Tensor, sizes: Ints | None = None, *, axis: int = 0, num_outputs: int | None = None, outputs: int
+def split_(
+    x: Tensor, split: Ints | None = None, *, axis: int = 0, num_outputs: int | None = None, outputs: int
 ) -> tuple[Tensor, ...]:
     """Cut along an axis into parts of given sizes, or into equal parts of which the last may be smaller."""
-    if sizes is None:
+    if split is None:
         count = num_outputs or outputs
         part = -(-x.shape[axis] // count)
-        sizes = [min(part, x.shape[axis] - start) for start in range(0, part * count, part)]
-    return torch.split(x, sizes, axis)
-
-
-@operator("Split")
-def split_attribute(
-    x: Tensor, *, axis: int = 0, split: Sequence[int] | None = None, outputs: int
-) -> tuple[Tensor, ...]:
-    """Cut along an axis (opset 12 and older)."""
-    return _split(x, None if split is None else list(split), axis=axis, outputs=outputs)
-
-
-_split = split
+        split = [min(part, x.shape[axis] - start) for start in range(0, part * count, part)]
+    return torch.split(x, split, axis)
 
 
 @operator("Slice")
@@ -164,10 +145,8 @@ def pad(
     axes = list(range(x.dim())) if axes is None else [axis % x.dim() for axis in axes]
     begins, ends = pads[: len(axes)], pads[len(axes) :]
     if mode == "constant":
-        amounts = [0] * (2 * x.dim())
-        for axis, begin, end in zip(axes, begins, ends, strict=True):
-            amounts[2 * (x.dim() - 1 - axis)] = begin
-            amounts[2 * (x.dim() - 1 - axis) + 1] = end
+        padding = dict(zip(axes, zip(begins, ends, strict=True), strict=True))
+        amounts = pad_amounts([padding.get(axis, (0, 0)) for axis in range(x.dim())])
         return F.pad(x, amounts, value=fill)
     for axis, begin, end in zip(axes, begins, ends, strict=True):
         if begin or end:

@@ -7,7 +7,7 @@ loop over time.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypedDict, Unpack
 
@@ -15,26 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from compress.trainable.operators.activation import named_activation
 from compress.trainable.operators.table import Weight, operator
 
 State = tuple[Tensor, ...]
 Activation = Callable[[Tensor], Tensor]
-
-_ACTIVATIONS: dict[str, Callable[[Tensor, float | None, float | None], Tensor]] = {
-    "affine": lambda x, a, b: (1.0 if a is None else a) * x + (0.0 if b is None else b),
-    "elu": lambda x, a, b: F.elu(x, 1.0 if a is None else a),
-    "hardsigmoid": lambda x, a, b: torch.clamp(
-        (0.2 if a is None else a) * x + (0.5 if b is None else b), 0.0, 1.0
-    ),
-    "leakyrelu": lambda x, a, b: F.leaky_relu(x, 0.01 if a is None else a),
-    "relu": lambda x, a, b: torch.relu(x),
-    "scaledtanh": lambda x, a, b: (1.0 if a is None else a) * torch.tanh((1.0 if b is None else b) * x),
-    "sigmoid": lambda x, a, b: torch.sigmoid(x),
-    "softplus": lambda x, a, b: F.softplus(x),
-    "softsign": lambda x, a, b: F.softsign(x),
-    "tanh": lambda x, a, b: torch.tanh(x),
-    "thresholdedrelu": lambda x, a, b: torch.where(x > (1.0 if a is None else a), x, 0.0),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +41,7 @@ class _Direction:
 
 
 Cell = Callable[[_Direction, Tensor, State], State]
+Kernel = Callable[..., tuple[Tensor, ...]]
 
 
 class Recurrence(TypedDict, total=False):
@@ -71,23 +57,41 @@ class Recurrence(TypedDict, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class _Settings:
-    """The attributes that all recurrent operators share."""
+class _Layer:
+    """A recurrent node: its weights, first axis the directions, and the attributes that all kinds share."""
 
+    w: Tensor
+    r: Tensor
+    b: Tensor
+    peepholes: Tensor | None
     direction: str
-    activations: Sequence[str]
+    names: list[str]
+    """Activations of all directions, in lower case."""
     alphas: Sequence[float]
     betas: Sequence[float]
     clip: float | None
     batch_first: bool
 
     @classmethod
-    def of(cls, activations: Sequence[str], recurrence: Recurrence) -> _Settings:
-        """Return what the attributes of a node say; `activations` are the operator's own, of a direction."""
+    def of(
+        cls,
+        w: Tensor,
+        r: Tensor,
+        b: Tensor | None,
+        own: Sequence[str],
+        recurrence: Recurrence,
+        peepholes: Tensor | None = None,
+    ) -> _Layer:
+        """Return what inputs and attributes of a node say; `own` are the activations of one direction."""
         direction = recurrence.get("direction", "forward")
+        names = recurrence.get("activations") or [*own] * (2 if direction == "bidirectional" else 1)
         return cls(
+            w,
+            r,
+            w.new_zeros(w.shape[0], 2 * w.shape[1]) if b is None else b,
+            peepholes,
             direction,
-            recurrence.get("activations") or [*activations] * (2 if direction == "bidirectional" else 1),
+            [name.lower() for name in names],
             recurrence.get("activation_alpha", ()),
             recurrence.get("activation_beta", ()),
             recurrence.get("clip"),
@@ -99,59 +103,47 @@ class _Settings:
         """Number of directions."""
         return 2 if self.direction == "bidirectional" else 1
 
+    def is_plain(self, *own: str) -> bool:
+        """Whether torch's kernel computes it: these activations, no clipping, no peepholes."""
+        return self.names == [*own] * self.count and self.clip is None and self.peepholes is None
+
     def functions(self, place: int) -> list[Activation]:
         """Return the activations of one direction, with their own numbers."""
         alphas, betas = list(self.alphas), list(self.betas)
         functions = []
-        for name in self.activations:
-            function = _ACTIVATIONS.get(name.lower())
-            if function is None:
-                raise NotImplementedError(f"activation {name!r}")
-            uses_alpha = name.lower() not in ("relu", "tanh", "sigmoid", "softsign", "softplus")
-            uses_beta = name.lower() in ("affine", "scaledtanh", "hardsigmoid")
-            alpha = alphas.pop(0) if alphas and uses_alpha else None
-            beta = betas.pop(0) if betas and uses_beta else None
-            functions.append(_bind(function, alpha, beta))
+        for name in self.names:
+            function, defaults = named_activation(name)
+            numbers = [
+                given.pop(0) if given else default
+                for given, default in zip((alphas, betas), defaults, strict=False)
+            ]
+            functions.append(_bind(function, numbers))
         each = len(functions) // self.count
         return functions[place * each : (place + 1) * each]
 
+    def directions(self) -> Iterator[_Direction]:
+        """Yield each direction, with weights of its own."""
+        for place in range(self.count):
+            wb, rb = self.b[place].chunk(2)
+            peepholes = None if self.peepholes is None else self.peepholes[place]
+            reverse = self.direction == "reverse" or place == 1
+            functions = self.functions(place)
+            yield _Direction(self.w[place], self.r[place], wb, rb, peepholes, functions, self.clip, reverse)
 
-def _bind(
-    function: Callable[[Tensor, float | None, float | None], Tensor], alpha: float | None, beta: float | None
-) -> Activation:
-    return lambda x: function(x, alpha, beta)
+
+def _bind(function: Callable[..., Tensor], numbers: Sequence[float]) -> Activation:
+    return lambda x: function(x, *numbers)
 
 
 def _run(
-    cell: Cell,
-    settings: _Settings,
-    x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None,
-    lengths: Tensor | None,
-    initial: list[Tensor],
-    peepholes: Tensor | None = None,
+    cell: Cell, layer: _Layer, x: Tensor, lengths: Tensor | None, initial: list[Tensor]
 ) -> tuple[Tensor, ...]:
     """Loop over time in each direction.
 
     `x` is [time, batch, input], each initial state [directions, batch, hidden].
     """
-    if b is None:
-        b = w.new_zeros(w.shape[0], 2 * w.shape[1])
     sequences, finals = [], []
-    for place in range(settings.count):
-        wb, rb = b[place].chunk(2)
-        direction = _Direction(
-            w[place],
-            r[place],
-            wb,
-            rb,
-            None if peepholes is None else peepholes[place],
-            settings.functions(place),
-            settings.clip,
-            settings.direction == "reverse" or place == 1,
-        )
+    for place, direction in enumerate(layer.directions()):
         outputs, final = _run_direction(cell, direction, x, lengths, tuple(s[place] for s in initial))
         sequences.append(outputs)
         finals.append(final)
@@ -212,18 +204,8 @@ def _gru_cell(linear_before_reset: int) -> Cell:
     return step
 
 
-Kernel = Callable[[Tensor, list[Tensor], list[Tensor], bool], tuple[Tensor, ...]]
-
-
 def _fast(
-    kernel: Kernel,
-    order: list[int],
-    settings: _Settings,
-    x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None,
-    initial: list[Tensor],
+    kernel: Kernel, order: list[int], layer: _Layer, x: Tensor, initial: list[Tensor]
 ) -> tuple[Tensor, ...]:
     """Run torch's kernel; `order` says where ONNX keeps each of torch's gates."""
 
@@ -232,50 +214,42 @@ def _fast(
         return torch.cat([parts[place] for place in order])
 
     parameters = []
-    for place in range(settings.count):
-        parameters += [gates(w[place]), gates(r[place])]
-        biases = w.new_zeros(2 * w.shape[1]) if b is None else b[place]
-        parameters += [gates(bias) for bias in biases.chunk(2)]
-    backwards = settings.direction == "reverse"
-    y, *finals = kernel(x.flip(0) if backwards else x, initial, parameters, settings.count == 2)
+    for w, r, b in zip(layer.w, layer.r, layer.b, strict=True):
+        parameters += [gates(w), gates(r), *map(gates, b.chunk(2))]
+    backwards = layer.direction == "reverse"
+    states = [state.contiguous() for state in initial]
+    start = states if kernel is torch.lstm else states[0]
+    x = x.flip(0) if backwards else x
+    y, *finals = kernel(x, start, parameters, True, 1, 0.0, False, layer.count == 2, False)
     y = y.flip(0) if backwards else y
-    return y.reshape(*y.shape[:2], settings.count, -1).transpose(1, 2), *finals
+    return y.reshape(*y.shape[:2], layer.count, -1).transpose(1, 2), *finals
 
 
 def _recurrent(
     cell: Cell,
     kernel: Kernel | None,
     order: list[int],
-    settings: _Settings,
+    layer: _Layer,
     x: Tensor,
-    w: Tensor,
-    r: Tensor,
-    b: Tensor | None,
     lengths: Tensor | None,
-    initial: list[Tensor | None],
-    peepholes: Tensor | None = None,
+    *initial: Tensor | None,
 ) -> tuple[Tensor, ...]:
     """Compute a recurrent node, by torch's kernel if there is one; layouts are turned here."""
-    if settings.batch_first:
+    if layer.batch_first:
         x = x.transpose(0, 1)
-    shape = (settings.count, x.shape[1], r.shape[2])
+    shape = (layer.count, x.shape[1], layer.r.shape[2])
     states = [
-        x.new_zeros(shape) if state is None else state.transpose(0, 1) if settings.batch_first else state
+        x.new_zeros(shape) if state is None else state.transpose(0, 1) if layer.batch_first else state
         for state in initial
     ]
-    if kernel is not None and settings.clip is None and lengths is None and peepholes is None:
-        result = _fast(kernel, order, settings, x, w, r, b, states)
+    if kernel is not None and lengths is None:
+        result = _fast(kernel, order, layer, x, states)
     else:
-        result = _run(cell, settings, x, w, r, b, lengths, states, peepholes)
-    if settings.batch_first:
+        result = _run(cell, layer, x, lengths, states)
+    if layer.batch_first:
         y, *finals = result
         return y.permute(2, 0, 1, 3), *(state.transpose(0, 1) for state in finals)
     return result
-
-
-def _plain(settings: _Settings, wanted: Sequence[str]) -> bool:
-    """Whether the activations are the operator's own."""
-    return [name.lower() for name in settings.activations] == [*wanted] * settings.count
 
 
 @operator("RNN")
@@ -289,13 +263,9 @@ def rnn(
     **recurrence: Unpack[Recurrence],
 ) -> tuple[Tensor, ...]:
     """Elman network: all hidden states, and the last."""
-    settings = _Settings.of(["Tanh"], recurrence)
-
-    def kernel(x: Tensor, initial: list[Tensor], weights: list[Tensor], both: bool) -> tuple[Tensor, ...]:
-        return torch.rnn_tanh(x, initial[0].contiguous(), weights, True, 1, 0.0, False, both, False)
-
-    fast = kernel if _plain(settings, ["tanh"]) else None
-    return _recurrent(_rnn_cell, fast, [0], settings, x, w, r, b, lengths, [initial])
+    layer = _Layer.of(w, r, b, ["tanh"], recurrence)
+    kernel = torch.rnn_tanh if layer.is_plain("tanh") else None
+    return _recurrent(_rnn_cell, kernel, [0], layer, x, lengths, initial)
 
 
 @operator("GRU")
@@ -311,14 +281,9 @@ def gru(
     **recurrence: Unpack[Recurrence],
 ) -> tuple[Tensor, ...]:
     """Gated recurrent unit: all hidden states, and the last. ONNX's gates are z, r, h; torch's r, z, h."""
-    settings = _Settings.of(["Sigmoid", "Tanh"], recurrence)
-
-    def kernel(x: Tensor, initial: list[Tensor], weights: list[Tensor], both: bool) -> tuple[Tensor, ...]:
-        return torch.gru(x, initial[0].contiguous(), weights, True, 1, 0.0, False, both, False)
-
-    fast = kernel if linear_before_reset and _plain(settings, ["sigmoid", "tanh"]) else None
-    cell = _gru_cell(linear_before_reset)
-    return _recurrent(cell, fast, [1, 0, 2], settings, x, w, r, b, lengths, [initial])
+    layer = _Layer.of(w, r, b, ["sigmoid", "tanh"], recurrence)
+    kernel = torch.gru if linear_before_reset and layer.is_plain("sigmoid", "tanh") else None
+    return _recurrent(_gru_cell(linear_before_reset), kernel, [1, 0, 2], layer, x, lengths, initial)
 
 
 @operator("LSTM")
@@ -341,12 +306,6 @@ def lstm(
     """
     if input_forget:
         raise NotImplementedError("input_forget: coupled gates")
-    settings = _Settings.of(["Sigmoid", "Tanh", "Tanh"], recurrence)
-
-    def kernel(x: Tensor, initial: list[Tensor], weights: list[Tensor], both: bool) -> tuple[Tensor, ...]:
-        state = [part.contiguous() for part in initial]
-        return torch.lstm(x, state, weights, True, 1, 0.0, False, both, False)
-
-    fast = kernel if _plain(settings, ["sigmoid", "tanh", "tanh"]) else None
-    initial = [initial_h, initial_c]
-    return _recurrent(_lstm_cell, fast, [0, 2, 3, 1], settings, x, w, r, b, lengths, initial, peepholes)
+    layer = _Layer.of(w, r, b, ["sigmoid", "tanh", "tanh"], recurrence, peepholes)
+    kernel = torch.lstm if layer.is_plain("sigmoid", "tanh", "tanh") else None
+    return _recurrent(_lstm_cell, kernel, [0, 2, 3, 1], layer, x, lengths, initial_h, initial_c)

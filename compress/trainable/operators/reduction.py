@@ -68,12 +68,9 @@ def _reduce(function: Reduction, x: Tensor, axes: Sequence[int] | None, keep: in
 
 
 def _register(name: str, function: Reduction) -> None:
-    @operator(name)
-    def by_attribute(x: Tensor, *, axes: Sequence[int] | None = None, keepdims: int = 1) -> Tensor:
-        return _reduce(function, x, axes, keepdims)
-
+    @operator(name, attributes=["axes"])
     @operator(name, since=13 if name == "ReduceSum" else 18)
-    def by_input(
+    def reduction(
         x: Tensor, axes: Ints | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0
     ) -> Tensor:
         if not axes and noop_with_empty_axes:

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from compress.trainable.operators.convolution import pad_amounts
 from compress.trainable.operators.table import Ints, Numbers, operator
 
 
@@ -141,10 +142,9 @@ def affine_grid(theta: Tensor, size: Ints, *, align_corners: int = 0) -> Tensor:
 def center_crop_pad(x: Tensor, shape: Ints, *, axes: Sequence[int] | None = None) -> Tensor:
     """Crop or pad with zeros around the middle to a shape."""
     dims = [axis % x.dim() for axis in axes] if axes is not None else list(range(x.dim()))
-    amounts = [0] * (2 * x.dim())
+    padding = [(0, 0)] * x.dim()
     for dim, size in zip(dims, shape, strict=True):
         change = size - x.shape[dim]
         begin = change // 2 if change > 0 else -(-change // 2)
-        amounts[2 * (x.dim() - 1 - dim)] = begin
-        amounts[2 * (x.dim() - 1 - dim) + 1] = change - begin
-    return F.pad(x, amounts)
+        padding[dim] = (begin, change - begin)
+    return F.pad(x, pad_amounts(padding))

@@ -59,29 +59,18 @@ def short_time_fourier_transform(
     return torch.view_as_real(transform(frames, dim=-1))
 
 
-def _window(parts: tuple[float, ...], size: int, periodic: int, dtype: int, device: torch.device) -> Tensor:
-    """Return a sum of cosines with alternating signs."""
-    count = size if periodic else size - 1
-    angles = torch.arange(size, dtype=torch.float64, device=device) * (2 * math.pi / max(count, 1))
-    window = sum((-1) ** order * part * torch.cos(order * angles) for order, part in enumerate(parts))
-    return torch.as_tensor(window, device=device).to(torch_type(dtype))
+def _register_window(name: str, parts: tuple[float, ...]) -> None:
+    """Enter a window that is a sum of cosines of rising order, with these factors and alternating signs."""
+    signed = [part * (-1) ** order for order, part in enumerate(parts)]
+
+    @operator(name)
+    def window(size: Int, *, output_datatype: int = 1, periodic: int = 1, device: torch.device) -> Tensor:
+        count = size if periodic else size - 1
+        angles = torch.arange(size, dtype=torch.float64, device=device) * (2 * math.pi / max(count, 1))
+        cosines = torch.stack([part * torch.cos(order * angles) for order, part in enumerate(signed)])
+        return cosines.sum(0).to(torch_type(output_datatype))
 
 
-@operator("HannWindow")
-def hann_window(size: Int, *, output_datatype: int = 1, periodic: int = 1, device: torch.device) -> Tensor:
-    """Raised cosine."""
-    return _window((0.5, 0.5), size, periodic, output_datatype, device)
-
-
-@operator("HammingWindow")
-def hamming_window(size: Int, *, output_datatype: int = 1, periodic: int = 1, device: torch.device) -> Tensor:
-    """Raised cosine on a step, with 25/46 as ONNX has it."""
-    return _window((25 / 46, 21 / 46), size, periodic, output_datatype, device)
-
-
-@operator("BlackmanWindow")
-def blackman_window(
-    size: Int, *, output_datatype: int = 1, periodic: int = 1, device: torch.device
-) -> Tensor:
-    """Three-term cosine window."""
-    return _window((0.42, 0.5, 0.08), size, periodic, output_datatype, device)
+_register_window("HannWindow", (0.5, 0.5))
+_register_window("HammingWindow", (25 / 46, 21 / 46))  # as ONNX has it
+_register_window("BlackmanWindow", (0.42, 0.5, 0.08))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Annotated, Any, TypeAlias
@@ -92,23 +92,34 @@ _TABLE: dict[tuple[str, str], list[Operator]] = {}
 Function = typing.TypeVar("Function", bound=Callable[..., Any])
 
 
-def operator(name: str, *, since: int = 1, domain: str = "") -> Callable[[Function], Function]:
+def operator(
+    name: str, *, since: int = 1, domain: str = "", attributes: Collection[str] = ()
+) -> Callable[[Function], Function]:
     """Enter a function into the table.
 
     Args:
         name: the ONNX operator that it computes.
         since: first opset in which the operator means this.
         domain: "" for ONNX itself.
+        attributes: positional parameters that are attributes of the node in these opsets, not inputs.
     """
 
     def register(function: Function) -> Function:
-        entry = _declared(function, since)
+        entry = _declared(function, since, attributes)
         versions = _TABLE.setdefault((domain, name), [])
         versions.append(entry)
         versions.sort(key=lambda version: version.since)
         return function
 
     return register
+
+
+def register_unary(name: str, function: Callable[[Tensor], Tensor]) -> None:
+    """Enter a function of one tensor without attributes."""
+
+    @operator(name)
+    def unary(x: Tensor) -> Tensor:
+        return function(x)
 
 
 def lookup(domain: str, name: str, opset: int) -> Operator | None:
@@ -122,13 +133,13 @@ def names() -> list[tuple[str, str]]:
     return sorted(_TABLE)
 
 
-def _declared(function: Callable[..., Any], since: int) -> Operator:
+def _declared(function: Callable[..., Any], since: int, moved: Collection[str]) -> Operator:
     hints = typing.get_type_hints(function, include_extras=True)
     roles: list[Role | None] = []
-    keywords: set[str] = set()
+    keywords = set(moved)
     variadic = False
     for parameter in inspect.signature(function).parameters.values():
-        if parameter.kind is parameter.KEYWORD_ONLY:
+        if parameter.kind is parameter.KEYWORD_ONLY or parameter.name in moved:
             keywords.add(parameter.name)
         elif parameter.kind is parameter.VAR_KEYWORD:
             (shared,) = typing.get_args(hints[parameter.name])
