@@ -20,7 +20,7 @@ from compress.train.lesson import Lesson, learn
 from compress.train.loop import Outcome
 from compress.train.objective import Distillation, gives_probabilities
 from compress.train.processes import group
-from compress.train.settings import Training
+from compress.train.settings import ResolvedTraining, Training
 from compress.trainable.module import to_torch
 from compress.trainable.roles import trained_initializers
 
@@ -89,6 +89,7 @@ def fit(
     rate = how.learning_rate
     if rate == "auto":
         rate = auto_rate / 10 if attends(model.graph) else auto_rate
+    resolved = {"batch_size": samples_of_a_step(model, batches, how), "learning_rate": rate}
     lesson = Lesson(
         student=student,
         weights=tuple(weights),
@@ -97,9 +98,7 @@ def fit(
         batches=batches,
         distillation=distillation,
         probabilities=gives_probabilities(model.original),
-        batch_size=samples_of_a_step(model, batches, how),
-        learning_rate=rate,
-        how=how,
+        how=ResolvedTraining(**how.model_dump() | resolved),
     )
     if how.processes == 1 or torch.distributed.is_initialized():
         return learn(lesson)

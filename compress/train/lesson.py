@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import sys
@@ -10,7 +9,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import onnx_ir as ir
 import torch
@@ -19,9 +17,9 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from compress.graph.files import save
 from compress.train.examples import Batch, Examples, taught
-from compress.train.loop import Outcome, Plan, Report, train
+from compress.train.loop import Outcome, Report, train
 from compress.train.objective import Distillation, Objective
-from compress.train.settings import Training
+from compress.train.settings import ResolvedTraining
 from compress.trainable.module import Trainable
 
 STUDENT, TEACHER, DATA, SETTINGS = "student.onnx", "teacher.onnx", "data.pt", "settings.json"
@@ -39,9 +37,7 @@ class Lesson:
         batches: the training data.
         distillation: how the teacher is imitated; None trains on labels alone.
         probabilities: whether the first output has gone through a softmax.
-        batch_size: samples of a step; 0 takes the batches as they are.
-        learning_rate: the highest.
-        how: all other settings.
+        how: the settings.
     """
 
     student: ir.Model
@@ -51,9 +47,7 @@ class Lesson:
     batches: list[Batch]
     distillation: Distillation | None
     probabilities: bool
-    batch_size: int
-    learning_rate: float
-    how: Training
+    how: ResolvedTraining
 
     def save(self, folder: Path) -> None:
         """Write the lesson into a folder, for other processes."""
@@ -65,8 +59,6 @@ class Lesson:
             "outputs": self.outputs,
             "distillation": self.distillation,
             "probabilities": self.probabilities,
-            "batch_size": self.batch_size,
-            "learning_rate": self.learning_rate,
             "how": self.how.model_dump(mode="json"),
         }
         (folder / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
@@ -82,7 +74,7 @@ class Lesson:
             batches=[Batch(feeds, labels) for feeds, labels in data],
             weights=tuple(settings.pop("weights")),
             outputs=tuple(settings.pop("outputs")),
-            how=Training(**settings.pop("how")),
+            how=ResolvedTraining(**settings.pop("how")),
             **settings,
         )
 
@@ -109,10 +101,9 @@ def learn(lesson: Lesson) -> Outcome:
             how.distill_share,
             lesson.probabilities,
         )
-    examples, held_out = Examples(batches, lesson.batch_size, how.seed).split(how.held_out)
+    examples, held_out = Examples(batches, how.batch_size, how.seed).split(how.held_out)
     with _progress(how.epochs, len(examples)) as report:
-        weights, plan = module.trained_weights(), _plan(lesson, device)
-        outcome = train(module, weights, objective, examples, held_out, plan, report)
+        outcome = train(module, module.trained_weights(), objective, examples, held_out, how, report)
     module.write_back(lesson.student)
     return outcome
 
@@ -121,25 +112,6 @@ def training_device() -> torch.device:
     """Return where training runs: this process's GPU, or the CPU."""
     place = os.environ.get("LOCAL_RANK", "0")
     return torch.device(f"cuda:{place}" if torch.cuda.is_available() else "cpu")
-
-
-def _plan(lesson: Lesson, device: torch.device) -> Plan:
-    how = lesson.how
-    common: dict[str, Any] = {"lr": lesson.learning_rate, "weight_decay": how.weight_decay}
-    adamw = functools.partial(torch.optim.AdamW, **common)
-    sgd = functools.partial(torch.optim.SGD, momentum=0.9, nesterov=True, **common)
-    return Plan(
-        how.epochs,
-        adamw if how.optimizer == "adamw" else sgd,
-        how.warmup,
-        how.patience,
-        how.stop_on,
-        how.seed,
-        how.mixed_precision and torch.amp.is_autocast_available(device.type),
-        how.keep_zeros,
-        Path(how.checkpoint) if how.checkpoint else None,
-        f"{lesson.learning_rate} {how.model_dump_json()}",
-    )
 
 
 @contextmanager

@@ -6,10 +6,10 @@ import contextlib
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.distributed as distributed
@@ -23,35 +23,7 @@ from torch import Tensor, nn
 from compress.errors import PassError
 from compress.train.examples import Batch, Examples
 from compress.train.objective import Objective, accuracy, labels_of
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """How to train.
-
-    Attributes:
-        epochs: how often the examples are seen.
-        optimizer: makes the optimizer of groups of parameters.
-        warmup: part of all steps over which the learning rate rises; then it falls as a cosine.
-        patience: epochs without improvement on held-out examples before training stops; 0 never does.
-        judge: "loss" or "accuracy", what improves.
-        seed: dropout and order derive from it.
-        mixed: whether matrix products run in bfloat16.
-        keep_zeros: whether zeros in matrices and kernels stay zero.
-        checkpoint: file to resume from, written after every epoch.
-        settings: what else tells this training from another; a checkpoint remembers it.
-    """
-
-    epochs: int
-    optimizer: Callable[[list[dict[str, Any]]], torch.optim.Optimizer]
-    warmup: float = 0.05
-    patience: int = 0
-    judge: Literal["loss", "accuracy"] = "loss"
-    seed: int = 0
-    mixed: bool = False
-    keep_zeros: bool = True
-    checkpoint: Path | None = None
-    settings: str = ""
+from compress.train.settings import ResolvedTraining
 
 
 @dataclass
@@ -85,7 +57,7 @@ def train(
     objective: Objective,
     examples: Examples,
     held_out: Examples,
-    plan: Plan,
+    how: ResolvedTraining,
     report: Report,
 ) -> Outcome:
     """Train `weights` of a module in place and leave the best of them, by held-out examples, there.
@@ -96,15 +68,20 @@ def train(
     Args:
         module: called with a mapping of input tensors, returns a tuple of tensors.
         weights: the parameters to train, by name.
+        objective: the loss.
+        examples: what is trained on.
+        held_out: what decides which epoch's weights are kept; if empty, the last one's are.
+        how: the settings.
+        report: called after each step.
 
     Raises:
         PassError: the loss is no longer finite, or the checkpoint is of another training.
     """
-    run = _Run(module, weights, objective, examples, held_out, plan)
+    run = _Run(module, weights, objective, examples, held_out, how)
     with torch.random.fork_rng(devices=[]):
         run.resume()
         run.judge()
-        while run.outcome.epochs < plan.epochs and not run.stalled:
+        while run.outcome.epochs < how.epochs and not run.stalled:
             run.epoch(report)
             run.save()
     run.finish()
@@ -121,29 +98,28 @@ class _Run:
         objective: Objective,
         examples: Examples,
         held_out: Examples,
-        plan: Plan,
+        how: ResolvedTraining,
     ) -> None:
         self.module, self.weights, self.objective = module, weights, objective
-        self.examples, self.held_out, self.plan = examples, held_out, plan
+        self.examples, self.held_out, self.how = examples, held_out, how
         self.device = next(iter(weights.values())).device
         self.rank, self.processes = _place()
         self.steps = len(examples) // self.processes
         if not self.steps:
             raise PassError(f"{len(examples)} batches are too few for {self.processes} processes")
-        # Decay is for matrices and kernels: on biases and norm scales it only hurts.
-        many = [weight for weight in weights.values() if weight.dim() > 1]
-        few = [weight for weight in weights.values() if weight.dim() <= 1]
-        self.optimizer = plan.optimizer([{"params": many}, {"params": few, "weight_decay": 0.0}])
+        self.optimizer = optimizer(weights.values(), how)
         # A zero with a gradient of zero stays one: decay, momentum and Adam's step are all zero.
-        self.alive = [(weight, weight.detach() != 0) for weight in many if plan.keep_zeros]
-        total = plan.epochs * self.steps
-        warm = math.ceil(plan.warmup * total)
+        many = [weight for weight in weights.values() if weight.dim() > 1 and how.keep_zeros]
+        self.alive = [(weight, weight.detach() != 0) for weight in many]
+        self.checkpoint = Path(how.checkpoint) if how.checkpoint else None
+        total = how.epochs * self.steps
+        warm = math.ceil(how.warmup * total)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(
             self.optimizer, lambda step: _rate(step, warm, total)
         )
         self.outcome = Outcome()
         self.best: dict[str, Tensor] | None = None
-        self.key = _fingerprint(module, plan) if plan.checkpoint else ""
+        self.key = _fingerprint(module, how) if how.checkpoint else ""
         if self.processes > 1:
             for tensor in module.state_dict().values():
                 distributed.broadcast(tensor, 0)
@@ -151,7 +127,7 @@ class _Run:
     @property
     def stalled(self) -> bool:
         """Whether the last epochs brought no improvement."""
-        scores, patience = self.outcome.scores[1:], self.plan.patience
+        scores, patience = self.outcome.scores[1:], self.how.patience
         return bool(
             patience and len(scores) > patience and min(scores[:-patience]) <= min(scores[-patience:])
         )
@@ -159,7 +135,7 @@ class _Run:
     def epoch(self, report: Report) -> None:
         """Train one epoch, judge it and remember the weights if they are the best so far."""
         number = self.outcome.epochs
-        torch.manual_seed(self.plan.seed * 100_003 + number)
+        torch.manual_seed(self.how.seed * 100_003 + number)
         self.module.train()
         losses = []
         score = self.outcome.scores[-1] if self.outcome.scores else None
@@ -208,7 +184,7 @@ class _Run:
             for part in self.held_out.in_order():
                 batch = part.to(self.device)
                 results = self.module(batch.feeds)
-                if self.plan.judge == "accuracy":
+                if self.how.stop_on == "accuracy":
                     score = -accuracy(results[0], labels_of(batch))
                 else:
                     score = float(self.objective(results, batch))
@@ -216,7 +192,8 @@ class _Run:
         return self._agreed(total / count)
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:
-        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.plan.mixed)
+        mixed = self.how.mixed_precision and torch.amp.is_autocast_available(self.device.type)
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=mixed)
 
     def _average(self, tensors: list[Tensor]) -> None:
         """Make tensors the mean over all processes."""
@@ -233,7 +210,7 @@ class _Run:
 
     def save(self) -> None:
         """Write the checkpoint, whole or not at all."""
-        path = self.plan.checkpoint
+        path = self.checkpoint
         if path is None or self.rank:
             return
         state = {
@@ -251,7 +228,7 @@ class _Run:
 
     def resume(self) -> None:
         """Go on from the checkpoint, if there is one."""
-        path = self.plan.checkpoint
+        path = self.checkpoint
         if path is None or not path.is_file():
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
@@ -268,8 +245,21 @@ class _Run:
         if self.best is not None:
             self.module.load_state_dict(self.best)
         self.module.eval()
-        if self.plan.checkpoint is not None and not self.rank:
-            self.plan.checkpoint.unlink(missing_ok=True)
+        if self.checkpoint is not None and not self.rank:
+            self.checkpoint.unlink(missing_ok=True)
+
+
+def optimizer(weights: Iterable[nn.Parameter], how: ResolvedTraining) -> torch.optim.Optimizer:
+    """Return the optimizer; weight decay acts on matrices and kernels only, for it harms biases and norms."""
+    many: list[nn.Parameter] = []
+    few: list[nn.Parameter] = []
+    for weight in weights:
+        (many if weight.dim() > 1 else few).append(weight)
+    groups: list[dict[str, Any]] = [{"params": many}, {"params": few, "weight_decay": 0.0}]
+    rate, decay = how.learning_rate, how.weight_decay
+    if how.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=rate, weight_decay=decay)
+    return torch.optim.SGD(groups, lr=rate, weight_decay=decay, momentum=0.9, nesterov=True)
 
 
 def _place() -> tuple[int, int]:
@@ -286,9 +276,9 @@ def _rate(step: int, warm: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))
 
 
-def _fingerprint(module: nn.Module, plan: Plan) -> str:
-    """Return what tells one training from another: where it starts and how long it runs."""
-    digest = hashlib.sha256(f"{plan.settings} {plan.epochs} {plan.seed} {plan.warmup}".encode())
+def _fingerprint(module: nn.Module, how: ResolvedTraining) -> str:
+    """Return what tells one training from another: its settings and the weights that it starts from."""
+    digest = hashlib.sha256(how.model_dump_json().encode())
     for name, tensor in module.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().reshape(-1).contiguous().view(torch.uint8).numpy().tobytes())

@@ -57,3 +57,10 @@ class Training(BaseModel):
     def of(cls, settings: Training) -> Training:
         """Return the settings of a training among those of a pass."""
         return cls(**{name: getattr(settings, name) for name in cls.model_fields})
+
+
+class ResolvedTraining(Training):
+    """The settings of a training in which nothing is left to ``auto``."""
+
+    batch_size: int = Field(ge=0)
+    learning_rate: float = Field(gt=0)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from compress.numerics.affine import quantize
+from compress.numerics.formats import IntegerFormat
 from compress.numerics.granularity import PerAxis
 from compress.train.fake_quantizers import FakeQuantizer, insert, scale_name, scales
 from compress.trainable.module import Trainable
@@ -46,7 +47,7 @@ def test_a_weight_is_rounded_in_the_graph_as_it_will_be_stored() -> None:
     graph.graph.register_initializer(value)
     (node,) = graph.graph
     node.replace_input_with(1, value)
-    stored = quantize(weight, PerAxis(1), 4, narrow=True)
+    stored = quantize(weight, IntegerFormat(4, PerAxis(1), narrow=True))
     quantizer = FakeQuantizer.of("w", stored, narrow=True)
     insert(graph.graph, value, [(node, 1)], quantizer)
     assert scale_name(quantizer) in graph.graph.initializers

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,9 @@ from torch import nn
 
 from compress.errors import PassError
 from compress.train.examples import Batch, Examples
-from compress.train.loop import Plan, train
+from compress.train.loop import optimizer, train
 from compress.train.objective import Objective
+from compress.train.settings import ResolvedTraining
 
 
 class _Net(nn.Module):
@@ -42,8 +42,8 @@ def test_the_best_epoch_is_kept() -> None:
     module = _Net()
     examples = Examples(_labelled(6))
     training, held_out = examples.split(0.34)
-    plan = Plan(6, functools.partial(torch.optim.SGD, lr=1.0), judge="accuracy")
-    outcome = train(module, dict(module.named_parameters()), Objective(), training, held_out, plan, _silent)
+    how = ResolvedTraining(epochs=6, batch_size=0, optimizer="sgd", learning_rate=1.0, stop_on="accuracy")
+    outcome = train(module, dict(module.named_parameters()), Objective(), training, held_out, how, _silent)
     with torch.no_grad():
         right = [
             (module(batch.feeds)[0].argmax(1) == batch.labels).float().mean() for batch in held_out.batches
@@ -64,18 +64,18 @@ def _killed(epoch: int, step: int, loss: float, score: float | None) -> None:
 def test_a_killed_training_goes_on_where_it_was(tmp_path: Path) -> None:
     training, held_out = Examples(_labelled(6), batch_size=20, seed=1).split(0.2)
 
-    def run(report: Any, checkpoint: Path | None) -> dict[str, torch.Tensor]:
+    def run(report: Any, checkpoint: str) -> dict[str, torch.Tensor]:
         module = _Net()
-        plan = Plan(4, functools.partial(torch.optim.AdamW, lr=0.01), seed=1, checkpoint=checkpoint)
-        train(module, dict(module.named_parameters()), Objective(), training, held_out, plan, report)
+        how = ResolvedTraining(epochs=4, batch_size=20, learning_rate=0.01, seed=1, checkpoint=checkpoint)
+        train(module, dict(module.named_parameters()), Objective(), training, held_out, how, report)
         return module.state_dict()
 
-    whole = run(_silent, None)
+    whole = run(_silent, "")
     path = tmp_path / "training.pt"
     with pytest.raises(KeyboardInterrupt):
-        run(_killed, path)
+        run(_killed, str(path))
     seen = []
-    resumed = run(lambda epoch, *_: seen.append(epoch), path)
+    resumed = run(lambda epoch, *_: seen.append(epoch), str(path))
     assert min(seen) == 2
     assert not path.exists()
     for name, tensor in whole.items():
@@ -86,15 +86,10 @@ def test_decay_spares_biases_and_zeros_stay_zero() -> None:
     module = _Net()
     with torch.no_grad():
         module.body[0].weight[0] = 0.0
-    groups: list[Any] = []
-
-    def make(parameters: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        groups.extend(parameters)
-        return torch.optim.AdamW(parameters, lr=0.01)
-
-    examples = Examples(_labelled(4))
-    weights = dict(module.named_parameters())
-    train(module, weights, Objective(), examples, Examples([]), Plan(1, make), _silent)
+    examples, weights = Examples(_labelled(4)), dict(module.named_parameters())
+    how = ResolvedTraining(epochs=1, batch_size=0, learning_rate=0.01)
+    groups = optimizer(weights.values(), how).param_groups
+    train(module, weights, Objective(), examples, Examples([]), how, _silent)
     assert [group["weight_decay"] for group in groups] == [0.01, 0.0]
     assert all(weight.dim() <= 1 for weight in groups[1]["params"])
     assert not module.body[0].weight[0].any() and module.body[0].weight[1].all()
@@ -103,6 +98,6 @@ def test_decay_spares_biases_and_zeros_stay_zero() -> None:
 def test_a_loss_that_is_not_finite_is_told() -> None:
     module = _Net()
     weights, examples = dict(module.named_parameters()), Examples(_labelled(2))
-    plan = Plan(50, functools.partial(torch.optim.SGD, lr=1e30))
+    how = ResolvedTraining(epochs=50, batch_size=0, optimizer="sgd", learning_rate=1e30)
     with pytest.raises(PassError, match=r"epoch \d+, step \d+: the loss is .*lower learning_rate"):
-        train(module, weights, Objective(), examples, Examples([]), plan, _silent)
+        train(module, weights, Objective(), examples, Examples([]), how, _silent)
