@@ -48,7 +48,7 @@ def test_a_weight_is_rounded_in_the_graph_as_it_will_be_stored() -> None:
     (node,) = graph.graph
     node.replace_input_with(1, value)
     stored = quantize(weight, IntegerFormat(4, PerAxis(1), narrow=True))
-    quantizer = FakeQuantizer.of("w", stored, narrow=True)
+    quantizer = FakeQuantizer.of("w", stored)
     insert(graph.graph, value, [(node, 1)], quantizer)
     assert scale_name(quantizer) in graph.graph.initializers
     torch.testing.assert_close(scales(graph.graph, quantizer), quantizer.scale)
