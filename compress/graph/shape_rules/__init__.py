@@ -14,10 +14,11 @@ import onnx_ir as ir
 
 from compress.graph.facts.record import LAYOUTS, MICROSOFT
 from compress.graph.shape_rules import attention, data, images, products
+from compress.graph.shape_rules.alike import WINDOW, alike
 from compress.graph.shape_rules.call import Call, Outputs, Rule
 from compress.graph.tensor_info import TensorInfo, standard
 
-FLOAT, INT32, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT32, ir.DataType.INT64, ir.DataType.BOOL
+FLOAT, INT64, BOOL = ir.DataType.FLOAT, ir.DataType.INT64, ir.DataType.BOOL
 
 
 def _like(call: Call) -> Outputs:
@@ -42,14 +43,8 @@ def _quantize(call: Call) -> Outputs:
     return [call[0]._replace(dtype=zero_point.dtype if zero_point else ir.DataType.UINT8)]
 
 
-def _dequantize(call: Call) -> Outputs:
-    return [call[0]._replace(dtype=call[1].dtype)]
-
-
 def _concatenation(call: Call) -> Outputs:
-    axis = ir.AttrInt64("axis", call.int("axis"))
-    parts = call.inputs[2::3]
-    return [standard("Concat", parts, [axis])]
+    return [standard("Concat", call.inputs[2::3], call.attributes(["axis"]))]
 
 
 def _halved(call: Call) -> Outputs:
@@ -64,28 +59,14 @@ def _expanded(call: Call) -> Outputs:
     axis = call.number(1)
     if axis is None:
         return []
-    sizes = list(call[0].shape)
-    sizes.insert(axis if axis >= 0 else axis + len(sizes) + 1, 1)
-    return [call[0]._replace(shape=tuple(sizes))]
+    return [standard("Unsqueeze", [call[0]], [ir.AttrInt64s("axes", [axis])], version=11)]
 
 
 def _padded(call: Call) -> Outputs:
     pads = call.values[1] if len(call.values) > 1 else None
     if pads is None:
         return []
-    before, after = pads.reshape(2, -1).tolist()
-    sizes = (sum(each) for each in zip(call[0].shape, before, after, strict=True))
-    return [call[0]._replace(shape=tuple(sizes))]
-
-
-def _quantized_mean(call: Call) -> Outputs:
-    axes = call.node.attributes.get_ints("axes", ()) or range(len(call[0].shape))
-    gone = {axis % len(call[0].shape) for axis in axes}
-    kept = call.int("keepdims", 1)
-    sizes = [
-        1 if axis in gone else size for axis, size in enumerate(call[0].shape) if kept or axis not in gone
-    ]
-    return [call[0]._replace(shape=tuple(sizes))]
+    return [standard("Pad", [call[0]], [ir.AttrInt64s("pads", pads.reshape(-1).tolist())], version=2)]
 
 
 def _dropout(call: Call) -> Outputs:
@@ -105,6 +86,7 @@ def _spectrum(call: Call) -> Outputs:
     return [call[0]._replace(shape=(signal[0], (signal[1] - length) // step + 1, bins, 2))]
 
 
+_TURNS = ("transA", "transB")
 _SAME = (
     *("BiasAdd", "BiasGelu", "BiasSoftmax", "FastGelu", "Gelu", "GroupNorm", "Inverse"),
     *("LongformerAttention", "MoE", "QLinearLeakyRelu", "QLinearSigmoid", "QLinearSoftmax", "QMoE"),
@@ -122,44 +104,44 @@ _MICROSOFT: Mapping[str, Rule] = {
     "CDist": _distances,
     "DecoderMaskedMultiHeadAttention": attention.decoder_attention,
     "DecoderMaskedSelfAttention": attention.attention(typed=0, past=4, shared=True),
-    "DequantizeLinear": _dequantize,
+    "DequantizeLinear": alike("Identity", 0, dtype=1),
     "DynamicQuantizeLSTM": products.quantized_lstm,
-    "DynamicQuantizeMatMul": lambda call: products.product(call[0].shape, call[1].shape, FLOAT),
+    "DynamicQuantizeMatMul": alike("MatMul", 0, 1),
     "EmbedLayerNormalization": attention.embedding,
     "ExpandDims": _expanded,
-    "FusedConv": images.windowed("Conv", weight=1, last=False),
-    "FusedGemm": products.gemm,
+    "FusedConv": alike("Conv", 0, 1, attributes=WINDOW),
+    "FusedGemm": alike("Gemm", 0, 1, 2, attributes=_TURNS),
     "GatherBlockQuantized": products.packed_rows,
-    "GemmFastGelu": lambda call: products.product(call[0].shape, call[1].shape, call[0].dtype),
-    "GridSample": images.grid_sample,
+    "GemmFastGelu": alike("MatMul", 0, 1),
+    "GridSample": alike("GridSample", 0, 1),
     "GroupQueryAttention": attention.grouped_attention,
-    "MatMulInteger16": lambda call: products.product(call[0].shape, call[1].shape, INT32),
-    "MatMulIntegerToFloat": lambda call: products.product(call[0].shape, call[1].shape, call[2].dtype),
+    "MatMulInteger16": alike("MatMul", 0, 1, dtype=ir.DataType.INT32),
+    "MatMulIntegerToFloat": alike("MatMul", 0, 1, dtype=2),
     "MultiHeadAttention": attention.multi_head_attention,
     "NhwcConv": images.nhwc_convolution,
-    "NhwcFusedConv": images.windowed("Conv", weight=1, last=True),
-    "NhwcMaxPool": images.windowed("MaxPool", last=True),
+    "NhwcFusedConv": alike("Conv", 0, 1, attributes=WINDOW, last=True),
+    "NhwcMaxPool": alike("MaxPool", 0, attributes=WINDOW, last=True),
     "PackedAttention": attention.packed_attention,
     "PackedMultiHeadAttention": attention.packed_multi_head_attention,
     "Pad": _padded,
     "QAttention": attention.attention(typed=3, past=8),
-    "QGemm": products.qgemm,
-    "QLinearAdd": products.broadcast(0, 3),
-    "QLinearAveragePool": images.windowed("AveragePool"),
+    "QGemm": alike("Gemm", 0, 3, dtype=8, attributes=_TURNS),
+    "QLinearAdd": alike("Add", 0, 3),
+    "QLinearAveragePool": alike("AveragePool", 0, attributes=WINDOW, last=None),
     "QLinearConcat": _concatenation,
-    "QLinearConv": images.windowed("Conv", weight=3, typed=7),
-    "QLinearGlobalAveragePool": images.windowed("GlobalAveragePool"),
-    "QLinearMul": products.broadcast(0, 3),
-    "QLinearReduceMean": _quantized_mean,
-    "QLinearWhere": products.broadcast(0, 1, 4, typed=1),
+    "QLinearConv": alike("Conv", 0, 3, dtype=7, attributes=WINDOW, last=None),
+    "QLinearGlobalAveragePool": alike("GlobalAveragePool", 0, last=None),
+    "QLinearMul": alike("Mul", 0, 3),
+    "QLinearReduceMean": alike("ReduceMean", 0, attributes=("axes", "keepdims"), version=13),
+    "QLinearWhere": alike("Sum", 0, 1, 4, dtype=1),
     "QuantizeLinear": _quantize,
 }
 _BLOCKED: Mapping[str, Rule] = {
-    "AveragePool": images.windowed("AveragePool", last=False),
+    "AveragePool": alike("AveragePool", 0, attributes=WINDOW),
     "Conv": images.blocked_convolution,
-    "GlobalAveragePool": images.windowed("GlobalAveragePool", last=False),
-    "GlobalMaxPool": images.windowed("GlobalMaxPool", last=False),
-    "MaxPool": images.windowed("MaxPool", last=False),
+    "GlobalAveragePool": alike("GlobalAveragePool", 0),
+    "GlobalMaxPool": alike("GlobalMaxPool", 0),
+    "MaxPool": alike("MaxPool", 0, attributes=WINDOW),
     "ReorderInput": images.into_blocks,
     "ReorderOutput": images.out_of_blocks,
     "Upsample": images.blocked_upsample,

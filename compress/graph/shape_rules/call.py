@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -10,9 +10,6 @@ import numpy as np
 import onnx_ir as ir
 
 from compress.graph.tensor_info import TensorInfo
-
-_WINDOW = ("auto_pad", "ceil_mode", "dilations", "group", "kernel_shape", "pads", "strides")
-"""Attributes that decide the shape of what a convolution or a pool gives."""
 
 Outputs: TypeAlias = Sequence[TensorInfo | None]
 
@@ -53,9 +50,9 @@ class Call:
         """Return an attribute that is a number."""
         return self.node.attributes.get_int(name, default)
 
-    def window(self) -> list[ir.Attr]:
-        """Return the attributes of a convolution or a pool that decide its shape."""
-        return [self.node.attributes[name] for name in _WINDOW if name in self.node.attributes]
+    def attributes(self, names: Iterable[str]) -> list[ir.Attr]:
+        """Return those of some attributes that the node has."""
+        return [self.node.attributes[name] for name in names if name in self.node.attributes]
 
 
 Rule: TypeAlias = Callable[[Call], Outputs]

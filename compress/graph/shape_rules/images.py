@@ -3,50 +3,19 @@
 from __future__ import annotations
 
 import numpy as np
-import onnx_ir as ir
 
-from compress.graph.shape_rules.call import Call, Outputs, Rule
-from compress.graph.tensor_info import TensorInfo, standard
+from compress.graph.shape_rules.alike import WINDOW, channels_last, channels_second
+from compress.graph.shape_rules.call import Call, Outputs
+from compress.graph.tensor_info import standard
 
-FLOAT = ir.DataType.FLOAT
 BLOCK = 8
 """Channels that the runtime stores side by side, where no convolution behind says it (16 with AVX-512)."""
-
-
-def channels_second(info: TensorInfo) -> TensorInfo:
-    """Return a shape with its last axis second."""
-    return info._replace(shape=(info.shape[0], info.shape[-1], *info.shape[1:-1]))
-
-
-def channels_last(info: TensorInfo) -> TensorInfo:
-    """Return a shape with its second axis last."""
-    return info._replace(shape=(info.shape[0], *info.shape[2:], info.shape[1]))
-
-
-def windowed(op_type: str, *, weight: int | None = None, typed: int = 0, last: bool | None = None) -> Rule:
-    """Return the rule of a convolution or a pool on other types than ONNX's, or with its channels last.
-
-    Args:
-        op_type: ONNX's operator.
-        weight: the input with the kernel, None for a pool.
-        typed: the input that has the output's type.
-        last: whether channels come last; None if the attribute ``channels_last`` says it.
-    """
-
-    def rule(call: Call) -> Outputs:
-        is_last = bool(call.int("channels_last")) if last is None else last
-        data = (channels_second(call[0]) if is_last else call[0])._replace(dtype=FLOAT)
-        kernel = () if weight is None else (call[weight]._replace(dtype=FLOAT),)
-        found = standard(op_type, [data, *kernel], () if op_type.startswith("Global") else call.window())
-        return [(channels_last(found) if is_last else found)._replace(dtype=call[typed].dtype)]
-
-    return rule
 
 
 def nhwc_convolution(call: Call) -> Outputs:
     """NhwcConv: channels last, in the weight as well."""
     weight = channels_second(call[1])
-    found = standard("Conv", [channels_second(call[0]), weight], call.window())
+    found = standard("Conv", [channels_second(call[0]), weight], call.attributes(WINDOW))
     return [channels_last(found)]
 
 
@@ -55,7 +24,7 @@ def blocked_convolution(call: Call) -> Outputs:
     data, weight = call[0], call[1]
     channels = weight.shape[1] * call.int("group", 1)
     data = data._replace(shape=(data.shape[0], channels, *data.shape[2:]))
-    return [standard("Conv", [data, weight], call.window())]
+    return [standard("Conv", [data, weight], call.attributes(WINDOW))]
 
 
 def into_blocks(call: Call) -> Outputs:
@@ -79,8 +48,3 @@ def blocked_upsample(call: Call) -> Outputs:
     """Upsample over blocks of channels."""
     scales = call.node.attributes["scales"].as_ints()
     return [call[0]._replace(shape=tuple(np.multiply(call[0].shape, scales).tolist()))]
-
-
-def grid_sample(call: Call) -> Outputs:
-    """GridSample: [batch, channels, sizes of the grid]."""
-    return [call[0]._replace(shape=(*call[0].shape[:2], *call[1].shape[1:-1]))]

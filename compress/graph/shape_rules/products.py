@@ -4,29 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
 import onnx_ir as ir
 
-from compress.graph.shape_rules.call import Call, Outputs, Rule
+from compress.graph.shape_rules.call import Call, Outputs
 from compress.graph.tensor_info import TensorInfo, standard
 
 FLOAT = ir.DataType.FLOAT
-
-
-def broadcast(*places: int, typed: int = 0) -> Rule:
-    """Return the rule of an operator whose inputs at `places` are broadcast to one shape."""
-
-    def rule(call: Call) -> Outputs:
-        shape = np.broadcast_shapes(*(call[place].shape for place in places))
-        return [TensorInfo(shape, call[typed].dtype)]
-
-    return rule
-
-
-def product(one: Sequence[int], other: Sequence[int], dtype: ir.DataType) -> Outputs:
-    """Return the shape of a matrix product, with another type."""
-    factors = [TensorInfo(tuple(shape), FLOAT) for shape in (one, other)]
-    return [standard("MatMul", factors)._replace(dtype=dtype)]
 
 
 def turned(shape: Sequence[int], *, batch: bool, last: bool) -> list[int]:
@@ -47,7 +30,8 @@ def fused_matmul(call: Call) -> Outputs:
         )
         for place, name in enumerate("AB")
     ]
-    return product(factors[0], factors[1], call[0].dtype)
+    found = standard("MatMul", [TensorInfo(tuple(shape), FLOAT) for shape in factors])
+    return [found._replace(dtype=call[0].dtype)]
 
 
 def packed_product(call: Call) -> Outputs:
@@ -63,20 +47,6 @@ def packed_rows(call: Call) -> Outputs:
     if data.dtype is ir.DataType.UINT8:
         table[-1] *= 8 // call.int("bits", 4)
     return [TensorInfo((*table[:axis], *indices.shape, *table[axis + 1 :]), scales.dtype)]
-
-
-def gemm(call: Call) -> Outputs:
-    """FusedGemm: an activation changes nothing."""
-    turns = [call.node.attributes[name] for name in ("transA", "transB") if name in call.node.attributes]
-    return [standard("Gemm", [call.get(place) for place in range(3)], turns)]
-
-
-def qgemm(call: Call) -> Outputs:
-    """QGemm: floats if no zero point of the output is given."""
-    one = turned(call[0].shape, batch=False, last=bool(call.int("transA")))
-    other = turned(call[3].shape, batch=False, last=bool(call.int("transB")))
-    zero_point = call.get(8)
-    return product(one, other, zero_point.dtype if zero_point else FLOAT)
 
 
 def quantized_lstm(call: Call) -> Outputs:
