@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from compress import units
 
 PASSES_SHOWN = 6
-"""Passes that the representation of `Changes` names at most."""
+"""How many passes ``repr(changes)`` names; earlier ones are only counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +33,7 @@ class Change:
 
 
 class Changes(tuple[Change, ...]):
-    """Changes in the order of work; printed, one line a pass."""
+    """Changes in the order they were made; ``repr`` gives one line for each pass."""
 
     __slots__ = ()
 
@@ -47,7 +47,7 @@ class Changes(tuple[Change, ...]):
 
 @dataclass(frozen=True, slots=True)
 class PassSummary:
-    """What one pass did, layer by layer and in sum."""
+    """What one pass did, layer by layer and in total."""
 
     name: str
     changed: tuple[Change, ...]
@@ -73,7 +73,7 @@ class PassSummary:
 
 
 def by_pass(changes: Sequence[Change]) -> list[PassSummary]:
-    """Group what was done by pass, in the order of work."""
+    """Return a summary of each pass, in the order they ran."""
     return [_summary(name, tuple(group)) for name, group in itertools.groupby(changes, lambda c: c.by)]
 
 

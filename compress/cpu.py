@@ -13,7 +13,7 @@ VNNI_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 
 @cache
 def flags() -> frozenset[str]:
-    """Return the processor's feature flags as Linux lists them; empty where nothing tells."""
+    """Return the processor's feature flags as Linux lists them; empty on other systems."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
@@ -36,7 +36,7 @@ def saturates() -> bool:
 
 
 def weight_bits(wanted: Literal["auto", 7, 8]) -> Literal[7, 8]:
-    """Return the bits of weights that 8-bit activations multiply: 7 for "auto" where 8 may saturate here."""
+    """Return the bits of weights beside 8-bit activations; "auto" is 7 where sums may saturate."""
     if wanted == "auto":
         return 7 if saturates() else 8
     return wanted

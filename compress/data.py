@@ -1,4 +1,4 @@
-"""Calibration and evaluation data: batches that can be read more than once, checked as they pass."""
+"""Calibration and evaluation data: batches that can be read again, checked as they are read."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ class Data:
     def __init__(self, source: Batches, kind: str = "calibration") -> None:
         if isinstance(source, Iterator):
             raise DataError(
-                f"{kind} data: a generator can be read only once; give a list of batches or the function"
+                f"{kind} data: a generator can be read only once; "
+                "give a list of batches, or the function that makes the generator"
             )
         self.source = source
         self.kind = kind

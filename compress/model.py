@@ -1,4 +1,4 @@
-"""The one thing that flows: an ONNX graph with its data and the account of what was done to it."""
+"""The model that passes work on: an ONNX graph, its data, and the record of what was done to it."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Model:
 
     @property
     def changes(self) -> Changes:
-        """What every pass did to every layer, in order; an iterable of changes may take its place."""
+        """What every pass did to every layer, in order; any iterable of changes may be assigned."""
         return self._changes
 
     @changes.setter
@@ -99,7 +99,9 @@ class Model:
             DataError: there are none, or a batch does not fit the model.
         """
         if self.calibration is None:
-            raise DataError("this needs calibration data, and the model came without")
+            raise DataError(
+                "this needs calibration data; load the model with calibration=..., or name it in the recipe"
+            )
         return self.calibration.feeds(self.graph.inputs)
 
     def to_torch(self) -> Trainable:

@@ -1,4 +1,4 @@
-"""Progress of long work on stderr; nothing when stderr is no terminal."""
+"""Progress of long work on stderr; nothing when stderr is not a terminal."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ from compress.changes import Change
 from compress.errors import InputError, first_problem
 
 PROFILES_SHOWN = 3
-"""Hardware profiles that the representation of a variant names at most."""
+"""How many hardware profiles the ``repr`` of a variant names."""
 
 
 class _Frozen(BaseModel):
@@ -52,7 +52,7 @@ class Agreement(_Frozen):
     snr_db: float
     """Signal-to-noise ratio, ``10 log10(|y|^2 / |y - y'|^2)``, of the worst float output."""
     cosine: float
-    """Mean cosine between output rows (the last axis) and the original's, of the same output."""
+    """Mean cosine between the rows (last axis) of that output and the original's."""
 
 
 class Latency(_Frozen):
@@ -77,7 +77,7 @@ class LayerScore(_Frozen):
     bound: str
     """What limits it: compute or the name of a memory level."""
     dram_weight_bytes: float = 0.0
-    """Those of `dram_bytes` that are weights."""
+    """The part of `dram_bytes` that is weights."""
 
 
 class HardwareScore(_Frozen):
@@ -94,9 +94,9 @@ class HardwareScore(_Frozen):
     macs: int
     seconds: float
     uncosted: dict[str, float] = {}
-    """Share of all bytes by operator whose arithmetic is not known and left out."""
+    """Operators whose arithmetic is unknown and not counted, with their share of all bytes."""
     on_host: dict[str, float] = {}
-    """Share of all bytes by operator that the hardware leaves to its host."""
+    """Operators that the hardware leaves to its host, with their share of all bytes."""
     layers: list[LayerScore] = []
 
     def __repr__(self) -> str:
@@ -116,11 +116,11 @@ class VariantResult(_Frozen):
     log: str = ""
     """File with the traceback, relative to ``results.json``; empty where the failure was foreseen."""
     path: str = ""
-    """Of the ONNX file, relative to ``results.json``."""
+    """The ONNX file, relative to ``results.json``."""
     file_bytes: int = 0
-    """Of the ONNX file and its external data."""
+    """Size of the ONNX file and its external data."""
     packed_bytes: int = 0
-    """Of the packed file, model.packed beside the ONNX file; 0 where the recipe asks for none."""
+    """Size of the packed file, model.packed beside the ONNX file; 0 where the recipe asks for none."""
     weight_bytes: int = 0
     metric: Metric | None = None
     agreement: Agreement | None = None
@@ -153,7 +153,7 @@ class Results(_Frozen):
 
     schema_version: int = Field(default=1, alias="schema")
     recipe: dict[str, Any]
-    """The recipe as it was run: path, title, model, settings."""
+    """The recipe that was run: path, title, model, settings."""
     environment: dict[str, Any]
     """Versions, CPU and its flags, threads."""
     variants: list[VariantResult]

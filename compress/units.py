@@ -7,7 +7,7 @@ import math
 PREFIXES = {-18: "a", -15: "f", -12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T"}
 """SI prefixes by power of ten."""
 MISSING = "–"
-"""Stands where there is no number."""
+"""Written where there is no number."""
 
 
 def prefix(value: float, *, whole: bool = False) -> tuple[float, str]:
@@ -38,7 +38,7 @@ def si(value: float, unit: str) -> str:
 
 
 def count(number: int, thing: str, things: str = "") -> str:
-    """Write how many there are of a thing, in the plural where it is not one."""
+    """Write a number with its noun, in the plural unless the number is one."""
     return f"{number} {thing if number == 1 else things or f'{thing}s'}"
 
 
@@ -78,7 +78,7 @@ def decibels(value: float) -> str:
 
 
 def cosine(value: float) -> str:
-    """Write a cosine with four decimals, never rounded up to the 1 that means equal."""
+    """Write a cosine with four decimals; one below 1 is not rounded up to 1, which means equal."""
     if math.isnan(value):
         return MISSING
     return ">0.9999" if 0.99995 <= value < 1 else f"{value:.4f}".replace("-", "−")

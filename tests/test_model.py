@@ -34,7 +34,7 @@ def test_bytes_count_four_bit_types_half(model):
 
 
 def test_passes_that_need_data_say_so(model):
-    with pytest.raises(DataError, match="needs calibration data, and the model came without"):
+    with pytest.raises(DataError, match="needs calibration data; load the model with"):
         model.batches()
 
 

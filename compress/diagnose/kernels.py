@@ -13,7 +13,7 @@ from compress.graph import facts
 from compress.graph.layers import array
 
 BLOCK_SIZES = (16, 256)
-"""Least and largest block that MatMulNBits has fast kernels for."""
+"""Smallest and largest block for which MatMulNBits has fast kernels."""
 FAST_LEVEL = 4
 """Accuracy level of MatMulNBits that rounds activations to 8 bits as it multiplies."""
 SAFE_MAGNITUDE = 64
@@ -22,7 +22,7 @@ SAFE_MAGNITUDE = 64
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something about one layer's kernel: what it is, and what to do."""
+    """A problem with the kernel of one layer, and what to do about it."""
 
     layer: str
     problem: str
@@ -30,7 +30,7 @@ class Finding:
 
 
 def unfused(graph: ir.Graph) -> list[Finding]:
-    """Return layers of an optimized graph that read what a DequantizeLinear expands at every run."""
+    """Return the layers of an optimized graph that read a value or a weight dequantized at every run."""
     found: dict[str, Finding] = {}
     for node in graph:
         if _multiplies_floats(node):
@@ -50,7 +50,7 @@ def _multiplies_floats(node: ir.Node) -> bool:
 
 
 def _float_kernel(node: ir.Node) -> Finding | None:
-    """Return what is dequantized for a float kernel: its input, its weight or both."""
+    """Return a finding on a float kernel whose input, weight or both are dequantized."""
     expanded = [number for number, value in enumerate(node.inputs[:2]) if _dequantizer(value) is not None]
     if not expanded:
         return None
@@ -106,10 +106,10 @@ def _blocked(node: ir.Node) -> Iterator[Finding]:
 
 
 def _integer(node: ir.Node) -> Iterator[Finding]:
-    """Yield what a kernel of 8-bit integers suffers from on x86 without VNNI."""
+    """Yield findings on a kernel of 8-bit integers, most of them for x86 without VNNI."""
     if node.op_type == "ConvInteger":
         advice = "take the ranges of convolutions from calibration data, or leave them in float"
-        problem = "ConvInteger, whose input's range is found at each run, is many times slower than float"
+        problem = "ConvInteger finds the range of its input at every run, and is many times slower than float"
         yield Finding(node.name or node.outputs[0].name or "", problem, advice)
     operator = facts.of(node)
     weight = node.inputs[operator.weights[0].index] if operator.multiplies_codes else None

@@ -109,7 +109,7 @@ class Noise:
 
 
 def measure(original: Model, variant: Model, found: Sequence[Site], batches: Iterable[Feeds]) -> Noise:
-    """Run both graphs on the batches, the variant as the runtime rewrites it and as it stands as well.
+    """Run the original and the variant on the batches, the variant with and without the runtime's rewriting.
 
     Memory holds the compared values of one batch.
     """

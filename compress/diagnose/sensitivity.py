@@ -60,7 +60,7 @@ def _probe(graph: ir.Graph, weights: Sequence[Layer], bits: int) -> list[ir.Valu
         integers = IntegerFormat(bits, PerAxis(layer.out_axis), narrow=True)
         weight = quantize(torch.from_numpy(layer.array.copy()), integers)
         content = weight.dequantize()
-        if node.inputs[layer.index] is not layer.weight:  # it is turned on its way to the layer
+        if node.inputs[layer.index] is not layer.weight:  # a Transpose stands between them
             content = content.T
         inputs[layer.index] = edit.add_initializer(graph, f"{layer.weight.name}.probe", content.numpy())
     place = next(number for number, value in enumerate(node.outputs) if value.name)

@@ -33,8 +33,8 @@ class Site:
     Attributes:
         name: of the original's node.
         op_type: of the original's node.
-        output: (original, variant) names of its output, in the variant behind a quantizer, if any.
-        inputs: the same of what it reads; noise on these is not the layer's own.
+        output: (original, variant) names of its output; the variant's is behind its quantizer, if it has one.
+        inputs: the same pairs for what it reads; noise on these is not the layer's own.
         quantizers: the variant's quantizers that are this layer's own, by the original's value.
         weight_rounding: noise over signal of its weight as the variant stores it; 0 for a float weight.
         channel_axis: axis of the features of the first input.

@@ -15,7 +15,7 @@ from compress.results import Latency
 WARM_UP_RUNS = 2
 """Runs of each before the clock starts."""
 LEAST_ROUNDS, MOST_ROUNDS = 7, 300
-"""Rounds of `processor_ratio`: at least, even where the time is over, and at most."""
+"""Fewest and most rounds of `processor_ratio`; the fewest run even when the time is over."""
 
 
 def latency(run: Run, original: Run, feeds: Feeds, runs: int) -> Latency:
@@ -36,7 +36,7 @@ def latency(run: Run, original: Run, feeds: Feeds, runs: int) -> Latency:
 def processor_ratio(run: Run, original: Run, feeds: Feeds, seconds: float) -> float:
     """Return the least processor time of `run` over that of `original`, the two taking turns.
 
-    Other programs lengthen neither. Both should work on one thread.
+    Other programs on the machine do not lengthen processor time. Both should work on one thread.
 
     Args:
         run: the variant.

@@ -1,4 +1,4 @@
-"""Through a graph in parts: change a layer, then compute what follows from what came before."""
+"""Running a graph part by part, so that a layer can be changed before what follows it is computed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from compress.graph.session import session
 class Walk:
     """Runs a graph part by part on all batches; every node runs once, with the weights that it has then.
 
-    The values that later nodes read are carried from part to part in files, one a batch, so that memory holds
-    one batch's.
+    Values that later nodes read are kept in one file for each batch, so that memory holds one batch's.
 
     Args:
         model: the model. Weights of nodes that lie ahead may change between parts, its nodes may not.
         batches: feeds by input name.
 
     Raises:
-        PassError: a value that is carried is no tensor.
+        PassError: a value that is carried is not a tensor.
     """
 
     def __init__(self, model: ir.Model, batches: Iterable[Feeds]) -> None:
@@ -102,7 +101,10 @@ class Walk:
 
     def _write(self, batch: int, values: Sequence[np.ndarray]) -> None:
         if not all(isinstance(value, np.ndarray) for value in values):
-            raise PassError("sequences flow between its layers, which only solvers without data can handle")
+            raise PassError(
+                "values between its layers are sequences, not tensors; "
+                "choose a method that needs no calibration data"
+            )
         np.savez(Path(self._folder.name, f"{batch}.npz"), *values)
 
     def _read(self, batch: int, places: Iterable[int]) -> list[np.ndarray]:

@@ -65,7 +65,7 @@ def insert_before(node: ir.Node, *nodes: ir.Node) -> None:
 
 
 def insert_after(value: ir.Value, *nodes: ir.Node) -> None:
-    """Insert nodes as soon as `value` is there: after the node that makes it, or before all others.
+    """Insert nodes where `value` first exists: after the node that makes it, or before all others.
 
     They land in the graph that defines the value, so every reader of it may read them, in bodies too.
     """
@@ -109,7 +109,7 @@ def replace_value(old: ir.Value, new: ir.Value) -> None:
 
 
 def put_out(old: ir.Value, new: ir.Value) -> None:
-    """Let the graph put out another value in the place and under the name of `old`; they swap names."""
+    """Make `new` the graph's output in place of `old`; the two swap names."""
     outputs = graph_of(old).outputs
     old.name, new.name = new.name, old.name
     for place, value in enumerate(outputs):
@@ -130,7 +130,7 @@ def set_input(node: ir.Node, index: int, value: ir.Value | None) -> None:
 def bypass(node: ir.Node, index: int = 0) -> None:
     """Let the readers of a node's first output read its input `index` instead, and remove the node.
 
-    Where the graph puts that output out, an Identity of the node's name does so under the output's name.
+    If that output is a graph output, an Identity with the node's name takes the node's place instead.
 
     Raises:
         ValueError: the node has no such input.
@@ -149,7 +149,7 @@ def remove(node: ir.Node) -> None:
     """Remove a node, and all that only it needed: nodes before it, initializers, what its bodies read.
 
     Raises:
-        ValueError: something reads an output of the node, or the graph puts it out.
+        ValueError: something reads an output of the node, or it is a graph output.
     """
     graph, inputs = graph_of(node), [value for value in node.inputs if value is not None]
     graph.remove(node, safe=True)
@@ -162,7 +162,7 @@ def remove(node: ir.Node) -> None:
 
 
 def remove_unread(value: ir.Value) -> None:
-    """Remove an initializer, or the node that makes a value, if nothing reads it and no graph puts it out."""
+    """Remove an unread value: the initializer, or the node that makes it. A graph output counts as read."""
     producer, graph = value.producer(), value.graph
     if graph is None or value.is_graph_input():
         return

@@ -12,7 +12,7 @@ from compress.errors import StoreError
 from compress.graph.edit import declare_domains
 
 EXTERNAL_ABOVE_BYTES = 1_500_000_000
-"""A model larger than this keeps its weights beside it: one protobuf message ends at 2 GB."""
+"""A model larger than this keeps its weights beside it: a protobuf message holds at most 2 GB."""
 
 
 def weight_bytes(model: ir.Model) -> int:

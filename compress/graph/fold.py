@@ -55,7 +55,7 @@ def fold(model: ir.Model) -> None:
 
 
 def _copies_shared(node: ir.Node) -> bool:
-    """Tell whether a node turns a weight that others read as well: a tied embedding would be stored twice."""
+    """Tell whether a node transposes a weight that others read too; folded, it would be stored twice."""
     weight = node.inputs[0] if node.op_type == "Transpose" else None
     return weight is not None and weight.is_initializer() and len(weight.uses()) > 1
 

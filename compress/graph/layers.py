@@ -54,7 +54,7 @@ def array(value: ir.Value) -> np.ndarray:
     """Return the content of an initializer."""
     tensor = value.const_value
     if tensor is None:
-        raise ValueError(f"{value.name!r} is no initializer")
+        raise ValueError(f"{value.name!r} is not an initializer")
     return tensor.numpy()
 
 

@@ -17,7 +17,7 @@ Array: TypeAlias = npt.NDArray[np.floating]
 Indices: TypeAlias = npt.NDArray[np.int64]
 
 SAMPLE = 1 << 22
-"""Numbers that are read from a batch of a layer's inputs, as output positions drawn at random."""
+"""Most numbers that are read from one batch of a layer's inputs; rows are drawn at random."""
 
 
 def linear_layers(graph: ir.Graph) -> Iterator[Layer]:
@@ -78,7 +78,10 @@ def matrix(layer: Layer, weight: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 def in_layout(layer: Layer, content: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return [groups, features, outputs] in the layout of the layer's weight; features may be fewer runs."""
+    """Return [groups, features, outputs] in the layout of the layer's weight.
+
+    The axis of features may be shorter, with one entry for each block of them.
+    """
     rows = content.transpose(0, 2, 1)
     if layer.operator.is_recurrent:
         return np.array(rows.reshape(*layer.array.shape[:2], -1), order="C")

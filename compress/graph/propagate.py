@@ -105,7 +105,7 @@ class Propagation:
         self.constants.update(zip(names, found.values, strict=False))
 
     def _infer(self, node: ir.Node) -> _Found:
-        """Return what one node tells: by rule, else by ONNX, else by its content, else at most."""
+        """Return what one node tells: by rule, else by ONNX, else by its content, else an upper bound."""
         call = self._call(node)
         key, count = (node.domain, node.op_type), len(node.outputs)
         found = _Found([None] * count, reason=DATA)

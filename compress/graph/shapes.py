@@ -43,7 +43,7 @@ def describe(
     An operator whose output's size depends on the data (NonZero, NonMaxSuppression, Unique, Compress)
     counts with the largest that it may give, an If on an unknown condition with its larger branch. Where
     the content of a vector of integers among the inputs decides, it counts as zeros, or as ones if zeros
-    do not do. Values in bodies that are not known, and values that are not tensors, are left out.
+    fit nothing. Values in bodies that are not known, and values that are not tensors, are left out.
 
     Args:
         model: the model; it is not changed.

@@ -1,4 +1,4 @@
-"""Ways from one value to the next that several rooms go: to its readers, to its product, to its codes."""
+"""Walks that several rooms take from a value: to its readers, to its product, to its codes."""
 
 from __future__ import annotations
 

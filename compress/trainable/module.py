@@ -1,4 +1,4 @@
-"""An ONNX graph as a `torch.nn.Module`: whatever trained it, torch can go on from here."""
+"""An ONNX graph as a `torch.nn.Module` that can be trained, whatever the graph came from."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from compress.trainable.operators.host import HOST, LONGEST, Host
 from compress.trainable.roles import trained_initializers
 
 OLDEST_OPSET = 11
-"""Older operators mean other things than the table's."""
+"""The operator table does not have the meanings of older opsets."""
 
 
 _NARROW = {
@@ -27,7 +27,7 @@ _NARROW = {
     ir.DataType.UINT2: np.uint8,
     ir.DataType.UINT4: np.uint8,
 }
-"""Integers that torch lacks, and those it holds them in."""
+"""Integer types that torch lacks, and the numpy types that hold them."""
 _TYPE_SETTERS = {"CastLike": 1, "QuantizeLinear": 2}
 """Operators whose result has the type of an input, and which; it must be the true type."""
 
@@ -293,7 +293,7 @@ def _steps(model: ir.Model, nodes: list[ir.Node], kept: list[str]) -> list[_Step
         )
     steps: list[_Step] = []
     alive = set(kept)
-    # Backwards: a value's last reader is the first one met, and it sets the value free.
+    # Backwards: the first reader met is the last to run, and the value is freed after it.
     for node in reversed(nodes):
         if node.op_type == "Constant" and node.domain == "":
             continue

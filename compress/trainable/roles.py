@@ -9,7 +9,7 @@ from compress.graph import facts
 from compress.trainable.operators import Role, lookup
 
 MASKING = -1e4
-"""A table that adds numbers below this hides positions instead of shifting features."""
+"""An added tensor with values down to this is a mask on attention scores, not a bias."""
 
 
 def trained_initializers(model: ir.Model) -> set[str]:
@@ -61,7 +61,7 @@ def _feeds_normalization(node: ir.Node) -> bool:
 
 
 def _learns(role: Role | None, tensor: ir.TensorProtocol | None, features: bool) -> bool:
-    """Tell whether a tensor in some role is learnt; `features` says that what it meets is."""
+    """Tell whether a tensor in some role is learnt; `features`: its other operand is."""
     if tensor is None:
         return False
     long = [size for size in tensor.shape.numpy() if size > 1]

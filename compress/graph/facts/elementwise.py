@@ -100,7 +100,7 @@ ELEMENTWISE = (
     _contrib("QLinearSigmoid"),
     _contrib("QLinearWhere"),
     _contrib("QuickGelu", zeros="keeps"),
-    # As dear as elementwise
+    # As expensive as elementwise
     _streamed("Affine"),
     _streamed("Bernoulli"),
     _streamed("BitCast"),

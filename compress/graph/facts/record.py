@@ -1,4 +1,4 @@
-"""What is said of one operator: a frozen record, with the least said by default."""
+"""The record of one operator; by default it claims nothing."""
 
 from __future__ import annotations
 
@@ -141,4 +141,4 @@ class Operator:
 
 
 UNKNOWN = Operator("")
-"""What is said of an operator that the table does not have."""
+"""The record of every operator that the table does not have."""

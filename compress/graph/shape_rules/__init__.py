@@ -171,4 +171,4 @@ BOUNDS: Mapping[tuple[str, str], Rule] = {
         *[TensorInfo((call[0].elements,), INT64)] * 2,
     ],
 }
-"""The most that operators may give whose output's size depends on the data."""
+"""Rules for the largest output of operators whose output's size depends on the data."""

@@ -31,7 +31,7 @@ class Call:
     values: Sequence[np.ndarray | None]
 
     def __getitem__(self, index: int) -> TensorInfo:
-        """Return an input that the operator cannot do without."""
+        """Return a required input."""
         found = self.get(index)
         if found is None:
             raise ValueError(f"input {index} is missing")

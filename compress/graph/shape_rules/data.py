@@ -1,4 +1,4 @@
-"""The most that operators may give whose size depends on the data."""
+"""Upper bounds of the shapes of operators whose output's size depends on the data."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ INT64 = ir.DataType.INT64
 
 
 def places_of_nonzeros(call: Call) -> Outputs:
-    """NonZero: no element is zero."""
+    """NonZero: as if no element were zero."""
     return [TensorInfo((len(call[0].shape), call[0].elements), INT64)]
 
 
 def chosen(call: Call) -> Outputs:
-    """Compress: everything."""
+    """Compress: as if everything were chosen."""
     if "axis" in call.node.attributes:
         return [call[0]]
     return [call[0]._replace(shape=(call[0].elements,))]
 
 
 def distinct(call: Call) -> Outputs:
-    """Unique: no element comes twice."""
+    """Unique: as if no element came twice."""
     axis = call.node.attributes.get_int("axis", None)
     count = call[0].elements if axis is None else call[0].shape[axis]
     whole = call[0]._replace(shape=(count,)) if axis is None else call[0]

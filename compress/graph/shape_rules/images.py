@@ -1,4 +1,4 @@
-"""Shapes of convolutions and pools in the layouts that ONNX Runtime has of its own."""
+"""Shapes of convolutions and pools in ONNX Runtime's own layouts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from compress.graph.shape_rules.call import Call, Outputs
 from compress.graph.tensor_info import standard
 
 BLOCK = 8
-"""Channels that the runtime stores side by side, where no convolution behind says it (16 with AVX-512)."""
+"""Channels that the runtime stores side by side, where no convolution reads them (16 with AVX-512)."""
 
 
 def nhwc_convolution(call: Call) -> Outputs:

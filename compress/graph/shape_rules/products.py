@@ -1,4 +1,4 @@
-"""Shapes of products, with weights packed, turned or in integers."""
+"""Shapes of products with packed, transposed or integer weights."""
 
 from __future__ import annotations
 

@@ -10,18 +10,22 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from compress.trainable.operators.reduction import arg_max
-from compress.trainable.operators.table import Number, Weight, operator, register_unary
+from compress.trainable.operators.table import Number, Weight, operator
 
-for _name, _function in {
-    "HardSwish": F.hardswish,
-    "Mish": F.mish,
-    "Relu": torch.relu,
-    "Sigmoid": torch.sigmoid,
-    "Softplus": F.softplus,
-    "Softsign": F.softsign,
-    "Tanh": torch.tanh,
-}.items():
-    register_unary(_name, _function)
+
+def _register(name: str, function: Callable[[Tensor], Tensor]) -> None:
+    @operator(name)
+    def activation(x: Tensor) -> Tensor:
+        return function(x)
+
+
+_register("HardSwish", F.hardswish)
+_register("Mish", F.mish)
+_register("Relu", torch.relu)
+_register("Sigmoid", torch.sigmoid)
+_register("Softplus", F.softplus)
+_register("Softsign", F.softsign)
+_register("Tanh", torch.tanh)
 
 
 @operator("Celu")
@@ -117,7 +121,7 @@ def named_activation(name: str) -> tuple[Callable[..., Tensor], tuple[float, ...
     """
     found = _NAMED.get(name.lower())
     if found is None:
-        raise NotImplementedError(f"activation {name!r}")
+        raise NotImplementedError(f"activation {name!r} is not supported")
     return found
 
 

@@ -15,7 +15,7 @@ def _heads(x: Tensor, count: int | None) -> Tensor:
     if x.dim() == 4:
         return x
     if not count:
-        raise NotImplementedError("inputs of three dimensions need the number of heads")
+        raise NotImplementedError("inputs of three dimensions need the attribute with the number of heads")
     return x.reshape(*x.shape[:2], count, -1).transpose(1, 2)
 
 
@@ -131,7 +131,7 @@ def rotary_embedding(
     num_heads: int = 0,
     rotary_embedding_dim: int = 0,
 ) -> Tensor:
-    """Turn pairs of features by angles that grow with the position."""
+    """Rotate pairs of features by angles that grow with the position."""
     heads = _heads(x, num_heads)
     if positions is not None:
         cosines, sines = cosines[positions], sines[positions]

@@ -8,15 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from compress.trainable.operators.table import (
-    Either,
-    Number,
-    Scale,
-    Shift,
-    operator,
-    register_unary,
-    torch_type,
-)
+from compress.trainable.operators.table import Either, Number, Scale, Shift, operator, torch_type
 
 _UNARY: dict[str, Callable[[Tensor], Tensor]] = {
     "Abs": torch.abs,
@@ -61,6 +53,12 @@ _BINARY: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+def _register_unary(name: str, function: Callable[[Tensor], Tensor]) -> None:
+    @operator(name)
+    def unary(x: Tensor) -> Tensor:
+        return function(x)
+
+
 def _register_binary(name: str, function: Callable[[Tensor, Tensor], Tensor]) -> None:
     @operator(name)
     def binary(a: Tensor, b: Tensor) -> Tensor:
@@ -68,7 +66,7 @@ def _register_binary(name: str, function: Callable[[Tensor, Tensor], Tensor]) ->
 
 
 for _name, _unary in _UNARY.items():
-    register_unary(_name, _unary)
+    _register_unary(_name, _unary)
 for _name, _binary in _BINARY.items():
     _register_binary(_name, _binary)
 

@@ -78,7 +78,7 @@ def fused_matmul(
 ) -> Tensor:
     """``alpha a b``, with the last two dimensions of either factor swapped on request."""
     if transBatchA or transBatchB:
-        raise NotImplementedError("transposed batches")
+        raise NotImplementedError("transposed batches are not supported")
     a = a.transpose(-1, -2) if transA and a.dim() > 1 else a
     b = b.transpose(-1, -2) if transB and b.dim() > 1 else b
     return alpha * torch.matmul(a, b)
@@ -182,7 +182,7 @@ def rotary_by_position(
     rotary_embedding_dim: int = 0,
     scale: float = 1.0,
 ) -> Tensor:
-    """RotaryEmbedding whose positions are those of each token, or the first one's alone."""
+    """RotaryEmbedding with a position for each token, or for the first one only."""
     length = x.shape[1] if x.dim() == 3 else x.shape[2]
     if positions.numel() == 1:
         positions = positions.reshape(1, 1) + torch.arange(length, device=x.device)
@@ -208,13 +208,13 @@ class Masked(TypedDict, total=False):
 
 
 def _hidden(mask: Tensor | None, bias: Tensor | None, keys: int, value: float, like: Tensor) -> Tensor | None:
-    """Return what to add to the scores: `value` where a mask (or a number of keys) hides, and a bias."""
+    """Return what to add to the scores: `value` where a mask or a count of keys hides a key, plus a bias."""
     if mask is None:
         return bias
     if mask.dim() == 1 and mask.shape[0] == like.shape[0]:
         mask = torch.arange(keys, device=mask.device) < mask.unsqueeze(1)
     if mask.dim() not in (2, 3):
-        raise NotImplementedError(f"a mask of shape {list(mask.shape)}")
+        raise NotImplementedError(f"a mask of shape {list(mask.shape)} is not supported")
     addend = (mask == 0).to(like.dtype) * value
     addend = addend[:, None, None] if mask.dim() == 2 else addend[:, None]
     return addend if bias is None else addend + bias
@@ -282,7 +282,7 @@ def multi_head_attention(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Attention of projected values; keys and values with the past before them."""
     if key is None or query.dim() != 3 or key.dim() == 5:
-        raise NotImplementedError("queries, keys and values packed in one tensor")
+        raise NotImplementedError("queries, keys and values packed in one tensor are not supported")
     if bias is not None:
         width = query.shape[2]
         first, second, third = torch.split(bias, [width, width, bias.shape[0] - 2 * width])
@@ -313,7 +313,7 @@ def group_query_attention(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Causal attention with fewer heads of keys and values, a cache, and rotary positions.
 
-    Texts of a batch may differ in length at the beginning; behind a past they must have one length.
+    The sequences of a batch may differ in length only where there is no past.
     """
     if key is None or value is None:
         size = query.shape[2] // (num_heads + 2 * kv_num_heads)
@@ -321,7 +321,7 @@ def group_query_attention(
     length = query.shape[1]
     past = total - length
     if past and bool((last_places != total - 1).any()):
-        raise NotImplementedError("pasts of different lengths in one batch")
+        raise NotImplementedError("pasts of different lengths in one batch are not supported")
     if do_rotary and cosines is not None and sines is not None:
         start = torch.tensor([past], device=query.device)
         query, key = (

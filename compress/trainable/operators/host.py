@@ -1,9 +1,8 @@
 """Shape arithmetic on the host: the operators that exporters compute sizes with, on Python integers.
 
-A host value is an ``int`` (symbolic under `torch.export`) or a list of them, as a tensor of rank 0 or 1
-would hold. A function here
-returns ``NotImplemented`` for what it cannot do, and then the operator's torch function takes over.
-Sizes stay symbolic under `torch.compile` this way and nothing waits for a device.
+A host value is an ``int`` (symbolic under `torch.export`) or a list of them, in place of a tensor of rank 0
+or 1. A function here returns ``NotImplemented`` for what it cannot do, and the operator's torch function
+takes over. So sizes stay symbolic under `torch.compile`, and nothing waits for a device.
 """
 
 from __future__ import annotations

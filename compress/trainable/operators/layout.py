@@ -165,7 +165,7 @@ def _padded_positions(size: int, begin: int, end: int, mode: str, device: torch.
         period = max(2 * (size - 1), 1)
         places = places % period
         return torch.minimum(places, period - places)
-    raise NotImplementedError(f"mode {mode!r}")
+    raise NotImplementedError(f"padding mode {mode!r} is not supported")
 
 
 @operator("Range")

@@ -110,7 +110,7 @@ def matmul_n_bits(
 ) -> Tensor:
     """Product with a matrix [N, K] packed into codes of `bits` [N, blocks, block_size bits / 8]."""
     if group_index is not None:
-        raise NotImplementedError("g_idx: reordered groups")
+        raise NotImplementedError("reordered groups (g_idx) are not supported")
     blocks = -(-K // block_size)
     steps = _unpack(codes.reshape(N, blocks, -1), bits, block_size).to(scales.dtype)
     if zero_points is None:

@@ -305,7 +305,7 @@ def lstm(
     ONNX's gates are i, o, f, c; torch's i, f, c, o.
     """
     if input_forget:
-        raise NotImplementedError("input_forget: coupled gates")
+        raise NotImplementedError("coupled gates (input_forget) are not supported")
     layer = _Layer.of(w, r, b, ["sigmoid", "tanh", "tanh"], recurrence, peepholes)
     kernel = torch.lstm if layer.is_plain("sigmoid", "tanh", "tanh") else None
     return _recurrent(_lstm_cell, kernel, [0, 2, 3, 1], layer, x, lengths, initial_h, initial_c)

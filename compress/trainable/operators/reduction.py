@@ -34,7 +34,7 @@ def _extreme(function: Callable[..., Tensor], sign: int, x: Tensor, dims: list[i
     if x.numel():
         extreme: Tensor = function(x, dims, keepdim=keep)
         return extreme
-    # Of nothing: what every element is an improvement on.
+    # Without elements: the value that any element would replace.
     if x.dtype == torch.bool:
         fill: float = sign < 0
     elif x.is_floating_point():

@@ -87,7 +87,7 @@ def _source(mode: str, have: int, size: int, factor: float, crop: tuple[float, f
         return torch.full_like(places, -0.5)
     shift = have / 2 * (1 - size / length) if mode == "half_pixel_symmetric" else 0.0
     if mode not in ("half_pixel", "half_pixel_symmetric", "pytorch_half_pixel"):
-        raise NotImplementedError(f"coordinate_transformation_mode {mode!r}")
+        raise NotImplementedError(f"coordinate_transformation_mode {mode!r} is not supported")
     return shift + (places + 0.5) / factor - 0.5
 
 

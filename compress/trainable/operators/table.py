@@ -4,7 +4,7 @@ An operator's signature is its whole declaration. Positional parameters are the 
 keyword-only parameters its attributes under their ONNX names, and an annotation says what an input
 is for: `Ints` and its kin arrive as Python numbers, `Weight` and its kin may hold trained values.
 Attributes that several operators share stand in a `TypedDict`, taken as ``**name: Unpack[...]``.
-Three keyword-only names are no attributes but are supplied by whoever runs the graph:
+Three keyword-only names are not attributes; whoever runs the graph supplies them:
 
 - ``training``: whether the module is in training mode,
 - ``outputs``: how many outputs the node asks for,
@@ -38,11 +38,11 @@ class Role(Enum):
     HOST = auto()
     """Shapes, axes and other numbers: read on the host as Python numbers."""
     EITHER = auto()
-    """A number or an index: as it comes, on the host or as a tensor."""
+    """A number or an index, on the host or as a tensor."""
     WEIGHT = auto()
     """A trained value whatever its shape: kernels, norm scales and biases."""
     MATRIX = auto()
-    """A trained matrix, unless it is a vector in disguise or a table of sines."""
+    """A trained matrix, unless only one of its axes is longer than one or it is a table of sines."""
     SHIFT = auto()
     """Added to features: a bias or a learnt position, unless it masks."""
     SCALE = auto()
@@ -112,14 +112,6 @@ def operator(
         return function
 
     return register
-
-
-def register_unary(name: str, function: Callable[[Tensor], Tensor]) -> None:
-    """Enter a function of one tensor without attributes."""
-
-    @operator(name)
-    def unary(x: Tensor) -> Tensor:
-        return function(x)
 
 
 def lookup(domain: str, name: str, opset: int) -> Operator | None:
