@@ -19,6 +19,13 @@ def test_names_are_looked_up_in_their_domain() -> None:
     assert facts.named("FusedConv") is facts.find("FusedConv", facts.MICROSOFT)
 
 
+@pytest.mark.parametrize("name", ["QLinearConv", "DequantizeLinear", "QuantizeLinear", "Pad", "Range"])
+def test_forms_of_the_runtime_are_the_standard_operators(name: str) -> None:
+    # A quantized convolution runs with its channels last, as a com.microsoft operator.
+    assert facts.find(name, facts.MICROSOFT) is facts.find(name)
+    assert facts.find(name).cost != "unknown"
+
+
 def test_what_the_runtime_runs_on_its_own_layouts_is_the_standard_operator() -> None:
     assert facts.find("Conv", facts.LAYOUTS[0]) is facts.find("Conv")
     assert facts.find("ReorderInput", facts.LAYOUTS[0]).cost == "layout"

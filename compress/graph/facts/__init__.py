@@ -61,11 +61,13 @@ def of(node: ir.Node) -> Operator:
 
 
 def find(name: str, domain: str = "") -> Operator:
-    """Return what the operator `name` of a domain is; `UNKNOWN` if the table does not have it."""
-    found = OPERATORS.get((domain, name))
-    if found is None and domain in LAYOUTS:
-        found = OPERATORS.get(("", name))
-    return UNKNOWN if found is None else found
+    """Return what the operator `name` of a domain is; `UNKNOWN` if the table does not have it.
+
+    ONNX Runtime has operators of the same name in domains of its own: older forms, such as a Pad in
+    com.microsoft, and forms for its layouts of images, such as a QLinearConv with the channels last.
+    """
+    domains = (domain, "", MICROSOFT) if domain in (MICROSOFT, *LAYOUTS) else (domain,)
+    return next((OPERATORS[each, name] for each in domains if (each, name) in OPERATORS), UNKNOWN)
 
 
 def named(name: str) -> Operator:
