@@ -29,14 +29,14 @@ class _Questions(PlainForm):
         "--prompt": "compress estimate generation MODEL --prompt 512 --tokens 128",
         "--tokens": "compress estimate generation MODEL --prompt 512 --tokens 128",
     }
-    """Options of other questions, each with the command that asks it."""
+    """Options that belong to another command, each with an example of it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Refuse options of another question by the name of its command."""
+        """Refuse options of another command, and name that command."""
         if not args or args[0] not in self.commands:
             for option in (each.partition("=")[0] for each in args):
                 if option in self.moved:
-                    raise InputError(f"{option} asks another question: write '{self.moved[option]}'")
+                    raise InputError(f"{option} belongs to another command: write '{self.moved[option]}'")
         return super().parse_args(ctx, args)
 
 
@@ -49,19 +49,22 @@ commands = typer.Typer(
 Hardware = Annotated[
     list[str] | None,
     typer.Option(
-        "--hardware", metavar="ID", help="A profile or its .yaml file; may be repeated. Three if left out."
+        "--hardware",
+        metavar="ID",
+        help="A profile, or a .yaml file; may be repeated. Without it, three profiles are used.",
     ),
 ]
 NamedHardware = Annotated[
     list[str],
-    typer.Option("--hardware", metavar="ID", help="A profile or its .yaml file; may be repeated."),
+    typer.Option("--hardware", metavar="ID", help="A profile, or a .yaml file; may be repeated."),
 ]
 Shape = Annotated[
     list[str] | None,
     typer.Option(
         "--shape",
         metavar="NAME=SIZES",
-        help="Sizes of an input, or of one open dimension as in past=512; may be repeated.",
+        help="Shape of an input, as in x=1x3x224x224, or size of an open dimension, as in past=512; "
+        "may be repeated.",
     ),
 ]
 Zeros = Annotated[
@@ -69,7 +72,7 @@ Zeros = Annotated[
     typer.Option(
         "--zeros",
         metavar="FILE.json",
-        help='Fractions of zeros by value name, as in {"relu_3": 0.6}, for hardware that skips them.',
+        help='Fraction of zeros by value name, as in {"relu_3": 0.6}, for hardware that skips zeros.',
     ),
 ]
 
@@ -92,7 +95,7 @@ def _seconds(text: str) -> float:
     try:
         value = float(number)
     except ValueError as error:
-        raise typer.BadParameter(f"{text} is no time; write 0.02, 20ms or 50/s") from error
+        raise typer.BadParameter(f"{text} is not a time; write 0.02, 20ms or 50/s") from error
     if not 0 < value < math.inf:
         raise typer.BadParameter(f"{text} must be above 0 and finite")
     return 1 / value if scale < 0 else value * scale
@@ -105,7 +108,7 @@ def _split(text: str) -> _Split:
             return _Split(mode)
         case ["pipeline" as mode, count] if count.isdecimal() and int(count) > 0:
             return _Split(mode, int(count))
-    raise typer.BadParameter(f"{text} is none of data, tensor, pipeline and pipeline:N")
+    raise typer.BadParameter(f"{text} is unknown; write data, tensor, pipeline or pipeline:N")
 
 
 @commands.command(epilog="Example: compress estimate model.onnx --hardware eyeriss-v1 --shape x=1x3x224x224")
@@ -119,21 +122,24 @@ def inference(
         typer.Option(
             "--decode-at",
             metavar="PLACE",
-            help="Weights at their entropy, decoded behind dram, glb, rf or a memory of the profile, "
-            "or at load.",
+            help="Take weights as entropy-coded, and decoded when they leave PLACE: dram, glb, rf or a "
+            "memory of the profile. With load, the runtime decodes them as it starts.",
         ),
     ] = None,
     measure: Annotated[
-        bool, typer.Option("--measure", help="Run it here on one core too; joules need a meter.")
+        bool,
+        typer.Option(
+            "--measure", help="Also run the model on one core of this machine; joules need an energy meter."
+        ),
     ] = False,
     layers: Annotated[bool, typer.Option("--layers", help="Show every layer.")] = False,
     as_json: Json = False,
 ) -> None:
     """Estimate energy, traffic and time of one inference; the word "inference" may be left out.
 
-    Other questions have commands of their own: "compress estimate clock" finds the voltage and clock
-    for a deadline, "split" shares the work out to several devices, "generation" is the prompt and
-    the tokens of a language model.
+    There are three more commands: "compress estimate clock" finds the voltage and clock for a deadline,
+    "compress estimate split" divides the work among several devices, and "compress estimate generation"
+    takes the prompt and the tokens of a language model.
     """
     path, sizes, fractions = source.locate(model, Path()), _shapes(shape), _read_zeros(zeros)
     coded = _coded(path, decode_at) if decode_at is not None else None
@@ -161,7 +167,7 @@ def clock(
             "--deadline",
             metavar="TIME",
             parser=_seconds,
-            help="From one inference to the next: 20ms, or seconds, or a rate as in 50/s.",
+            help="Time from one inference to the next: 20ms, 0.02 (seconds), or a rate such as 50/s.",
         ),
     ],
     shape: Shape = None,
@@ -170,7 +176,7 @@ def clock(
 ) -> None:
     """Find the voltage and clock that meet a deadline with the least energy.
 
-    Only some profiles state operating points.
+    The profile must state operating points; only some do.
     """
     path, sizes, fractions = source.locate(model, Path()), _shapes(shape), _read_zeros(zeros)
     found = [
@@ -202,17 +208,17 @@ def split(
             "--parallel",
             metavar="HOW",
             parser=_split,
-            help="What they share out: data (inferences), tensor (every layer), pipeline (the layers in "
-            "turn), or pipeline:N, with N inferences in flight.",
+            help="How they divide the work: data (whole inferences), tensor (a part of every layer), "
+            "pipeline (consecutive layers), or pipeline:N with N inferences in flight.",
         ),
     ],
     shape: Shape = None,
     zeros: Zeros = None,
     as_json: Json = False,
 ) -> None:
-    """Estimate inference that several devices share, beside one device.
+    """Estimate inference on several devices, compared with one device.
 
-    Only some profiles state the link between devices.
+    The profile must state the link between devices; only some do.
     """
     path, sizes, fractions = source.locate(model, Path()), _shapes(shape), _read_zeros(zeros)
     found = {
@@ -243,15 +249,15 @@ def split(
 def generation(
     model: ModelPath,
     prompt: Annotated[
-        int, typer.Option("--prompt", metavar="N", min=1, help="Tokens that the model reads at once.")
+        int, typer.Option("--prompt", metavar="N", min=1, help="Tokens of the prompt, read in one run.")
     ],
     tokens: Annotated[
-        int, typer.Option("--tokens", metavar="N", min=1, help="Tokens that it writes after the prompt.")
+        int, typer.Option("--tokens", metavar="N", min=1, help="Tokens written after it, one a run.")
     ],
     hardware: Hardware = None,
     as_json: Json = False,
 ) -> None:
-    """Estimate a language model's prompt and the tokens that it writes."""
+    """Estimate a language model reading a prompt and writing tokens."""
     path = source.locate(model, Path())
     found = {
         name: estimator.estimate_generation(path, name, prompt=prompt, tokens=tokens)

@@ -1,4 +1,4 @@
-"""The commands below ``hardware``: profiles listed, shown, begun and fitted."""
+"""The commands below ``hardware``: list profiles, show one, start a new one, fit one to measurements."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ from compress.errors import InputError
 from compress.units import si
 
 FACTORS = 3
-"""Factors of the energy that `fit` looks for; fewer measurements share one."""
-
+"""Factors of the energy that a fit looks for; with fewer measurements it finds one for all."""
 
 commands = typer.Typer(
     cls=PlainForm,
@@ -26,13 +25,13 @@ commands = typer.Typer(
 @commands.command(epilog="Example: compress hardware eyeriss-v1")
 def show(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="A profile, or its .yaml file.", show_default=False)
+        str | None, typer.Argument(metavar="NAME", help="A profile, or a .yaml file.", show_default=False)
     ] = None,
 ) -> None:
     """List hardware profiles, or show one: every number with its range and its source.
 
-    The word "show" may be left out. "compress hardware new" starts a profile of your own, "compress
-    hardware fit" fits one to what you measured.
+    The word "show" may be left out. "compress hardware new" starts a profile of your own, and "compress
+    hardware fit" fits a profile to what you measured.
     """
     if name is None:
         table = report.tables.new("hardware", "what it is")
@@ -52,14 +51,14 @@ def show(
 
 @commands.command(name="new", epilog="Example: compress hardware new my-board --like cpu-arm")
 def new_hardware(
-    name: Annotated[str, typer.Argument(metavar="ID", help="What it is called.", show_default=False)],
-    like: Annotated[str, typer.Option("--like", metavar="ID", help="The profile to start from.")] = "cpu-arm",
+    name: Annotated[str, typer.Argument(metavar="ID", help="Name of the new profile.", show_default=False)],
+    like: Annotated[str, typer.Option("--like", metavar="ID", help="The profile to copy.")] = "cpu-arm",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="Where it goes; ID.yaml if left out."),
+        typer.Option("--output", "-o", metavar="FILE", help="The file to write; ID.yaml if left out."),
     ] = None,
 ) -> None:
-    """Start a profile of your own, to be edited."""
+    """Write a copy of a profile under a new name, for you to edit."""
     text = estimator.catalogue.renamed(like, name)
     path = output or Path(f"{name}.yaml")
     try:
@@ -78,25 +77,25 @@ def new_hardware(
 )
 def fit_hardware(
     profile: Annotated[
-        str, typer.Argument(metavar="PROFILE", help="A profile, or its .yaml file.", show_default=False)
+        str, typer.Argument(metavar="PROFILE", help="A profile, or a .yaml file.", show_default=False)
     ],
     measurements: Annotated[
-        Path, typer.Argument(metavar="MEASUREMENTS.json", help="What was measured.", show_default=False)
+        Path, typer.Argument(metavar="MEASUREMENTS.json", help="What you measured.", show_default=False)
     ],
     output: Annotated[
         Path,
-        typer.Option("--output", "-o", metavar="FILE", help="Where the fitted one goes.", show_default=False),
+        typer.Option("--output", "-o", metavar="FILE", help="The file to write.", show_default=False),
     ],
 ) -> None:
     """Fit a profile to what you measured on the device.
 
-    MEASUREMENTS.json is a list of one object a model:
+    MEASUREMENTS.json is a list with one object for each model:
 
     {"model": "a.onnx", "joules": 0.0012, "seconds": 0.03, "shapes": {"past": 64}}
 
-    Joules and seconds are of one inference. Shapes, as of estimate, may be left out: {"x": [1, 3, 96, 96]}
-    gives those of an input, {"past": 64} the size of an open dimension. Paths are relative to the file.
-    Times and energies of the profile are multiplied by what fits best.
+    Joules and seconds are those of one inference. "shapes" may be left out; {"x": [1, 3, 96, 96]} is the
+    shape of an input, {"past": 64} the size of an open dimension. Paths are relative to MEASUREMENTS.json.
+    The times and energies of the profile are multiplied by the factors that fit best.
     """
     taken = estimator.fitting.read_measurements(measurements)
     start = estimator.load(profile)
@@ -111,8 +110,11 @@ def fit_hardware(
     report.tables.show(table, "", factors)
     if len(taken) < FACTORS:
         report.tables.show(
-            "\nToo few to tell all factors apart: some share one, or are 0. Measure more models."
+            "\nThere are too few measurements to tell all factors apart: some factors are equal, or 0. "
+            "Measure more models."
         )
     elif not all(found.scales.values()):
-        typer.echo("\nWhat is 0 could not be told apart: measure more, and more different, models.")
+        typer.echo(
+            "\nA factor of 0 could not be told from the others. Measure more models, and more different ones."
+        )
     typer.echo(f"\n{output}")

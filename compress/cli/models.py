@@ -1,4 +1,4 @@
-"""The commands on ONNX files that no recipe is needed for: compare, pack and unpack."""
+"""The commands that work on ONNX files without a recipe: compare, pack and unpack."""
 
 from __future__ import annotations
 
@@ -27,23 +27,25 @@ def compare(
         ),
     ],
     variant: Annotated[
-        str, typer.Argument(metavar="VARIANT", help="What was made of it.", show_default=False)
+        str, typer.Argument(metavar="VARIANT", help="The ONNX file to compare with it.", show_default=False)
     ],
     recipe: Annotated[
         Path | None, typer.Option("--recipe", metavar="RECIPE", help="Compare on the data of this recipe.")
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", metavar="FILE.py:FUNCTION", help="Compare on what this function yields."),
+        typer.Option(
+            "--data", metavar="FILE.py:FUNCTION", help="Compare on the batches that this function yields."
+        ),
     ] = None,
     as_json: Json = False,
     trust: Annotated[
-        bool, typer.Option("--trust", help="Run code that the recipe names outside of its folder.")
+        bool, typer.Option("--trust", help="Allow code outside the recipe's folder to run.")
     ] = False,
 ) -> None:
-    """Say where a variant loses accuracy and speed, and why.
+    """Show where a variant loses accuracy and speed, and why.
 
-    Works on any two ONNX files with the same inputs and outputs. Layers are found by the names of
+    Works on any two ONNX files with the same inputs and outputs. Layers are matched by the names of
     their values. Without data the inputs are random numbers, which show less.
     """
     original_path, variant_path = source.locate(original, Path()), source.locate(variant, Path())
@@ -69,7 +71,7 @@ def _comparison_data(recipe: Path | None, data: str | None, trust: bool) -> tupl
     loaded = recipes.load(recipe)
     named = loaded.data and (loaded.data.evaluation or loaded.data.calibration)
     if not named:
-        raise InputError(f"{recipe}: names no data to compare on")
+        raise InputError(f"{recipe}: has no data to compare on; add 'data', or give --data")
     return named, source.read_data(named, "comparison", home=loaded.home, trust=trust)
 
 
@@ -79,9 +81,9 @@ def pack(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="The packed file.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Code an ONNX file without loss, into one packed file.
+    """Compress an ONNX file without loss into one packed file.
 
-    External data go in too. compress.open("OUT") in Python is a session of ONNX Runtime on it;
+    External data are packed too. In Python, compress.open("OUT") runs the packed file in ONNX Runtime;
     "compress unpack" restores the ONNX file bit for bit.
     """
     before = codec.pack(source.locate(model, Path()), output).bytes
@@ -95,15 +97,13 @@ def pack(
 
 @commands.command(epilog="Example: compress unpack model.packed model.onnx")
 def unpack(
-    packed: Annotated[
-        Path, typer.Argument(metavar="IN", help="What compress pack wrote.", show_default=False)
-    ],
+    packed: Annotated[Path, typer.Argument(metavar="IN", help="The packed file.", show_default=False)],
     output: Annotated[
         Path, typer.Argument(metavar="OUT.onnx", help="The ONNX file to write.", show_default=False)
     ],
 ) -> None:
-    """Restore the ONNX file that was packed, bit for bit.
+    """Restore the ONNX file from a packed file, bit for bit.
 
-    External data go beside it, under the names they had.
+    External data are written beside it, under the names that they had.
     """
     typer.echo(codec.unpack(packed, output))

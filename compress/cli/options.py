@@ -20,7 +20,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and 
 
 
 class PlainForm(TyperGroup):
-    """A group of commands, the first of which is meant where none is named."""
+    """A group of commands that runs the first one where none is named."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Put the name of the first command before arguments that name none."""

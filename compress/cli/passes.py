@@ -1,4 +1,4 @@
-"""The command on passes."""
+"""The command that lists and explains passes."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class _Guarded(TyperGroup):
             typer.echo("stopped; run the same command again to continue", err=True)
             raise typer.Exit(130) from error
         except BrokenPipeError as error:
-            _silence_stdout()  # whoever read our output has seen enough
+            _silence_stdout()  # the reader of our output, such as head, has stopped reading
             raise typer.Exit(1) from error
         except OSError as error:
             if error.errno != errno.ENOSPC:
@@ -45,7 +45,7 @@ class _Guarded(TyperGroup):
 
 
 def _silence_stdout() -> None:
-    """Send what is still to be written nowhere, so that the flush at exit does not complain."""
+    """Discard what is still to be written, so that the flush at exit does not fail again."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -70,7 +70,7 @@ def options(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show a traceback with an error.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
 ) -> None:
     """Make neural networks cheaper to run, and say in joules and bytes how much cheaper.
 
@@ -88,7 +88,7 @@ app.add_typer(models.commands)
 def main() -> None:
     """Run the command line."""
     for stream in (sys.stdout, sys.stderr):
-        # A terminal that cannot show a sign gets a question mark, not a traceback.
+        # A terminal that cannot show a character gets a question mark, not a traceback.
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
     app(prog_name="compress")

@@ -24,15 +24,17 @@ def run(
     recipe: RecipePath,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Where results go; runs/NAME if left out."),
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder for the results; runs/NAME_OF_RECIPE if left out."
+        ),
     ] = None,
     as_json: Json = False,
     trust: Annotated[
         bool,
-        typer.Option("--trust", help="Run code that the recipe names outside of its folder, and .pt2 files."),
+        typer.Option("--trust", help="Allow code outside the recipe's folder, and .pt2 files, to run."),
     ] = False,
     fresh: Annotated[
-        bool, typer.Option("--fresh", help="Do all work anew, whatever earlier runs left.")
+        bool, typer.Option("--fresh", help="Ignore the results of earlier runs and do all work again.")
     ] = False,
     variant: Annotated[
         list[str] | None,
@@ -42,10 +44,10 @@ def run(
         bool, typer.Option("--verbose", "-v", help="Print the traceback of a variant's unexpected error.")
     ] = False,
 ) -> None:
-    """Run a recipe: compress, export, evaluate and score.
+    """Run a recipe: compress a model and score every variant.
 
     Every variant becomes an ONNX file in DIR, beside results.json and report.html. A run that was
-    stopped continues where it was; what is done already is not done again. DIR/log.txt keeps the
+    stopped continues where it stopped; finished work is not done again. DIR/log.txt keeps the
     tracebacks of unexpected errors.
     """
     loaded = recipes.load(recipe)
@@ -62,7 +64,7 @@ def run(
 
 @commands.command(epilog="Example: compress check recipes/digits.yaml")
 def check(recipe: RecipePath, as_json: Json = False) -> None:
-    """Check a recipe and all it points at; run nothing."""
+    """Check a recipe, and that what it names exists; nothing is run."""
     loaded = recipes.load(recipe)
     if as_json:
         typer.echo(loaded.model_dump_json(indent=1))
@@ -84,20 +86,18 @@ def check(recipe: RecipePath, as_json: Json = False) -> None:
 def schema() -> None:
     """Print the JSON Schema of recipes, for editors.
 
-    A recipe that begins with the comment "yaml-language-server: $schema=recipe.schema.json" is
-    completed and checked while it is written.
+    Begin a recipe with the comment "yaml-language-server: $schema=recipe.schema.json", and an editor
+    that knows the YAML language server completes and checks it as you write.
     """
     typer.echo(json.dumps(recipes.schema(), indent=1))
 
 
 @commands.command(name="report", epilog="Example: compress report runs/digits")
 def show_report(
-    folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Where a run wrote its results.", show_default=False)
-    ],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder of a run.", show_default=False)],
     as_json: Json = False,
 ) -> None:
-    """Print an earlier run again; write its report anew."""
+    """Print an earlier run again, and renew its report.html."""
     from compress.results import Results  # brings pydantic, which help does without
 
     results = Results.load(folder / "results.json")

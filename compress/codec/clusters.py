@@ -1,9 +1,10 @@
-"""Rows of a matrix of codes that share statistics, so that each cluster of them is coded on its own.
+"""Clusters of rows with similar statistics, each coded on its own.
 
-Channels are scaled by their largest weight, and differ in how often they come near it: codes of channels
-that are alike take less together than those of all. As in k-means, each row goes to the cluster whose code
-is cheapest for it, and each cluster's code is made anew from its rows (P. A. Chou, T. Lookabaugh and
-R. M. Gray, Entropy-constrained vector quantization, IEEE Trans. ASSP 37(1), 1989, without a distortion).
+Every channel is scaled by its largest weight, but channels differ in how many weights come near it. Similar
+channels take fewer bits under a code of their own than under one for all channels. As in k-means, each row
+goes to the cluster whose code is shortest for it, and each cluster's code is then computed anew from its rows
+(P. A. Chou, T. Lookabaugh and R. M. Gray, Entropy-constrained vector quantization, IEEE Trans. ASSP 37(1),
+1989, without the distortion term).
 """
 
 from __future__ import annotations
@@ -16,35 +17,36 @@ from typing import NamedTuple
 import numpy as np
 
 COUNTS = (2, 4, 8)
-"""Clusters that are tried."""
+"""Numbers of clusters that are tried."""
 ROUNDS = 4
+"""Iterations of k-means."""
 LEARNT = 1024
-"""Rows that the codes of clusters are learnt from, at most."""
+"""Most rows that the codes of clusters are learnt from."""
 MOST_AXES = 64
-"""Of NumPy's arrays."""
+"""Most axes that a NumPy array can have."""
 SHORTEST = 256
-"""Bytes of a row: fewer say little about their statistics. Also bounds the memory that counting takes."""
+"""Bytes of the shortest row: fewer say little about its statistics. Also bounds the memory for counting."""
 WORTH = 1e-3
-"""The least share that is saved: clusters take half as long again to decode."""
+"""Smallest share of bits that clusters must save, because they take half as long again to decode."""
 TABLE_BITS = 20
-"""What a value of 8 bits costs in the table of a cluster's code."""
+"""Bits that one 8-bit value takes in the table of a cluster's code."""
 COUNTED, MOVED = 1 << 20, 1 << 18
-"""Bytes that are counted, or put in order, at a time."""
+"""Bytes counted at a time, and bytes put in order at a time."""
 
 
 class Shape(NamedTuple):
-    """How the bytes of a chunk are laid out in the tensor that it is of."""
+    """How the bytes of a chunk are laid out in its tensor."""
 
     first: int
-    """Bytes of one index of the first axis."""
+    """Bytes of one slice along the first axis."""
     last: int
-    """Bytes of the last axis."""
+    """Bytes of one row along the last axis."""
     start: int = 0
-    """Where in the tensor the chunk begins."""
+    """Byte of the tensor at which the chunk begins."""
 
     @classmethod
     def of(cls, dims: Sequence[int], size: int) -> Shape | None:
-        """Return the shape of `size` bytes of a tensor; None if it has no rows of whole bytes."""
+        """Return the shape of a tensor of `size` bytes; None if its rows are not whole bytes."""
         if not 2 <= len(dims) <= MOST_AXES:
             return None
         count = prod(dims)
@@ -55,10 +57,10 @@ class Shape(NamedTuple):
 
 @dataclass(frozen=True)
 class Clusters:
-    """A chunk as rows of one width, between what is left of the rows that it begins and ends within."""
+    """A chunk as rows of one width; bytes before the first and after the last whole row are left over."""
 
     columns: bool
-    """What is labelled: columns, or rows."""
+    """Whether columns are labelled; else rows are."""
     width: int
     head: int
     """Bytes before the first whole row."""
@@ -66,9 +68,9 @@ class Clusters:
     """Cluster of each row or column, uint8."""
 
     def ends(self, size: int) -> list[int]:
-        """Return where each cluster of a chunk of `size` bytes ends, when they follow each other.
+        """Return where each cluster ends when the clusters of a chunk of `size` bytes follow each other.
 
-        The first begins with what is in no whole row.
+        The first cluster begins with the left-over bytes.
         """
         body = (size - self.head) // self.width * self.width
         counts = np.bincount(self.labels) * (body // self.labels.size)
@@ -83,7 +85,7 @@ class Clusters:
         return [np.concatenate([*rest, parts[0]]), *parts[1:]]
 
     def join(self, joined: np.ndarray, out: np.ndarray) -> None:
-        """Fill `out`, uint8 [bytes], with the chunk whose clusters follow each other in `joined`."""
+        """Fill `out`, uint8 [bytes], with the chunk; in `joined` its clusters follow each other."""
         body = _body(out, self.width, self.head)
         ends = self.ends(out.size)
         rest = out.size - body.size
@@ -104,7 +106,7 @@ class Clusters:
 
 
 def clustered(data: np.ndarray, shape: Shape) -> Clusters | None:
-    """Return the clusters that promise the shortest code of a chunk, uint8 [bytes]; None if none do."""
+    """Return the clusters with the shortest code of a chunk, uint8 [bytes]; None if none save enough."""
     best, most = None, 0.0
     for columns, width in ((False, shape.first), (True, shape.last)):
         head = -shape.start % width
@@ -154,7 +156,7 @@ def _assignments(counts: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _cheapest(counts: np.ndarray, sample: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return for each row the cluster, of those that `labels` makes of a sample, whose code is shortest."""
+    """Return each row's cluster: the one whose code is shortest for it. `labels` are those of a sample."""
     sums = _sums(sample, labels)
     sums += sums.sum(0) * 1e-3 + 1e-3  # no value is impossible
     labels = np.argmin(counts @ -np.log2(sums / sums.sum(1, keepdims=True)).T, axis=1)
@@ -168,7 +170,7 @@ def _sums(counts: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def _entropies(counts: np.ndarray) -> np.ndarray:
-    """Return the bits that the codes of each row take of order 0."""
+    """Return the order-0 entropy of each row of counts, in bits."""
     terms = np.maximum(counts, 1)
     np.log2(terms, out=terms)  # in place: there may be as many counts as bytes in a chunk
     terms *= counts
@@ -177,5 +179,5 @@ def _entropies(counts: np.ndarray) -> np.ndarray:
 
 
 def _bits(sums: np.ndarray) -> float:
-    """Return the bits that clusters take, with the tables of their codes."""
+    """Return the bits of all clusters, tables of their codes included."""
     return float(_entropies(sums.astype(np.float64)).sum() + TABLE_BITS * np.count_nonzero(sums))

@@ -1,11 +1,11 @@
 """Lossless coding of a chunk of a tensor: by pcodec, by zstandard, or not at all, whichever is smallest.
 
 pcodec (https://github.com/pcodec/pcodec) sorts numbers into bins, codes the bins with tabled asymmetric
-numeral systems, and writes what is left of a number as plain bits. Floats lose their exponents' redundancy
-that way and keep the mantissas' noise as it is; integer codes come within a thousandth of their order-0
-entropy, pruned ones below a bit a weight included, where Huffman codes lose 0.3 to 30 %, and below it where
-channels that are alike are coded together, apart from others (`compress.codec.clusters`). zstandard finds
-what repeats.
+numeral systems, and writes the rest of each number as plain bits. Floats lose the redundancy of their
+exponents that way; their mantissas are noise and stay as they are. Integer codes come within 0.1 % of their
+order-0 entropy, even below one bit a weight after pruning, where Huffman codes lose 0.3 to 30 %. They go
+below it where similar channels are coded apart from others (`compress.codec.clusters`). zstandard finds
+repetitions.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ WIDE_LEVEL, NARROW_LEVEL = 10, 12
 """pcodec's levels: up to 2^level bins. Above 10, numbers of 16 bits and more are coded 4 times slower. Each
 value of 8 bits gets a bin of its own at 12, which decodes half again as fast as bins of several."""
 NARROW_PAGE = 1 << 21
-"""Numbers of 8 bits that share bins: fewer, and the table of the bins costs more than 0.05 %."""
+"""8-bit numbers that share a table of bins. With fewer, the table would cost more than 0.05 %."""
 ZSTD_LEVEL = 3
 GRAPH_LEVEL = 19
-"""The level of zstandard for the graph, and for few weights that repeat."""
+"""The level of zstandard for the graph, and for small chunks of weights with repetitions."""
 LITTLE = 1 << 20
-"""Bytes that repeat, and are so few that looking at them at the higher level takes no time."""
+"""Bytes of the largest chunk that `GRAPH_LEVEL` codes in no time."""
 TILE = 1 << 16
-"""Elements that stay in the processor's cache while they are turned."""
+"""Elements that stay in the processor's cache while they are rotated."""
 
 
 class Coder(IntEnum):
@@ -42,7 +42,7 @@ class Coder(IntEnum):
     ZSTD = 1
     PCODEC = 2
     CLUSTERS = 3
-    """Of 8 bits; clusters of rows or of columns, each by pcodec on its own. See `_clusters`."""
+    """8-bit values in clusters of rows or columns, each coded by pcodec on its own. See `_clusters`."""
 
 
 NUMBERS: dict[str, np.dtype] = {
@@ -59,11 +59,10 @@ NUMBERS: dict[str, np.dtype] = {
     "uint32": np.dtype("<u4"),
     "uint64": np.dtype("<u8"),
 }
-"""What pcodec takes the bytes of a kind of weights for; packed nibbles are uint8. Other kinds are bytes."""
-
+"""The type that pcodec reads a kind of weights as; packed 4-bit weights are uint8. Other kinds are bytes."""
 
 _HEAD = struct.Struct("<?BII")
-"""Of a chunk in clusters: whether they are of columns, their number, and width and head of the rows."""
+"""Header of a chunk in clusters: `Clusters.columns`, number of clusters, `Clusters.width` and `.head`."""
 
 
 class CodingError(Exception):
@@ -75,8 +74,8 @@ def encode(data: np.ndarray, kind: str, shape: Shape | None = None) -> tuple[Cod
 
     Args:
         data: uint8 [bytes], at most `CHUNK_BYTES`.
-        kind: a key of `NUMBERS`, or anything else for bytes that are no numbers.
-        shape: of the tensor; without it, rows are not told apart.
+        kind: a key of `NUMBERS`; anything else stands for plain bytes.
+        shape: layout of the tensor; without it, no clusters are tried.
     """
     level = ZSTD_LEVEL if kind in NUMBERS else GRAPH_LEVEL
     plain = data.tobytes()
@@ -97,7 +96,7 @@ def decode(coder: int, coded: bytes, kind: str, out: np.ndarray) -> None:
     """Fill `out`, uint8 [bytes], with a chunk.
 
     Raises:
-        CodingError: the coded bytes do not stand for as many bytes, or for nothing at all.
+        CodingError: the coded bytes are damaged, or hold another number of bytes.
     """
     if coder == Coder.PCODEC and kind in NUMBERS and out.size % NUMBERS[kind].itemsize == 0:
         _decode_numbers(coded, kind, out.view(NUMBERS[kind]))
@@ -108,19 +107,19 @@ def decode(coder: int, coded: bytes, kind: str, out: np.ndarray) -> None:
     elif coder == Coder.RAW and len(coded) == out.size:
         out[:] = np.frombuffer(coded, np.uint8)
     else:
-        raise CodingError("it is coded in a way that does not fit its type")
+        raise CodingError("its coder does not fit its type")
 
 
 def unzstd(coded: bytes, size: int) -> bytes:
-    """Return what a zstandard frame holds, which must be `size` bytes.
+    """Return the content of a zstandard frame, which must be `size` bytes.
 
     Raises:
-        CodingError: it is damaged, or says that it holds another number of bytes.
+        CodingError: the frame is damaged, or states another size.
     """
     try:
-        # Asked first: a frame is believed, and memory taken, for any size that it states.
+        # Checked first: the decompressor allocates whatever size a frame states.
         if zstandard.frame_content_size(coded) != size:
-            raise CodingError("it does not hold as much as it should")
+            raise CodingError("it holds another number of bytes than it should")
         plain: bytes = zstandard.ZstdDecompressor().decompress(coded)
     except zstandard.ZstdError as error:
         raise CodingError(str(error)) from error
@@ -179,7 +178,7 @@ def _config(kind: str) -> ChunkConfig:
             paging_spec=PagingSpec.equal_pages_up_to(NARROW_PAGE),
             enable_8_bit=True,
         )
-    # Weights follow each other like noise; tables of indices count.
+    # Neighbouring weights are unrelated; tables of indices often count upwards.
     counts = number.kind in "iu" and number.itemsize > 2
     return ChunkConfig(
         compression_level=WIDE_LEVEL,
@@ -194,15 +193,15 @@ def _decode_numbers(coded: bytes, kind: str, out: np.ndarray) -> None:
     except (RuntimeError, TypeError) as error:
         raise CodingError(str(error)) from error
     if progress.n_processed != out.size or not progress.finished:
-        raise CodingError("it does not hold as much as it should")
+        raise CodingError("it holds another number of bytes than it should")
     if kind == "bfloat16":
         for start in range(0, out.size, TILE):
             out[start : start + TILE] = _rotated(out[start : start + TILE], 15)
 
 
 def _rotated(numbers: np.ndarray, bits: int) -> np.ndarray:
-    """Rotate 16-bit numbers to the left; by one, bfloat16's sign goes behind its mantissa.
+    """Rotate 16-bit numbers to the left; by one bit, the sign of a bfloat16 goes behind its mantissa.
 
-    The exponent comes to stand on top, and bins are of one exponent each.
+    The exponent is then in the highest bits, so that each bin holds one exponent.
     """
     return np.asarray((numbers << np.uint16(bits)) | (numbers >> np.uint16(16 - bits)))

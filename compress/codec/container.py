@@ -1,9 +1,10 @@
 """The packed file: a safetensors container of two arrays of bytes, the coded chunks and their index.
 
-The one entry of the container's metadata is a JSON document: format, size and checksum of the index, who
-wrote the file and what of. The index (JSON, zstandard) lists *streams*, each a weight or the rest of the
-graph, cut into chunks of `CHUNK_BYTES` that follow each other in the file, and *files*, each a row of
-pieces of streams. All that is read is checked: sizes against the file, chunks against their checksums.
+The one entry of the container's metadata is a JSON document: format, size and checksum of the index, the
+program that wrote the file, and the name of the model. The index (JSON, zstandard) lists *streams* and
+*files*. A stream is a weight or the rest of the graph, cut into chunks of `CHUNK_BYTES` that follow each
+other in the file. A file is a sequence of pieces of streams. Everything is checked as it is read: sizes
+against the file, chunks against their checksums.
 """
 
 from __future__ import annotations
@@ -32,9 +33,9 @@ from compress.errors import ModelError
 
 FORMAT = 1
 GRAPH = 0
-"""Number of the stream of everything that is not a weight."""
+"""Index of the stream that holds everything but the weights."""
 LARGEST_MODEL = 1 << 31
-"""Bytes of a protobuf message."""
+"""Most bytes of a protobuf message."""
 LARGEST_INDEX = 1 << 26
 LARGEST_HEADER = 1 << 16
 WORKERS = min(4, cpu_count() or 1)
@@ -52,11 +53,11 @@ class Stream(_Frozen):
     """Bytes that are coded together."""
 
     name: str
-    """Of the initializer; empty for the graph."""
+    """Name of the initializer; empty for the graph."""
     kind: str
     bytes: NonNegativeInt
     chunks: tuple[tuple[int, NonNegativeInt, int], ...]
-    """Coder, coded bytes and their CRC-32."""
+    """Coder, coded bytes and CRC-32 of each chunk."""
 
     @model_validator(mode="after")
     def _check(self) -> Stream:
@@ -77,7 +78,7 @@ class File(_Frozen):
     """Path beside the model; empty for the model itself."""
     sha256: str
     pieces: tuple[tuple[NonNegativeInt, NonNegativeInt], ...]
-    """Stream and bytes; a weight's stream is taken whole, the graph's goes on where it stopped."""
+    """Stream and bytes of each piece: the whole stream of a weight, or the next bytes of the graph's."""
 
     @property
     def bytes(self) -> int:
@@ -99,7 +100,7 @@ class Index(_Frozen):
         if max(self.files[0].bytes, self.streams[GRAPH].bytes) > LARGEST_MODEL:
             raise ValueError("the model is larger than an ONNX file can be")
         if len({file.location for file in self.files}) != len(self.files):
-            raise ValueError("two files have one name")
+            raise ValueError("two files have the same name")
         for file in self.files[1:]:
             if not is_beside(file.location):
                 raise ValueError(f"the path {file.location!r} leads out of the model's folder")
@@ -150,19 +151,19 @@ def coded_bytes(path: str | PathLike[str]) -> dict[str, float]:
     """Return the coded size of every weight of a packed file, by the name of its initializer.
 
     Raises:
-        ModelError: this is no packed file, or it is damaged.
+        ModelError: this is not a packed file, or it is damaged.
     """
     with Reader(path) as reader:
         return {stream.name: float(stream.coded_bytes) for stream in reader.index.streams if stream.name}
 
 
 class Reader:
-    """A packed file, open for reading; chunks may be asked for by several threads.
+    """A packed file, open for reading by one thread or several.
 
-    What is wrong with a chunk is told without the file's name: see `named`.
+    Errors in a chunk do not name the file; `named` adds its path to them.
 
     Raises:
-        ModelError: this is no packed file, or it is damaged.
+        ModelError: this is not a packed file, or it is damaged.
     """
 
     def __init__(self, path: str | PathLike[str]) -> None:
@@ -190,7 +191,7 @@ class Reader:
 
     @contextmanager
     def named(self) -> Iterator[None]:
-        """Put the path before what is wrong with the model."""
+        """Put the path before the message of a `ModelError`."""
         try:
             yield
         except ModelError as error:
@@ -254,7 +255,7 @@ class Reader:
         """Return the header, where the data begin, and start and end of the index."""
         length = int.from_bytes(self._read(0, 8), "little")
         if not 2 <= length <= min(LARGEST_HEADER, self.size - 8):
-            raise self._bad("it does not begin like one")
+            raise self._bad("it has no header of a plausible length")
         try:
             header = json.loads(self._read(8, length))
             weights, index = (_extent(header[name]) for name in ("weights", "index"))
@@ -265,7 +266,7 @@ class Reader:
             raise ModelError(f"{self.path}: has format {found.format}; this version reads {FORMAT}")
         start = 8 + length
         if weights != (0, index[0]) or index[1] != self.size - start:
-            raise self._bad("it has another size than it says")
+            raise self._bad("its size is not the one that its header states")
         return found, start, index
 
     def _read_index(self, start: int, end: int) -> Index:
@@ -280,7 +281,7 @@ class Reader:
         except CodingError as error:
             raise self._bad(str(error)) from error
         if sum(stream.coded_bytes for stream in index.streams) != start:
-            raise self._bad("its streams do not fill it")
+            raise self._bad("its streams do not add up to its size")
         return index
 
 
@@ -293,7 +294,7 @@ def _extent(entry: Any) -> tuple[int, int]:
 
 
 class Writer:
-    """Writes a packed file from front to back; the header, for which room is left, comes last."""
+    """Writes a packed file from front to back, except for the header, which is written last."""
 
     def __init__(self, file: BinaryIO, model: str) -> None:
         self._file = file
@@ -304,7 +305,7 @@ class Writer:
         file.seek(self._room + 8)
 
     def add(self, name: str, kind: str, size: int, chunks: Iterator[tuple[int, bytes]]) -> None:
-        """Write a stream of `size` bytes: as many of the coded chunks as it has."""
+        """Write a stream of `size` bytes; takes as many coded chunks from `chunks` as that makes."""
         written = []
         for coder, coded in islice(chunks, -(-size // CHUNK_BYTES)):
             self._file.write(coded)

@@ -25,10 +25,9 @@ from compress.codec.wire import FEWEST_BYTES, Tensor, tensors
 from compress.errors import ModelError, StoreError
 
 LONGEST_REST = 1 << 20
-"""More bytes that are no weight, in one run, are a stream of their own."""
-
-
+"""Most bytes between two weights that join the graph's stream; a longer run gets a stream of its own."""
 REST = "bytes"
+"""Kind of such a stream."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +38,7 @@ class Piece:
     end: int
     name: str = ""
     kind: str = ""
-    """What the weights in it are; empty for what is no weight."""
+    """Number type of the weights in it; `REST`, or empty if it joins the graph's stream."""
     shape: Shape | None = None
 
 
@@ -51,7 +50,7 @@ class Source:
     location: str
     pieces: list[Piece]
     digests: list[bytes] = field(default_factory=list)
-    """Of the pieces: what is there twice is coded once."""
+    """Hashes of the pieces: content that occurs twice is coded once."""
     sha256: str = ""
 
 
@@ -65,7 +64,7 @@ def pack(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> Index:
         path: where to write; appears whole or not at all.
 
     Raises:
-        ModelError: `model` is no ONNX file, or its external data are missing.
+        ModelError: `model` is not an ONNX file, or its external data are missing.
         StoreError: the packed file cannot be written.
     """
     model, path = Path(model), Path(path)
@@ -76,7 +75,7 @@ def pack(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> Index:
     except OSError as error:
         raise ModelError(f"{error.filename or model}: {error.strerror or error}") from error
     if path.resolve() in {source.path.resolve() for source in sources}:
-        raise StoreError(f"{path}: holds the model that is to be packed; choose another name")
+        raise StoreError(f"{path}: is a file of the model that is to be packed; choose another name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".packing-") as folder:
@@ -136,14 +135,14 @@ def extent(tensor: Tensor, size: int) -> tuple[int, int]:
         offset = int(tensor.external.get("offset") or 0)
         length = int(tensor.external.get("length") or size - offset)
     except ValueError as error:
-        raise ModelError(f"{tensor.name!r}: offset or length of its external data is no number") from error
+        raise ModelError(f"{tensor.name!r}: offset or length of its external data is not a number") from error
     if offset < 0 or length < 0:
         raise ModelError(f"{tensor.name!r}: offset or length of its external data is negative")
     return offset, length
 
 
 def cut(size: int, weights: Iterable[Piece]) -> list[Piece]:
-    """Return pieces that cover a file from 0 to `size`: weights of some size, and what lies between."""
+    """Return pieces that cover a file from 0 to `size`: the larger weights, and what lies between them."""
     pieces: list[Piece] = []
     at = 0
     for weight in sorted(weights, key=lambda piece: (piece.start, piece.end)):
@@ -183,7 +182,7 @@ def _chunks(path: Path, piece: Piece) -> Iterator[bytes]:
 
 
 def _write(sources: Sequence[Source], writer: Writer) -> Index:
-    """Code the streams, each of them once, and tell which files they make up."""
+    """Code each stream once, and list the files that they make up."""
     rest = b"".join(
         chunk
         for source in sources
@@ -235,8 +234,8 @@ def unpack(packed: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path
         path: where to write the ONNX file; the files appear whole or not at all.
 
     Raises:
-        ModelError: `packed` is no packed file, or it is damaged; nothing is written then.
-        StoreError: the files cannot be written, or others of their names are there.
+        ModelError: `packed` is not a packed file, or it is damaged; nothing is written then.
+        StoreError: the files cannot be written, or would replace other external data.
     """
     path = Path(path)
     with Reader(packed) as reader, reader.named():
@@ -277,7 +276,7 @@ def _check_free(partial: Path, target: Path, model: Path) -> None:
     if not target.resolve().is_relative_to(model.parent.resolve()):
         raise StoreError(f"{target}: leads out of the model's folder")
     if target != model and target.exists() and not filecmp.cmp(partial, target, shallow=False):
-        raise StoreError(f"{target}: is there already and holds something else; unpack into an empty folder")
+        raise StoreError(f"{target}: exists already and holds other data; unpack into an empty folder")
 
 
 def _restored(reader: Reader, folder: Path, model: Path) -> Mapping[Path, Path]:
@@ -292,10 +291,10 @@ def _restored(reader: Reader, folder: Path, model: Path) -> Mapping[Path, Path]:
                 out.write(data)
                 digest.update(data)
         if digest.hexdigest() != file.sha256:
-            raise ModelError(f"damaged: {file.location or 'the model'} comes out changed")
+            raise ModelError(f"damaged: {file.location or 'the model'} does not match its checksum")
         targets[partial] = model.parent / file.location if file.location else model
     if len(set(targets.values())) < len(targets):
-        raise StoreError(f"{model}: the model's external data have that name; choose another")
+        raise StoreError(f"{model}: a file of the model's external data has this name; choose another")
     return targets
 
 

@@ -1,4 +1,4 @@
-"""A packed model as a session of ONNX Runtime, without a file in between."""
+"""A session of ONNX Runtime on a packed model, without unpacking it to a file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def open(
         providers: execution providers, most wanted first.
 
     Raises:
-        ModelError: the file is not a packed model, it is damaged, or the runtime does not take the model.
+        ModelError: the file is not a packed model, it is damaged, or the runtime refuses the model.
     """
     with Reader(path) as reader, reader.named():
         _check_memory(reader)
@@ -91,7 +91,7 @@ class _Loaded:
         model = self.files[""]
         if not model:
             raise ModelError("the model in it is empty")
-        # Pages that nothing is written to take no memory.
+        # Pages of the mapping that are never written take no memory.
         with mmap.mmap(-1, model[-1].end) as space:
             for part in model:
                 if part.number == GRAPH:
@@ -116,7 +116,7 @@ class _Loaded:
             at += size
 
     def _values(self, tensor: Tensor) -> Elsewhere | bytes | None:
-        """Return the buffer of a tensor's values and its size, or the values; None if they stay in place."""
+        """Return where a tensor's values are now, or the values themselves; None if they stay in place."""
         if tensor.external:
             return self._external(tensor)
         if tensor.raw is None or not tensor.is_initializer or len(tensor.payloads) > 1:
@@ -124,7 +124,7 @@ class _Loaded:
         return self._buffer("", *tensor.raw)
 
     def _external(self, tensor: Tensor) -> Elsewhere | bytes:
-        """Return where external data are now; as bytes, what is no weight of its own or in a subgraph."""
+        """Return the buffer of external data; their bytes if they are not a whole stream or in a subgraph."""
         location = tensor.external.get("location", "")
         if not location or location not in self.files:
             raise ModelError(f"{tensor.name!r}: its external data {location!r} are not in the file")

@@ -20,7 +20,7 @@ Elsewhere: TypeAlias = tuple[str, int, int]
 """File, offset and length of a tensor's values."""
 Moved: TypeAlias = "Mapping[int, Elsewhere | bytes]"
 FEWEST_BYTES = 1024
-"""Smaller weights are not worth a look: a stream of their own would cost more than it saves."""
+"""Bytes of the smallest weight with a stream of its own; for a smaller one that would not pay."""
 DEEPEST = 64
 """Nesting of messages; protobuf's own readers stop at 100."""
 
@@ -50,7 +50,7 @@ KINDS = {
     13: "uint64",
     16: "bfloat16",
 }
-"""`compress.codec.coders.NUMBERS` by TensorProto.DataType; the others, packed or of 8 bits, are uint8."""
+"""Key of `compress.codec.coders.NUMBERS` by TensorProto.DataType; types that are not listed are uint8."""
 
 
 class Field(NamedTuple):
@@ -80,11 +80,11 @@ class Tensor:
     external: dict[str, str] = field(default_factory=dict)
     """Where its values are instead: location, offset, length."""
     is_initializer: bool = False
-    """Of the main graph."""
+    """Whether it is an initializer of the main graph."""
 
     @property
     def kind(self) -> str:
-        """What its raw bytes are."""
+        """Number type of its raw bytes, a key of `compress.codec.coders.NUMBERS`."""
         return KINDS.get(self.data_type, "uint8")
 
 

@@ -1,4 +1,4 @@
-"""The log of a run: what nobody foresaw, with its traceback."""
+"""The log of a run: unexpected errors with their tracebacks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LOG_FILE = "log.txt"
 
 @contextmanager
 def written(path: Path) -> Iterator[None]:
-    """Write what `compress` logs to a file as well, in place of an earlier run's."""
+    """Write what `compress` logs to a file, too; it replaces the log of an earlier run."""
     with writing(path):
         path.unlink(missing_ok=True)
     handler = logging.FileHandler(path, encoding="utf-8", delay=True)
@@ -26,7 +26,7 @@ def written(path: Path) -> Iterator[None]:
 
 @contextmanager
 def printed() -> Iterator[None]:
-    """Print what `compress` logs to stderr as well."""
+    """Print what `compress` logs to stderr, too."""
     with _attached(logging.StreamHandler()):
         yield
 

@@ -1,4 +1,4 @@
-"""What a result says beside the others: differences from the original, limits missed, the Pareto front."""
+"""What follows from comparing variants: differences from the original, limits missed, the Pareto front."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def compared(variants: Sequence[Variant], results: Sequence[VariantResult]) -> l
 
 
 def _front(hardware: str, results: Iterable[VariantResult]) -> Iterator[str]:
-    """Yield the variants that no other equals or beats in both quality and energy, and beats in one."""
+    """Yield the Pareto-optimal variants: none is as good in both quality and energy, and better in one."""
     points = {
         result.name: (quality(result), -result.hardware[hardware].energy_joules)
         for result in results

@@ -1,4 +1,4 @@
-"""A run: every task of a recipe's plan brings its result from the store, or into it.
+"""A run: the result of every task in a recipe's plan is taken from the store, or made and stored.
 
 A run whose results are all stored already imports neither torch nor ONNX.
 """
@@ -27,7 +27,7 @@ from compress.recipe.values import Recipe
 from compress.results import Results, VariantResult
 
 CONCERNS_ALL = (DataError, HardwareError, StoreError, TrustError)
-"""Errors that every variant would meet, so that the run ends."""
+"""Errors that every variant would meet, so that they end the run."""
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def run(
 
 
 class _Runner:
-    """Brings the result of each task from the store, or into it."""
+    """Takes the result of each task from the store, or makes and stores it."""
 
     def __init__(self, recipe: Recipe, folder: Path, store: Store, trust: bool) -> None:
         self.recipe = recipe
@@ -96,7 +96,7 @@ class _Runner:
                 reasons = sorted({change.skipped for change in score.changes})
                 raise PassError(f"{', '.join(passes)}: changed nothing: {'; '.join(reasons)}")
             path = self._export(planned)
-        except Exception as error:  # whatever a pass or the runtime raises, the other variants go on
+        except Exception as error:  # passes and the runtime may raise anything; the other variants go on
             if not passes or isinstance(error, CONCERNS_ALL):
                 raise
             failed = VariantResult(name=name, passes=passes, status="failed", reason=str(error))
@@ -119,7 +119,7 @@ class _Runner:
 
     @cached_property
     def bench(self) -> engine.work.Bench:
-        """Where tasks are done; it takes torch and ONNX, so it is set up for the first one that is."""
+        """Where tasks are done; made for the first one, because it imports torch and ONNX."""
         return engine.work.Bench(self.recipe, self.trust)
 
     def _key(self, task: Task) -> str:
@@ -129,7 +129,7 @@ class _Runner:
         return self.keys[task]
 
     def _digested(self, ingredient: Any) -> Any:
-        """Return an ingredient of a key with the hash of its content for every file that it names."""
+        """Return an ingredient with every file that it names replaced by the hash of its content."""
         if isinstance(ingredient, list | tuple):
             return [self._digested(each) for each in ingredient]
         if isinstance(ingredient, Reference):

@@ -43,7 +43,7 @@ class Subject:
 
 
 def score(subject: Subject) -> VariantResult:
-    """Return the score of a model; name, passes and what follows from other variants are left out.
+    """Return the score of a model, without its name and passes and without comparisons to other variants.
 
     Raises:
         DataError: the recipe's data do not fit the model.
@@ -102,7 +102,7 @@ def _metric(subject: Subject, run: Run, original: Run) -> Metric | None:
 
 
 def _estimates(subject: Subject, shapes: dict[str, Any]) -> dict[str, HardwareScore]:
-    """Estimate on every profile, with zeros counted on the data where a profile makes use of them."""
+    """Estimate on every profile; zeros are counted on the data if a profile makes use of them."""
     profiles = [estimator.load(each) for each in subject.recipe.hardware]
     zeros: dict[str, float] = {}
     if subject.compared and any(profile.reads_activation_zeros for profile in profiles):

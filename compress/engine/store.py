@@ -1,4 +1,4 @@
-"""Results kept under a hash of all that they follow from: written whole or not at all, never redone."""
+"""Results stored under a hash of everything they depend on; each is written whole or not at all."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ class Store:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs out, and clear away what killed ones left.
+        """Keep other runs out, and clear away what killed runs left behind.
 
         Raises:
-            StoreError: another run works in this folder, or it cannot be written.
+            StoreError: another run uses this folder, or it cannot be written.
         """
         lock = FileLock(self.folder / "lock", timeout=0)
         with writing(self.folder):
@@ -48,7 +48,7 @@ class Store:
                 lock.acquire()
             except Timeout as error:
                 raise StoreError(
-                    f"{self.folder.parent}: another run is at work here; wait, or give -o"
+                    f"{self.folder.parent}: another run uses this folder; wait, or choose another with -o"
                 ) from error
         try:
             with writing(self.folder):
@@ -64,7 +64,7 @@ class Store:
         return folder if folder.is_dir() else None
 
     def put(self, key: str, write: Callable[[Path], object]) -> Path:
-        """Keep what `write` puts into the folder it is given; the result appears at once and whole.
+        """Store what `write` puts into the folder it is given; the result appears whole or not at all.
 
         Raises:
             StoreError: the result cannot be written.
@@ -104,18 +104,18 @@ def read(path: Path, parse: Callable[[str], _Read]) -> _Read:
     try:
         return parse(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise StoreError(f"{path}: damaged; --fresh does all work anew") from error
+        raise StoreError(f"{path}: damaged; --fresh does all work again") from error
 
 
 def key(*parts: Any) -> str:
-    """Return the hash of anything JSON can hold, the versions of `environment` included."""
+    """Return the hash of `parts`, which JSON can hold, and of the `environment`."""
     text = json.dumps([environment(), *parts], sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 @cache
 def environment() -> tuple[tuple[str, str], ...]:
-    """Return what results depend on beside their inputs: versions, this package's code, the processor."""
+    """Return what results depend on besides their inputs: versions, this package's code, the processor."""
     versions = {
         "python": platform.python_version(),
         "machine": platform.machine(),
@@ -145,7 +145,7 @@ def digest(reference: str, home: Path) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """Return the hash of a file's content; of a folder, those of its files below it by name."""
+    """Return the hash of a file's content; for a folder, of the names and contents of its files."""
     if path.is_dir():
         return key(sorted((file.name, file_digest(file)) for file in path.iterdir() if file.is_file()))
     content = hashlib.sha256()
@@ -158,7 +158,7 @@ def file_digest(path: Path) -> str:
 def code_digest(path: Path) -> str:
     """Return the hash of a Python file and of the modules beside it that it imports.
 
-    Data that the code reads elsewhere are not seen.
+    Data files that the code reads are not included.
     """
     seen: dict[Path, str] = {}
     waiting = [path]

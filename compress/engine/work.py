@@ -1,4 +1,4 @@
-"""How the result of each kind of task is made."""
+"""How each kind of task makes its result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good a variant is: its metric, and what it loses and gains beside the original."""
+"""How good a variant is: its metric, and what it loses and gains compared with the original."""
 
 import lazy_loader
 

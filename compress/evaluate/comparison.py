@@ -1,7 +1,7 @@
 """What a variant of a model loses and gains, and why: the diagnosis of ``compress compare``.
 
-It takes any two ONNX files with the same inputs and outputs, whoever made them. Layers are found in
-both by the names of their values.
+It takes any two ONNX files with the same inputs and outputs, whoever made them. Layers are matched by
+the names of their values.
 """
 
 from __future__ import annotations
@@ -38,21 +38,20 @@ if TYPE_CHECKING:
 MOST_BATCHES = 4
 """Batches of data that the comparison reads."""
 TIMED_RUNS = 20
-"""Runs of one sample that latency is the median of."""
+"""Timed runs of one sample; the latency is their median."""
 OUTLIER = 20.0
-"""A feature this many times the median feature's magnitude takes the steps of the others."""
+"""Magnitude of a feature, over the median feature's, from which it is called an outlier."""
 NEGLIGIBLE = 1e-10
-"""Noise over signal of float32 arithmetic in another order."""
+"""Noise over signal that float32 arithmetic makes when only the order of its sums differs."""
 Cause = Literal[
     "saturation", "range", "outlier channel", "activations", "weights", "other shape", "unknown", "none"
 ]
-"""What a layer's noise comes from: sums that saturate in the integer kernel; values outside of a
-quantizer's range; a range that one feature stretches for all; rounding of activations; rounding of
-weights; channels taken out of its output, which leave nothing to compare; something that was not
-measured, such as a changed float weight or amplified noise of its input; nothing."""
-
+"""What a layer's noise comes from, in this order: sums that saturate in the integer kernel; values outside
+a quantizer's range; a range that one large feature widens for all features; rounding of activations;
+rounding of weights; channels removed from its output, so that outputs cannot be compared; a cause that is
+not measured, such as a changed float weight or amplified noise of its inputs; no noise at all."""
 MENDABLE: tuple[Cause, ...] = ("saturation", "range", "outlier channel", "activations", "weights")
-"""Causes that something can be done about in the layer itself."""
+"""Causes that can be removed in the layer itself."""
 
 
 class _Frozen(BaseModel):
@@ -65,42 +64,42 @@ class LayerNoise(_Frozen):
     name: str
     op_type: str
     snr_db: float
-    """Signal over noise of its output, the noise of all layers before it included."""
+    """Signal over noise of its output; the noise of all layers before it is included."""
     added: float
-    """Noise over signal at its output, less that at its inputs: the layer's own share."""
+    """Noise over signal at its output minus that at its inputs: the layer's own share."""
     cause: Cause
     clipped: float | None
-    """Share of the original's values outside of the range of its quantizers; None without quantizers."""
+    """Share of the original's values outside the ranges of its quantizers; None without quantizers."""
     saturation: float
-    """The part of `added` that integer kernels alone cause, if it is most of it; else 0."""
+    """The part of `added` that the integer kernel causes, if it is the larger part; else 0."""
     outlier: float | None
-    """Magnitude of the largest feature of what its quantizers read over the median feature's."""
+    """Largest magnitude of a feature over the median feature's, in what its quantizers read."""
 
 
 class Comparison(_Frozen):
-    """Everything found out about a variant."""
+    """The comparison of a variant with its original."""
 
     schema_version: Literal[1] = 1
     original: str
     variant: str
     data: str
-    """Where the inputs came from: a function's name, or random numbers."""
+    """Where the inputs came from: the name of a function, or "random numbers"."""
     batches: int
     agreement: Agreement
     layers: list[LayerNoise]
     """In the original's order."""
     not_found: list[str]
-    """Layers of the original that have no counterpart under their value names."""
+    """Layers of the original whose values have no counterpart of the same name."""
     weight_bytes: tuple[int, int]
-    """Of the original and of the variant, as stored."""
+    """Stored bytes of the weights of the original and of the variant."""
     quantized_macs: float
-    """Share of the variant's multiply-accumulates that integer kernels can do."""
+    """Share of the variant's multiply-accumulates with integers on both sides."""
     quantized_weights: float
     """Share of the original's weight bytes that the variant stores in fewer bits."""
     still_float: dict[str, str]
     """Layers whose weight is float32 in the variant, with the reason if one is known."""
     latency: Latency
-    """Of one sample: the variant, timed in turn with the original."""
+    """Latency of the variant for one sample, timed in turn with the original."""
     unfused: list[Finding]
     slow: list[Finding]
 
@@ -118,9 +117,10 @@ class Comparison(_Frozen):
 
     @property
     def worst(self) -> LayerNoise | None:
-        """The layer that adds most noise of a known cause, else of an unknown one; None if none adds any.
+        """The layer that adds most noise; None if no layer adds any.
 
-        A product of two activations amplifies their noise: what to mend is where the noise arises.
+        Layers with a cause in `MENDABLE` come first: others, such as products of two activations, may only
+        amplify noise that arises elsewhere.
         """
         worst = max(self.layers, key=lambda layer: (layer.cause in MENDABLE, layer.added), default=None)
         return worst if worst is not None and worst.added > 0 else None
@@ -213,12 +213,12 @@ def _feeds(model: Model, data: Data | None) -> list[Feeds]:
 
 
 def random_feeds(model: Model) -> Feeds:
-    """Return one sample of normally distributed floats; integers below the size of the table they index.
+    """Return one sample: floats are normally distributed, integers valid indices of the tables they read.
 
-    Integers that index no table directly, such as masks, are 0 or 1.
+    Integers that do not index a table directly, such as masks, are 0 or 1.
 
     Raises:
-        ModelError: an input has no rank.
+        ModelError: the rank of an input is unknown.
     """
     rng = np.random.default_rng(0)
     readers = {value.name: value.consumers() for value in model.graph.inputs}
@@ -235,7 +235,7 @@ def random_feeds(model: Model) -> Feeds:
 
 
 def _runner(path: str | os.PathLike[str]) -> Run:
-    """Return a function that runs a file; a refusal of the runtime is the data's fault."""
+    """Return a function that runs a file; it raises `DataError` for inputs that the runtime refuses."""
     opened = session(path)
 
     def run(feeds: Feeds) -> list[np.ndarray]:
@@ -256,7 +256,7 @@ def _layer(site: sites.Site, measured: noise.Noise) -> LayerNoise:
     comparable = math.isfinite(sums.noise)
     added = _own(sums.ratio, [each.ratio for each in inputs]) if comparable else 0.0
     plain = _own(sums.plain_ratio, [each.plain_ratio for each in inputs])
-    # Values near a rounding boundary fall either way, so noise alone differs a little as well.
+    # Values near a rounding boundary may round either way, so the two differ a little without saturation.
     saturation = added - plain if added - plain > added / 2 and site.is_integer else 0.0
     spreads = [measured.spreads[site.name, name] for name in site.quantizers]
     return LayerNoise(
@@ -272,13 +272,13 @@ def _layer(site: sites.Site, measured: noise.Noise) -> LayerNoise:
 
 
 def _own(output: float, inputs: Sequence[float]) -> float:
-    """Return noise over signal at an output less that of its inputs, which add up in a product."""
+    """Return noise over signal at an output minus that at its inputs, whose noises add up in a product."""
     carried = math.fsum(inputs)
     return max(output - carried, 0.0) if math.isfinite(carried) else 0.0
 
 
 def _cause(added: float, saturation: float, weights: float, spreads: Sequence[noise.Spread]) -> Cause:
-    """Name the largest source of a layer's own noise, all as noise over signal where they arise."""
+    """Return the largest source of a layer's own noise; all are given as noise over signal."""
     if added < NEGLIGIBLE:
         return "none"
     stretched = any(each.outlier >= OUTLIER for each in spreads)
@@ -293,7 +293,7 @@ def _cause(added: float, saturation: float, weights: float, spreads: Sequence[no
 
 
 def _weights(original: Model, variant: Model, path: Path) -> tuple[dict[str, str], float]:
-    """Return layers whose weight stays float32, with the reason, and the share of bytes of the others."""
+    """Return the layers whose weight stays float32, each with a reason, and the byte share of the others."""
     float_values = {
         value.name for layer in layers(variant.graph) for value in epilogue(layer.node.outputs[0])
     }
@@ -311,7 +311,7 @@ def _weights(original: Model, variant: Model, path: Path) -> tuple[dict[str, str
 
 
 def _reasons(original: Model, variant: Model, path: Path) -> dict[str, str]:
-    """Return why layers were skipped: what the run that made the variant wrote, or what the graph tells."""
+    """Return why layers were skipped, from the results of the variant's run or else from the graph."""
     recorded = path.parent.parent / "results.json"
     if recorded.is_file():
         try:

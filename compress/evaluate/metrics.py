@@ -1,7 +1,7 @@
-"""How good a variant is by the recipe's metric, over the outputs of ONNX Runtime.
+"""Metrics over the outputs of ONNX Runtime.
 
-The runs that are measured are default sessions on the file that was exported: that is what users run,
-and some faults (saturation above all) show nowhere else.
+What is measured is a default session on the exported file: that is what users run, and some faults
+(saturation above all) show nowhere else.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ METRICS: Mapping[str, Callable[[], Mean]] = {
     "cosine": lambda: Mean(cosine),
     "perplexity": lambda: Mean(surprise, math.exp),
 }
-"""The metrics that have a name, over the first output and the labels of a batch."""
+"""The metrics by name; each compares the first output with the labels of a batch."""
 
 
 def measure(name: str, run: Run, original: Run, batches: Iterable[tuple[Feeds, Any]]) -> float:
@@ -76,7 +76,7 @@ def measure(name: str, run: Run, original: Run, batches: Iterable[tuple[Feeds, A
         batches: (feeds, labels) of the evaluation data.
 
     Raises:
-        DataError: the metric needs labels and there are none, or they do not fit the outputs.
+        DataError: the metric needs labels and a batch has none, or they do not fit the outputs.
     """
     mean = METRICS[name]()
     for number, (feeds, given) in enumerate(track(batches, f"evaluating {name}")):
@@ -99,7 +99,7 @@ def measure(name: str, run: Run, original: Run, batches: Iterable[tuple[Feeds, A
 
 
 def measure_with(function: Callable[[Run], Any], name: str, run: Run) -> dict[str, float]:
-    """Return what a user's metric function makes of `run`; the first entry counts.
+    """Return the numbers that a user's metric function gives for `run`; the first is the metric.
 
     Raises:
         InputError: it returns neither a number nor a dict of numbers.

@@ -142,7 +142,7 @@ class Budget(BaseModel):
         for quantity, limit in self.limits.items():
             value, reference = _measured(quantity, hardware, variant, original)
             if value is None or reference is None:
-                complaints.append(f"{quantity} was not measured, so its limit of {limit} could not be kept")
+                complaints.append(f"{quantity} was not measured, so its limit of {limit} counts as missed")
             elif not value <= limit.allowed(reference) * (1 + ROUNDING):
                 share = f" of the original's {_shown(reference, quantity)}" if limit.relative else ""
                 where = f" on {hardware}" if quantity in ("energy", "dram") else ""

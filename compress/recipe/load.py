@@ -32,7 +32,7 @@ BESIDE_VARIANTS = ("results.json", "report.html", "log.txt")
 """What a run writes beside the folders of its variants."""
 
 _WORDS = {"tuple_type": "Input should be a list", "model_type": "Input should be a mapping of keys to values"}
-"""What pydantic says in the words of another language."""
+"""Messages of pydantic that speak of Python types, in the words of YAML."""
 _VARIANT_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,99}")
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -160,10 +160,10 @@ def _check_order(name: str, passes: Sequence[tuple[Pass, Node]], data: DataFunct
 
 
 def _validated(kind: type[_Model], node: Node, what: str = "", also: Iterable[str] = ()) -> _Model:
-    """Return `node` as a `kind`; a mistake is called after `what`, and `also` are keys read elsewhere."""
+    """Return `node` as a `kind`; messages begin with `what`, and `also` are keys that are read elsewhere."""
     node.mapping(what or "a recipe")
     try:
-        # Through JSON, where a list may become a tuple and yet no text a number.
+        # Through JSON, because strict mode then takes a list for a tuple, but still no text for a number.
         return kind.model_validate_json(json.dumps(node.plain()), strict=True)
     except ValidationError as error:
         raise _complaint(kind, node, what, error.errors(), also) from error
@@ -172,7 +172,7 @@ def _validated(kind: type[_Model], node: Node, what: str = "", also: Iterable[st
 def _complaint(
     kind: type[BaseModel], node: Node, what: str, mistakes: list[ErrorDetails], also: Iterable[str]
 ) -> RecipeError:
-    """Return the one message that helps most: a misspelled key is also a missing one, so it comes first."""
+    """Return the error of the first mistake; unknown keys come first, as a misspelt key is missing, too."""
     mistake = min(mistakes, key=lambda mistake: mistake["type"] != "extra_forbidden")
     *path, last = steps = mistake["loc"] or ("",)
     found = node.find(mistake["loc"])

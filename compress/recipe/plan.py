@@ -23,7 +23,7 @@ SCORE_FILE = "score.json"
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """An ingredient: the content of what a recipe names, a model or the code of a function."""
+    """Something that a recipe names, whose content an ingredient of a task is: a model, or a function."""
 
     text: str
     """As the recipe writes it; paths are relative to the recipe."""

@@ -13,7 +13,7 @@ from compress.estimator import files
 from compress.recipe.document import Node
 from compress.source import locate
 
-# One dotless name, since finding an inner package would import the outer one; and no way up.
+# One name without dots, since finding an inner package would import the outer one; and no ".." in the path.
 _PACKAGE = re.compile(r"package:[A-Za-z_][A-Za-z0-9_]*(/(?!\.\.(/|$))[^/]+)+/?")
 
 

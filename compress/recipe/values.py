@@ -54,7 +54,7 @@ class MetricChoice(_Frozen):
     name: str
     """accuracy, top5, cosine, mse, mae, perplexity, or ``file.py:function``."""
     better: Literal["higher", "lower"] = "higher"
-    """Which way is better; the metrics that have a name know it."""
+    """Whether higher or lower values are better; left out for metrics that are known by name."""
 
     @field_validator("name")
     @classmethod

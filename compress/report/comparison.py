@@ -17,19 +17,19 @@ from compress.report.terminal import ASCII
 MOST_LAYERS = 10
 """Layers in the table, those that add most noise."""
 NAME_WIDTH = 22
-"""Signs of a layer's name in the table."""
+"""Characters of a layer's name in the table."""
 MOST_NAMES = 4
 """Layers named in a sentence."""
 SAME_SPEED = 0.05
-"""Two runs of one model differ this much."""
+"""Relative difference of latency that two runs of one model may have."""
 WORDS: Mapping[Cause, str] = {
     "saturation": "sums saturate in the integer kernel: use 7-bit weights on this CPU",
     "range": "a quantizer cuts values off: choose the range by mse or minmax, or calibrate on more data",
-    "outlier channel": "one feature is far larger than the others, and the range spends its steps on it: "
+    "outlier channel": "one feature is far larger than the others and leaves them few steps of the range: "
     "smooth the layer, or leave it out",
     "activations": "its activations are rounded coarsely: more bits for them, or leave the layer out",
     "weights": "its weights are rounded coarsely: smaller groups, more bits, or a better solver",
-    "other shape": "channels were taken out of it, so that its values cannot be compared",
+    "other shape": "channels were removed from it, so its values cannot be compared",
     "unknown": "neither rounding nor ranges explain it: its float weight was changed, or it amplifies "
     "the noise of its inputs",
     "none": "it adds no noise",
@@ -100,7 +100,7 @@ def _layers(layers: Sequence[LayerNoise], console: Console) -> Table:
 
 
 def _short(name: str) -> str:
-    """Return the end of a long name, which tells most."""
+    """Return the end of a long name, where names of layers differ."""
     return name if len(name) <= NAME_WIDTH else f"…{name[1 - NAME_WIDTH :]}"
 
 
@@ -108,7 +108,7 @@ def _notes(comparison: Comparison) -> Iterator[str]:
     for reason, names in _grouped(comparison.still_float.items()):
         yield f"\nstill float: {_named(names)}{f': {reason}' if reason else ''}"
     if comparison.not_found:
-        yield f"\nnot found under their value names: {_named(comparison.not_found)}"
+        yield f"\nnot in the variant under the same name: {_named(comparison.not_found)}"
     for title, findings in (("not fused", comparison.unfused), ("kernels", comparison.slow)):
         yield from _findings(title, findings)
 
@@ -132,5 +132,5 @@ def _named(names: Sequence[str]) -> str:
 
 
 def _text(console: Console, text: str) -> Text:
-    """Return text that nothing in is taken for markup, in signs that the terminal knows."""
+    """Return text without markup, in characters that the terminal can show."""
     return Text(text.translate(ASCII) if console.options.ascii_only else text)

@@ -1,4 +1,4 @@
-"""A pass in words, from its one definition: what a setting is called, may be, and is by default."""
+"""A pass in words, from its one definition: the names, values and defaults of its settings."""
 
 from __future__ import annotations
 

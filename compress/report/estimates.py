@@ -39,13 +39,13 @@ def of_inference(
 def left_out(one: Estimate) -> Iterator[str]:
     """Yield a sentence for every operator that an estimate leaves out."""
     for operator, share in one.uncosted.items():
-        yield f"{one.hardware}: arithmetic of {operator} is not counted ({share:.1%} of bytes)"
+        yield f"{one.hardware}: the arithmetic of {operator} is not counted ({share:.1%} of all bytes)"
     for operator, share in one.on_host.items():
-        yield f"{one.hardware}: {operator} runs on the host, left out ({share:.1%} of bytes)"
+        yield f"{one.hardware}: {operator} runs on the host and is left out ({share:.1%} of all bytes)"
 
 
 def of_generation(found: Mapping[str, Generation]) -> Table:
-    """Return the table of prompt, each token and all, by hardware."""
+    """Return the table of the costs of the prompt, of one token and of all, by hardware."""
     table = tables.new("hardware", "", "energy", "low to high", "DRAM traffic", "time")
     for name, one in found.items():
         for part, cost in (("prompt", one.prefill), ("each token", one.token), ("all", one.total)):
@@ -64,7 +64,7 @@ def of_points(
         joules = (total.energy_joules, one.idle_joules, one.energy_joules)
         cells = (si(one.hertz, "Hz"), si(total.seconds, "s"), *(si(each, "J") for each in joules))
         table.add_row(one.name, *cells, _strategy(one, points))
-    idle = "" if profile.idle_watts is not None else " It states no idle power: waiting counts as free."
+    idle = "" if profile.idle_watts is not None else " The profile states no idle power: waiting is free."
     yield f"{profile.id}, one inference in {si(deadline_seconds, 's')}"
     yield table
     yield f"{_verdict(points)}{idle}\n"
@@ -98,7 +98,7 @@ def _layers(one: Estimate) -> Table:
 
 
 def _strategy(one: PointEstimate, points: Sequence[PointEstimate]) -> str:
-    """Say what it means to choose a point."""
+    """Name the strategy that a point stands for; empty for a point between the fastest and the slowest."""
     if not one.meets:
         return "too slow"
     clocks = [other.hertz for other in points if other.meets]
@@ -110,6 +110,6 @@ def _strategy(one: PointEstimate, points: Sequence[PointEstimate]) -> str:
 def _verdict(points: Sequence[PointEstimate]) -> str:
     best = points[0]
     if best.meets:
-        return f"The cheapest in time is {best.name} at {si(best.hertz, 'Hz')}."
+        return f"The cheapest point that meets the deadline is {best.name} at {si(best.hertz, 'Hz')}."
     fastest = min(one.estimate.total.seconds for one in points)
-    return f"No point is in time; the fastest takes {si(fastest, 's')}."
+    return f"No point meets the deadline; the fastest takes {si(fastest, 's')}."

@@ -30,7 +30,7 @@ from compress.results import HardwareScore, Results, VariantResult
 
 ASSETS = Path(__file__).with_name("assets")
 ROWS_OF_A_PASS = 80
-"""Layers listed one by one under a pass; more would make the page heavy, and stand in results.json."""
+"""Most layers listed under a pass, to keep the page small; results.json has them all."""
 
 
 def write(results: Results, path: str | os.PathLike[str]) -> Path:
@@ -90,7 +90,7 @@ def _asset(name: str) -> Markup:
 
 
 def _leaders(results: Results) -> Iterator[dict[str, Any]]:
-    """Yield which variant is best in what; ``hardware`` is empty for what does not depend on it."""
+    """Yield the best variant in each respect; ``hardware`` is empty where it does not depend on hardware."""
     reference = original(results)
     rivals = [v for v in results.variants if v.status == "done" and v is not reference]
     for profile in profiles(results):
@@ -186,7 +186,7 @@ def _figure(figure: go.Figure, label: str) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Round to five digits, which no eye and no screen exceeds, and leave out what JSON does not know."""
+    """Round to five digits, more than a screen can show, and replace numbers that are not finite by None."""
     if isinstance(value, float):
         return float(f"{value:.5g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):
@@ -197,7 +197,7 @@ def _plain(value: Any) -> Any:
 
 
 def _embedded(value: Any) -> Markup:
-    """Return JSON that can stand in a script element: nothing in it ends the element or starts a comment."""
+    """Return JSON for a script element: nothing in it ends the element or starts a comment."""
     text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     return Markup(text.replace("</", "\\u003c/").replace("<!", "\\u003c!"))
 

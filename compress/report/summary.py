@@ -1,4 +1,4 @@
-"""What every report says of a run: what ratios refer to, and what cannot be told apart."""
+"""What every report needs of a run: the original, the profiles, and variants that cannot be told apart."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from compress.results import Results, VariantResult
 
 
 def original(results: Results) -> VariantResult | None:
-    """Return the finished variant that no pass touched: what all ratios are taken against."""
+    """Return the finished variant without passes, the reference of all ratios; None if there is none."""
     return next((v for v in results.variants if v.status == "done" and not v.passes), None)
 
 
@@ -16,14 +16,14 @@ def profiles(results: Results) -> list[str]:
 
 
 def indistinct(results: Results, hardware: str) -> dict[str, tuple[str, ...]]:
-    """Tell which variants the estimate cannot tell apart on one profile.
+    """Return the variants that the estimate cannot tell apart on one profile.
 
     Two variants are not distinguishable where their ranges of energy, low to high, overlap. Each
-    variant is held against the original and against its neighbours in the order of energy.
+    variant is compared with the original and with its neighbours in the order of energy.
 
     Returns:
-        For each variant the names it cannot be told from, the original first; variants that stand
-        alone are left out.
+        For each variant the names of those it cannot be told from, the original first; variants
+        that can be told from all of them are left out.
     """
     reference = original(results)
     scored = [(v.name, v.hardware[hardware]) for v in results.variants if hardware in v.hardware]

@@ -8,7 +8,7 @@ from rich.table import Table
 
 
 def new(*headers: str, breaks: int = -1) -> Table:
-    """Return an empty table; where the width asks for it, the column numbered `breaks` is broken."""
+    """Return an empty table; if it is too wide, the cells of the column numbered `breaks` are wrapped."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="")
     for header in headers:
         table.add_column(header, overflow="fold", no_wrap=header != headers[breaks])

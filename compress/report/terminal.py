@@ -20,10 +20,9 @@ ASCII = str.maketrans(
     {"★": "*", "≈": "=", "×": "x", "µ": "u", "∞": "inf", "−": "-", "±": "+-", "–": "-", "✗": "x"}
     | {"·": "/", "→": "->", "…": "..."}
 )
-"""What stands for the signs on a terminal that knows only ASCII."""
-
+"""Replacements on a terminal that can only show ASCII."""
 UNBOUNDED = 10_000
-"""Columns of a terminal that nothing is too wide for."""
+"""Columns of a terminal that is wide enough for any table."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +32,10 @@ class _Column:
 
 
 def show(results: Results, console: Console | None = None) -> None:
-    """Print what a run found out: one row a variant, ratios against the original.
+    """Print the results of a run: one row a variant, with ratios to the original.
 
-    The columns are spread over as many tables as the width asks for; variants that failed and
-    limits that were missed follow in words.
+    The columns are spread over several tables if the terminal is too narrow for one. Variants that
+    failed and limits that were missed follow in words.
     """
     console = console or Console()
     done = [variant for variant in results.variants if variant.status == "done"]
@@ -147,7 +146,7 @@ def _hardware(
 
 
 def _pairs(pairs: Sequence[tuple[str, str]]) -> list[Text]:
-    """Set a value and what it is in comparison, both aligned to the right."""
+    """Return cells of a value and its comparison to the original, both aligned to the right."""
     left = max(len(value) for value, _ in pairs)
     right = max(len(extra) for _, extra in pairs)
     return [
@@ -215,7 +214,7 @@ def _problems(results: Results, console: Console) -> Iterator[Text]:
 
 
 def _text(console: Console, *parts: tuple[str, str]) -> Text:
-    """Build text that no part of can be taken for markup."""
+    """Build text from parts with a style each, without markup, in characters that the terminal can show."""
     return _translated(Text.assemble(*parts), console)
 
 

@@ -14,8 +14,8 @@ def read_config(folder: Path, *, trust: bool) -> dict[str, Any]:
     """Return the settings of a model folder, its config.json.
 
     Raises:
-        ModelError: the folder has no config.json that can be read, or no safetensors weights.
-        TrustError: the model's code is in the folder and `trust` is not given.
+        ModelError: config.json is missing or not valid, or the folder has no safetensors weights.
+        TrustError: the folder holds code of the model and `trust` is not given.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -24,7 +24,7 @@ def read_config(folder: Path, *, trust: bool) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ModelError(f"{folder}/config.json:{error.lineno}:{error.colno}: {error.msg}") from error
     if not isinstance(config, dict):
-        raise ModelError(f"{folder}/config.json: should be a mapping of settings")
+        raise ModelError(f"{folder}/config.json: should be a JSON object of settings")
     if "auto_map" in config:
         require_trust(trust, f"{folder}: the model brings its own code, which would run")
     if not list(folder.glob("*.safetensors")):

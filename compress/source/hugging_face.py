@@ -24,7 +24,7 @@ except ImportError as error:  # an extra: not everybody reads such folders
     ) from error
 
 TOKEN_INPUTS = ("input_ids", "attention_mask")
-"""Inputs of a language model that ones serve for when it is exported."""
+"""Inputs of a language model that are filled with ones when it is exported."""
 
 
 def read_folder(folder: Path, config: Mapping[str, Any], examples: Examples, *, trust: bool) -> ir.Model:
@@ -62,5 +62,7 @@ def read_folder(folder: Path, config: Mapping[str, Any], examples: Examples, *, 
 def _tokens(module: torch.nn.Module) -> Feeds:
     names = [name for name in TOKEN_INPUTS if name in parameters(module)]
     if not names:
-        raise ModelError(f"{type(module).__name__}: give calibration data, its inputs are not tokens")
+        raise ModelError(
+            f"{type(module).__name__}: its inputs are not tokens; give calibration data to export it with"
+        )
     return {name: np.ones((2, 16), np.int64) for name in names}

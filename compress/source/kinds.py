@@ -1,4 +1,4 @@
-"""Which kind of source it is: a torch module, an ONNX model, a file, a folder or a function."""
+"""The kinds of source that a model may come from: torch module, ONNX model, file, folder or function."""
 
 from __future__ import annotations
 

@@ -78,7 +78,7 @@ def _check_external_data(path: Path, proto: onnx.ModelProto) -> None:
 
 
 def _tensors(message: Message) -> Iterator[onnx.TensorProto]:
-    """Yield every tensor in a message: of graphs, their subgraphs and attributes, and of functions."""
+    """Yield every tensor in a message, those of subgraphs, attributes and functions included."""
     if isinstance(message, onnx.TensorProto):
         yield message
         return

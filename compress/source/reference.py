@@ -1,4 +1,4 @@
-"""What a reference leads to: a path, a file of an installed package, or a function that may run."""
+"""References to paths, to files of installed packages, and to functions in Python files."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ def require_trust(trust: bool, risk: str) -> None:
     """Refuse to run code that comes with a model, unless the user trusts it.
 
     Args:
-        trust: whether the user does.
-        risk: what would run.
+        trust: whether the user has said so.
+        risk: what would run, for the message.
 
     Raises:
-        TrustError: the user has not said so; the message is `risk` and how to say it.
+        TrustError: `trust` is False; the message is `risk` and how to give trust.
     """
     if not trust:
         raise TrustError(f"{risk}; add --trust (trust=True in Python) if you trust it")
 
 
 def locate(reference: str, home: Path) -> Path:
-    """Return the path a model reference means: relative to `home`, or ``package:NAME/inner/path``.
+    """Return the path that a model reference stands for: relative to `home`, or ``package:NAME/inner/path``.
 
     The package is found, not imported.
 

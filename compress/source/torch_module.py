@@ -24,11 +24,11 @@ from compress.source.reference import require_trust
 def from_torch(module: Any, examples: Examples) -> ir.Model:
     """Export a torch module or an exported program to a graph; parameters keep their names.
 
-    The batch axis is dynamic, the second axis of integer inputs (tokens) is, and so is every axis
-    whose size differs between calibration batches. A program keeps the axes it was exported with.
+    Dynamic are the batch axis, the second axis of integer inputs (tokens), and every axis whose size
+    differs between calibration batches. A program keeps the axes it was exported with.
 
     Raises:
-        ModelError: `module` is neither, or torch cannot export it; the message ends with torch's own.
+        ModelError: `module` is neither, or torch cannot export it; the message quotes torch's reason.
     """
     if isinstance(module, torch.export.ExportedProgram):
         return normalise(_export(module, {}, {}))

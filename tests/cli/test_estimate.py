@@ -91,11 +91,11 @@ def test_strategies_stand_side_by_side(call: Call) -> None:
 
     relaxed = shown("gap9", "1")
     assert "slow and steady" in relaxed and "race to idle" in relaxed
-    assert "The cheapest in time is 0.65 V at 240 MHz." in squeezed(relaxed)
-    assert "It states no idle power" in squeezed(shown("eyeriss-v1", "1"))
+    assert "The cheapest point that meets the deadline is 0.65 V at 240 MHz." in squeezed(relaxed)
+    assert "The profile states no idle power" in squeezed(shown("eyeriss-v1", "1"))
     missed = shown("gap9", "1e-9")
     assert missed.count("too slow") == 2
-    assert "No point is in time; the fastest takes" in missed
+    assert "No point meets the deadline; the fastest takes" in missed
 
 
 @pytest.mark.parametrize("parallel", ["data", "tensor", "pipeline"])
@@ -183,12 +183,15 @@ def test_estimate_refuses(options: str, message: str, call: Call) -> None:
         ("clock m.onnx --hardware gap9 --deadline 1 --measure", "No such option: --measure"),
         ("clock m.onnx --hardware gap9 --deadline 0", "'--deadline': 0 must be above 0 and finite"),
         ("clock m.onnx --hardware gap9 --deadline inf/s", "inf/s must be above 0 and finite"),
-        ("clock m.onnx --hardware gap9 --deadline soon", "soon is no time; write 0.02, 20ms or 50/s"),
+        ("clock m.onnx --hardware gap9 --deadline soon", "soon is not a time; write 0.02, 20ms or 50/s"),
         ("split m.onnx --hardware h200 --devices 2", "Missing option '--parallel'"),
         ("split m.onnx --hardware h200 --parallel data", "Missing option '--devices'"),
         ("split m.onnx --hardware h200 --devices 2 --parallel data --layers", "No such option: --layers"),
-        ("split m.onnx --hardware h200 --devices 2 --parallel data:8", "data:8 is none of data, tensor"),
-        ("split m.onnx --hardware h200 --devices 2 --parallel pipeline:0", "pipeline:0 is none of"),
+        (
+            "split m.onnx --hardware h200 --devices 2 --parallel data:8",
+            "data:8 is unknown; write data, tensor",
+        ),
+        ("split m.onnx --hardware h200 --devices 2 --parallel pipeline:0", "pipeline:0 is unknown"),
         ("generation m.onnx --prompt 4", "Missing option '--tokens'"),
         ("generation m.onnx --prompt 4 --tokens 2 --shape past=3", "No such option: --shape"),
     ],
@@ -214,7 +217,7 @@ def test_an_option_of_another_question_is_refused_with_its_command(
 ) -> None:
     found = call("estimate", "m.onnx", "--hardware", "gap9", *options.split())
     assert (found.code, found.out) == (2, "")
-    assert f"asks another question: write 'compress estimate {command}" in found.err
+    assert f"belongs to another command: write 'compress estimate {command}" in found.err
 
 
 def test_the_plain_form_is_one_inference(call: Call) -> None:

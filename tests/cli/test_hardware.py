@@ -87,4 +87,4 @@ def test_a_fit_of_too_little_says_so(call: Call) -> None:
     )
     found = call("hardware", "fit", "gap9", "one.json", "-o", "fitted.yaml")
     assert found.code == 0
-    assert "Too few to tell all factors apart" in found.out
+    assert "too few measurements to tell all factors apart" in found.out

@@ -196,7 +196,7 @@ def test_damaged_results_of_an_earlier_run_are_named(done: tuple[Path, Results],
     folder, first = done
     for path in (folder / ".store").rglob("score.json"):
         path.write_text("{")
-    with pytest.raises(StoreError, match=r"score\.json: damaged; --fresh does all work anew"):
+    with pytest.raises(StoreError, match=r"score\.json: damaged; --fresh does all work again"):
         compress.run(recipe, folder)
     compress.run(recipe, folder, fresh=True)
     assert timeless(folder / "results.json") == timeless(first)

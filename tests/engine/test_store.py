@@ -57,7 +57,7 @@ def test_a_second_run_in_the_same_folder_is_refused(kept: store.Store) -> None:
     other.start()
     try:
         assert ready.wait(20)
-        with pytest.raises(StoreError, match="another run is at work"), kept.locked():
+        with pytest.raises(StoreError, match="another run uses this folder"), kept.locked():
             pass
     finally:
         done.set()
@@ -115,7 +115,7 @@ def test_only_writing_is_called_a_failure_of_the_store(kept: store.Store) -> Non
 def test_a_damaged_result_is_named(tmp_path: Path) -> None:
     (tmp_path / "score.json").write_text("{")
     assert store.read(tmp_path / "score.json", str.strip) == "{"
-    with pytest.raises(StoreError, match=r"score\.json: damaged; --fresh does all work anew"):
+    with pytest.raises(StoreError, match=r"score\.json: damaged; --fresh does all work again"):
         store.read(tmp_path / "score.json", json.loads)
 
 

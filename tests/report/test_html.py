@@ -134,7 +134,7 @@ def test_without_a_metric_agreement_takes_its_place(results: Results) -> None:
 
 def test_when_all_failed_the_reasons_remain(make_results: Callable[..., Results]) -> None:
     page = Page(render(make_results((), failed={"int8": "no calibration data", "int4": "no layer fits"})))
-    assert "No variant was finished" in page.text
+    assert "No variant has finished" in page.text
     assert "no calibration data" in page.text
     assert not page.scripts
 

@@ -16,7 +16,7 @@ from compress.errors import ModelError, TrustError
     [
         (None, False, ModelError, "needs a config.json"),
         ("{", False, ModelError, "config.json:1:2: Expecting property name"),
-        ("[]", True, ModelError, "config.json: should be a mapping"),
+        ("[]", True, ModelError, "config.json: should be a JSON object"),
         ({"model_type": "bert"}, False, ModelError, "has no .safetensors weights"),
         ({"model_type": "bert", "auto_map": {}}, True, TrustError, "brings its own code"),
         ({"model_type": "nonsense"}, True, ModelError, "transformers cannot load it.*nonsense"),

@@ -16,7 +16,7 @@ Parts = dict[str, float]
 
 
 def energy_by_component(results: Results, hardware: str) -> go.Figure:
-    """Draw every variant's energy on one profile as a bar stacked by component, with low and high."""
+    """Draw every variant's energy on one profile as a bar stacked by component, with its low and high end."""
     shown = [variant for variant in results.variants if hardware in variant.hardware]
     scores = [variant.hardware[hardware] for variant in shown]
     scale, letter = units.prefix(max((score.energy_high for score in scores), default=0.0))
@@ -54,7 +54,7 @@ def energy_by_layer(
 
     Args:
         score: the estimate whose layers are shown.
-        original: the estimate to hold it against, as paler bars above; or None.
+        original: the estimate to compare with, drawn as paler bars above; or None.
         most: layers that are drawn; those that cost least are summed in one last row.
     """
     figure = _layers(score, original, most, "J", "energy", lambda layer: layer.energy)
@@ -208,7 +208,7 @@ def _add_bar_ends(
 
 
 def _parts_text(name: str, ours: Parts, unit: str, theirs: Parts | None = None) -> str:
-    """Say what a bar holds, and in brackets what the original's holds."""
+    """Return the values of a bar in words, those of the original in brackets."""
 
     def line(value: float, before: float) -> str:
         return units.si(value, unit) + (f" (original {units.si(before, unit)})" if theirs else "")

@@ -19,8 +19,8 @@ def accuracy_vs_energy(results: Results, hardware: str) -> go.Figure:
     """Draw every variant by its metric and its energy on one profile, with the Pareto front.
 
     Error bars run from the low to the high end of the estimate. Without a metric the agreement with
-    the original (signal-to-noise ratio in dB) stands in its place. Ask for a variant's name in
-    ``customdata`` of its point.
+    the original (signal-to-noise ratio in dB) stands in its place. The ``customdata`` of a point is the
+    name of its variant.
     """
     shown = [v for v in results.variants if hardware in v.hardware and _quality(v) is not None]
     shown.sort(key=lambda variant: variant.hardware[hardware].energy_joules)
@@ -104,7 +104,7 @@ def _add_variants(
 
 
 def _quality(variant: VariantResult) -> float | None:
-    """Return the height of a variant: its metric, else its signal-to-noise ratio."""
+    """Return a variant's value on the vertical axis: its metric, else its signal-to-noise ratio."""
     if variant.metric:
         value = variant.metric.value
     elif variant.agreement:
@@ -120,7 +120,7 @@ def _quality_name(shown: Sequence[VariantResult]) -> tuple[str, str]:
 
 
 def _finite(values: Sequence[float]) -> tuple[list[float], dict[str, object]]:
-    """Move infinite values to the rim, and return the ticks that say so."""
+    """Move infinite values to the edge of the plot, and return the ticks that label them."""
     finite = [value for value in values if math.isfinite(value)]
     if len(finite) == len(values):
         return list(values), {}
@@ -164,7 +164,7 @@ def _label_sides(x: Sequence[float], y: Sequence[float], names: Sequence[str]) -
 
 
 def _portrait(variant: VariantResult, hardware: str) -> str:
-    """Say everything about a variant in a few lines."""
+    """Return all numbers of a variant, in a few lines."""
     score = variant.hardware[hardware]
     span = f"{units.si(score.energy_low, 'J')} to {units.si(score.energy_high, 'J')}"
     lines = [f"<b>{safe(variant.name)}</b>", *(safe(each) for each in variant.passes)]

@@ -17,22 +17,22 @@ from compress.results import HardwareScore
 
 BLUE, SKY, GREEN, ORANGE, VERMILION, PINK = "#0072B2", "#56B4E9", "#009E73", "#E69F00", "#D55E00", "#CC79A7"
 GREY = "#868E99"
-"""In the middle between black and white: seen on both."""
+"""Halfway between black and white: visible on both."""
 ACCENT = "#2F81C7"
 """Marks what the eye should find first."""
 INNERMOST = {"compute": BLUE, "vector": "#44AA99"}
 OUTERMOST = {"dram": VERMILION, "link": PINK, "static": GREY}
 """Components that look the same on all hardware."""
 LEVELS = (SKY, GREEN, ORANGE, "#8C6BB1", "#B58900", "#7A4B3A")
-"""For the memories between compute and DRAM, from the inside out."""
+"""Colours of the memories between compute and DRAM, from the inside out."""
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', sans-serif"
 
 
 def component_colours(names: Collection[str]) -> dict[str, str]:
-    """Return a colour for each component of energy, cold close to the arithmetic and warm far from it.
+    """Return a colour for each component of energy: cold near the arithmetic, warm far from it.
 
     Args:
-        names: compute, the memories from the outside in (as profiles list them), static.
+        names: components, with the memories from the outside in, as profiles list them.
 
     Returns:
         Colours in the order of distance from the arithmetic.
@@ -58,7 +58,7 @@ def template(*, dark: bool = False) -> go.layout.Template:
     return go.layout.Template(
         layout={
             "font": {"family": FONT, "size": 13, "color": ink},
-            # At the top rim, where a legend of two rows does not reach it.
+            # At the top edge, which a legend of two rows does not reach.
             "title": {
                 "x": 0,
                 "xref": "paper",
@@ -106,5 +106,5 @@ def whiskers(scores: Sequence[HardwareScore], scale: float) -> dict[str, Any]:
 
 
 def safe(text: str) -> str:
-    """Escape what a user named: Plotly reads the text that it draws as a small subset of HTML."""
+    """Escape names given by a user, because Plotly draws text as a small subset of HTML."""
     return html.escape(text, quote=False)

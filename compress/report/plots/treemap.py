@@ -13,7 +13,7 @@ from compress.results import HardwareScore
 
 COLOURS = {"weights": BLUE, "activations": ORANGE}
 GAP = 0.03
-"""Between the original and the variant, in parts of the figure's width."""
+"""Gap between the original and the variant, as a fraction of the figure's width."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +30,13 @@ def bytes_by_layer(
 
     Args:
         score: the estimate that is shown.
-        original: the estimate to hold it against, drawn to the same scale on the left; or None.
-        most: tiles that are drawn of each; the smallest are summed in one of their kind.
+        original: the estimate to compare with, drawn to the same scale on the left; or None.
+        most: tiles that are drawn of each; the smallest are summed in one tile of their kind.
     """
     figure = go.Figure(layout={"template": template(), "title_text": "Where the bytes go", "height": 420})
     shown = [("original", original)] if original is not None else []
     shown.append(("this variant", score))
-    # Both are equally high, so that widths in the ratio of their bytes make areas of one scale.
+    # Both maps are equally high, so areas have one scale if the widths are in the ratio of the bytes.
     wide = (1 - GAP * (len(shown) - 1)) / (sum(each.dram_bytes for _, each in shown) or 1.0)
     start = 0.0
     for title, each in shown:
