@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import compress
-from compress.graph.capture import activations
 from compress.passes import Int8Weights
 
 # ruff: noqa: E501  (a graph a line)
@@ -45,20 +44,6 @@ def test_names_become_unique(build, normal):
     names = [node.name for node in compress.load(build(text, w=normal(8, 8))).graph]
     assert all(names)
     assert len(set(names)) == 3
-
-
-def test_activations_of_inputs_and_values(build, normal):
-    model = compress.load(
-        build("g (float[N,8] x) => (float[N,8] y) { r = Relu(x) y = MatMul(r, w) }", w=normal(8, 8))
-    )
-    x = normal(3, 8)
-    batches = [{"x": x}, {"x": 2 * x}]
-    found = list(activations(model.ir, ["x", "r", "r"], batches))
-    np.testing.assert_array_equal(found[1]["r"], np.maximum(2 * x, 0))
-    np.testing.assert_array_equal(found[0]["x"], x)
-    assert list(activations(model.ir, ["x"], batches))[1]["x"] is batches[1]["x"]
-    with pytest.raises(KeyError, match="no value 'nothing'"):
-        next(activations(model.ir, ["nothing"], batches))
 
 
 def test_recurrent_weights_of_torch_stand_in_their_order_under_their_names():

@@ -1,0 +1,43 @@
+"""Activations of a graph, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx_ir as ir
+import pytest
+
+from compress.errors import DataError
+from compress.graph.capture import activations, observe
+
+Build = Callable[..., Any]
+TEXT = "g (float[N,8] x) => (float[N,8] y) { r = Relu(x) y = MatMul(r, w) }"
+
+
+def test_activations_of_inputs_and_values(build: Build, normal: Any) -> None:
+    model = ir.from_proto(build(TEXT, w=normal(8, 8)))
+    x = normal(3, 8)
+    batches = [{"x": x}, {"x": 2 * x}]
+    found = list(activations(model, ["x", "r", "r"], batches))
+    np.testing.assert_array_equal(found[1]["r"], np.maximum(2 * x, 0))
+    np.testing.assert_array_equal(found[0]["x"], x)
+    assert list(activations(model, ["x"], batches))[1]["x"] is batches[1]["x"]
+    with pytest.raises(KeyError, match="no value 'nothing'"):
+        next(activations(model, ["nothing"], batches))
+    assert [value.name for value in model.graph.outputs] == ["y"], "the model is not changed"
+
+
+def test_a_statistic_that_refuses_an_activation_is_told_by_batch_and_name(build: Build, normal: Any) -> None:
+    model = ir.from_proto(build(TEXT, w=normal(8, 8)))
+    seen = []
+
+    def update(name: str, array: np.ndarray) -> None:
+        if seen:
+            raise ValueError("holds NaN")
+        seen.append((name, array.shape))
+
+    with pytest.raises(DataError, match="calibration data, batch 1: activation 'r': holds NaN"):
+        observe(model, ["r"], [{"x": normal(3, 8)}, {"x": normal(2, 8)}], update)
+    assert seen == [("r", (3, 8))]
