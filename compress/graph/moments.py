@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -19,18 +19,32 @@ def second_moments(model: ir.Model, batches: Iterable[Feeds], chosen: Sequence[L
     """Return the second moments of the rows that each ungrouped layer multiplies, by layer name.
 
     Raises:
-        DataError: there are no calibration data.
+        DataError: there are no calibration data, or they are not finite.
     """
     found = {layer.name: Hessian(matrix(layer, layer.array).shape[1]) for layer in chosen}
+    observe_rows(model, batches, chosen, lambda layer, rows: found[layer.name].observe(rows[0]))
+    return found
+
+
+def observe_rows(
+    model: ir.Model,
+    batches: Iterable[Feeds],
+    chosen: Sequence[Layer],
+    take: Callable[[Layer, torch.Tensor], None],
+) -> None:
+    """Call ``take(layer, rows)`` for each layer and batch with rows [groups, rows, features] of its inputs.
+
+    Raises:
+        DataError: there are no calibration data, or `take` found them not finite.
+    """
     readers: dict[str, list[Layer]] = {}
     for layer in chosen:
         readers.setdefault(source(layer), []).append(layer)
     random = np.random.default_rng(0)
 
-    def update(name: str, values: Array) -> None:
+    def split(name: str, values: Array) -> None:
         for layer in readers[name]:
             rows, _ = input_rows(layer, values, random)
-            found[layer.name].update(torch.from_numpy(np.ascontiguousarray(rows[0])))
+            take(layer, torch.from_numpy(np.array(rows, np.float32, order="C")))
 
-    observe(model, readers, batches, update, progress="inputs of layers")
-    return found
+    observe(model, readers, batches, split, progress="inputs of layers")

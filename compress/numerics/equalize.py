@@ -1,4 +1,4 @@
-"""Scales that move range from one tensor to another without changing what a model computes."""
+"""Scales that move dynamic range from one tensor to another without changing what a model computes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ STRENGTHS = tuple(step / 10 for step in range(11))
 """Strengths tried by `search_smoothing`; 0 leaves the activation as it is, 1 flattens it."""
 
 SMALL_ROW = 1e-3
-"""Power of a row, over the mean's, below which it counts no more."""
+"""Smallest power by which a row's error is divided, relative to the mean power of the rows."""
 
 
 def cross_layer_scales(*ranges: Tensor) -> list[Tensor]:
@@ -76,32 +76,23 @@ class Smoothing:
 
 
 def search_smoothing(
-    weight: Tensor,
-    inputs: Tensor,
-    low: Tensor,
-    high: Tensor,
-    *,
-    bits: int = 8,
-    weight_bits: int = 8,
-    strengths: Sequence[float] = STRENGTHS,
+    weight: Tensor, inputs: Tensor, low: Tensor, high: Tensor, *, strengths: Sequence[float] = STRENGTHS
 ) -> Smoothing:
     """Find the strength of `smooth_scales` with the least error of the layer's outputs.
 
-    Errors count relative to the size of each row's outputs: a few rows with huge values stretch the
-    range of all, but what follows normalizes each row. Inputs are quantized per tensor and
-    asymmetrically, weights per output channel. Without any smoothing (scales of one) is tried first
+    Each row's error is relative to the mean square of its outputs: a few rows with huge values stretch the
+    range of all, but the following layers normalize each row. Inputs are quantized to 8 bits per tensor
+    with a zero point, weights to 8 bits per output channel. No smoothing (scales of one) is tried first
     and wins ties.
 
     Args:
         weight: [groups, features, N], features being taps of a kernel times channels of the group; one
             group and one tap for a linear layer. Layers that share their input are searched together,
             side by side.
-        inputs: [groups, rows, features] of the layer, as they usually are; a few hundred rows do.
-        low: [channels] lowest value of each channel of the inputs, the rarest among them.
+        inputs: [groups, rows, features], a sample of the layer's inputs; a few hundred rows are enough.
+        low: [channels] lowest value of each channel over all inputs, rare ones included.
         high: [channels] highest value.
-        bits: of the inputs.
-        weight_bits: of the weights.
-        strengths: to try.
+        strengths: the strengths to try.
 
     Raises:
         ValueError: the weight or the inputs hold NaN or infinite values.
@@ -120,9 +111,9 @@ def search_smoothing(
     def loss(scales: Tensor) -> float:
         spread = scales.reshape(groups, 1, -1).expand(tapped.shape[:3]).reshape(groups, features)
         rows = (weight * spread[:, :, None]).mT
-        quantized = quantize(rows.reshape(-1, features), IntegerFormat(weight_bits, PerAxis(0))).dequantize()
+        quantized = quantize(rows.reshape(-1, features), IntegerFormat(8, PerAxis(0))).dequantize()
         ends = (low / scales).min(), (high / scales).max()
-        got = _fake_quantized(inputs / spread[:, None], *ends, bits) @ quantized.reshape(rows.shape).mT
+        got = _fake_quantized(inputs / spread[:, None], *ends) @ quantized.reshape(rows.shape).mT
         return float((got - wanted).square().div(power).mean())
 
     plain = loss(torch.ones_like(activation))
@@ -135,7 +126,7 @@ def search_smoothing(
     return best
 
 
-def _fake_quantized(inputs: Tensor, low: Tensor, high: Tensor, bits: int) -> Tensor:
-    integers = IntegerFormat(bits, symmetric=False, signed=False)
+def _fake_quantized(inputs: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    integers = IntegerFormat(8, symmetric=False, signed=False)
     scale, zero_point = range_to_scale(low, high, integers)
     return ((inputs / scale + zero_point).round_().clamp_(*integers.limits) - zero_point) * scale

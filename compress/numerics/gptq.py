@@ -4,9 +4,9 @@ Frantar et al., "GPTQ: Accurate Post-Training Quantization for Generative Pre-tr
 (2023), in the form of LDLQ (Chee et al., "QuIP", 2023, theorem 6), which gives the same integers from one
 Cholesky factor without inverting the Hessian.
 
-Rotations (Hadamard matrices merged into weights, as in QuaRot and SpinQuant) are left out: on SmolLM2-135M in
-groups of 64 they take 14 % off the squared output error that GPTQ leaves, 8 % in gate and up projections,
-and the largest inputs, of down projections, lie behind a product that no rotation passes through.
+Rotations (Hadamard matrices merged into weights, as in QuaRot and SpinQuant) are left out. On SmolLM2-135M in
+groups of 64 they lower the squared output error that GPTQ leaves by 14 %, and by 8 % in gate and up
+projections. The largest inputs, those of down projections, come from a product that no rotation passes.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ from compress.numerics.formats import IntegerFormat
 Row: TypeAlias = npt.NDArray[np.float32]
 
 LEAF = 16
-"""Rows solved one by one; above that, halves are joined by a matrix product."""
+"""Rows that are solved one by one; more rows are halved, and a matrix product joins the halves."""
 DRIFT_DAMPING = 0.3
-"""Share of the mean square input that holds a weight back from following its inputs' drift."""
+"""Ridge of `Hessian.compensated`, as a share of the mean square input."""
 TILE = 256
-"""Columns of the Hessian that are accumulated by one matrix product."""
+"""Columns of the Hessian that one matrix product accumulates."""
 
 
 class Hessian:
-    """Second moments of a layer's inputs, ``mean(x xᵀ)``, summed up as batches stream by.
+    """Second moments of a layer's inputs, ``mean(x xᵀ)``, summed up batch by batch.
 
     Attributes:
-        rows: input vectors seen.
+        rows: number of input vectors observed.
     """
 
     def __init__(self, features: int) -> None:
@@ -52,8 +52,8 @@ class Hessian:
     def __len__(self) -> int:
         return len(self._lower)
 
-    def update(self, inputs: Tensor, original: Tensor | None = None) -> None:
-        """Add a batch of inputs [..., features], and what they were before other layers changed.
+    def observe(self, inputs: Tensor, original: Tensor | None = None) -> None:
+        """Add a batch of inputs [..., features], and the inputs of the original model in the same rows.
 
         Raises:
             ValueError: the inputs hold NaN or infinite values, or have another number of features.
@@ -77,12 +77,12 @@ class Hessian:
         return (lower + lower.tril(-1).T) / max(self.rows, 1)
 
     def compensated(self, weight: Tensor, damping: float = DRIFT_DAMPING) -> Tensor:
-        """Return the weight [features, N] that makes of the inputs what `weight` made of the originals.
+        """Return the weight [features, N] that best gives the outputs of `weight` on the original inputs.
 
-        It is the least-squares solution, drawn towards `weight` by `damping` times the mean square input:
-        few rows of inputs say little about how far other inputs drift. Li et al., "GPTAQ: Efficient
-        Finetuning-Free Quantization for Asymmetric Calibration" (2025), puts the same correction into the
-        loop over features.
+        It is the least-squares solution with a ridge towards `weight` of `damping` times the mean square
+        input, because few rows of inputs say little about how far other inputs drift. Li et al., "GPTAQ:
+        Efficient Finetuning-Free Quantization for Asymmetric Calibration" (2025), puts the same correction
+        into the loop over features.
 
         Raises:
             ValueError: weight or moments are not finite.
@@ -103,7 +103,6 @@ def gptq(
     hessian: Tensor,
     format: IntegerFormat,
     *,
-    act_order: bool = True,
     damping: float = 0.01,
 ) -> Quantized:
     """Quantize a linear weight for the least error of its outputs.
@@ -116,7 +115,6 @@ def gptq(
         hessian: [K, K], mean of ``x xᵀ`` over the layer's inputs (`Hessian.matrix`).
         format: what the integers can be, of up to 8 bits. The mse search weighs errors by the mean square
             of the inputs.
-        act_order: round the features with the largest inputs first.
         damping: added to the Hessian's diagonal, as a fraction of its mean.
 
     Raises:
@@ -133,7 +131,7 @@ def gptq(
     scale, zero_point = tensor_ranges(weight.float(), format, importance)
     steps = granularity.expand(scale, shape).expand(shape)
     middle = granularity.expand(zero_point, shape).expand(shape)
-    order = diagonal.argsort(descending=True, stable=True) if act_order else torch.arange(shape[0])
+    order = diagonal.argsort(descending=True, stable=True)  # the largest inputs first: "act order"
     values = in_turn(weight.float(), hessian, steps, low - middle, high - middle, order, damping) + middle
     dtype = integer_type(format)
     return Quantized(values.to(dtype), scale.float(), zero_point.to(dtype), format)
@@ -161,16 +159,19 @@ def in_turn(
         return np.clip(code, lowest[row], highest[row], out=code)
 
     codes = torch.empty_like(weight)
-    codes[order] = solve_rows(weight[order], feedback(ordered, damping), scale[order], nearest)
+    codes[order] = solve_rows(weight[order], factors(ordered, damping)[0], scale[order], nearest)
     return codes
 
 
 def factors(hessian: Tensor, damping: float) -> tuple[Tensor, Tensor]:
     """Return the unit upper triangular A [K, K] and the diagonal of D [K] of ``H = A D Aᵀ``.
 
-    A[j, k] says how much of the error made at feature j < k is taken into feature k, and D[j] what is
-    left of an error's square when all later features have made up for it. Features that were never seen
-    get a Hessian of one and stay on their own.
+    A[j, k] is the share of the error made at feature j < k that is fed into feature k. D[j] is what is
+    left of an error's square when all later features have compensated for it. Features whose inputs were
+    always zero get a diagonal of one, so that they are rounded on their own.
+
+    Raises:
+        ValueError: the Hessian is not positive definite.
     """
     hessian = hessian.float().clone()
     diagonal = hessian.diagonal()
@@ -184,22 +185,17 @@ def factors(hessian: Tensor, damping: float) -> tuple[Tensor, Tensor]:
             root = upper.diagonal().clone()
             return upper.div_(root), root.square()
         step = max(10 * step, 1e-6 * float(diagonal.mean()))
-    raise ValueError("the Hessian is not positive definite; give more damping or more calibration data")
-
-
-def feedback(hessian: Tensor, damping: float) -> Tensor:
-    """Return A of `factors`."""
-    return factors(hessian, damping)[0]
+    raise ValueError("the Hessian is not positive definite; give more calibration data")
 
 
 def solve_rows(weight: Tensor, feedback: Tensor, scale: Tensor, choose: Callable[[int, Row], Row]) -> Tensor:
-    """Return integers [K, N] chosen row by row, each after the errors of the rows before it are fed into it.
+    """Return integers [K, N] chosen row by row, after the errors of earlier rows are fed into each row.
 
     Args:
         weight: [K, N].
-        feedback: from `feedback`.
-        scale: [K, N], what an integer stands for.
-        choose: ``(row, wanted)`` gives the integers of one row, for values that it should come near.
+        feedback: A of `factors`.
+        scale: [K, N], step of each weight.
+        choose: ``choose(row, wanted)`` returns the integers of one row, for the values they should approach.
     """
     solver = _Solver(weight, feedback, scale, choose)
     solver.solve(0, len(weight))

@@ -1,4 +1,4 @@
-"""GPTQ of many small problems at once: the groups of a convolution, of a depthwise one above all."""
+"""GPTQ of many small problems side by side: the groups of a grouped or depthwise convolution."""
 
 from __future__ import annotations
 
@@ -7,27 +7,27 @@ from torch import Tensor
 
 from compress.numerics.formats import IntegerFormat
 
+DAMPING = 0.01
+"""Added to the diagonal of the moments, as a fraction of its mean."""
 
-def gptq_groups(
-    weight: Tensor, moments: Tensor, scale: Tensor, format: IntegerFormat, *, damping: float = 0.01
-) -> Tensor:
+
+def gptq_groups(weight: Tensor, moments: Tensor, scale: Tensor, format: IntegerFormat) -> Tensor:
     """Return integers for the least error of the outputs of each group, float of the shape of `weight`.
 
-    Features are rounded one after the other, and those to come make up for the errors so far: the form
-    LDLQ of GPTQ (Chee et al., "QuIP", 2023, theorem 6), all groups side by side. Without feedback
-    where a group's moments are not positive definite.
+    Features are rounded in turn, and later features compensate for the errors of earlier ones: GPTQ in the
+    form of LDLQ (Chee et al., "QuIP", 2023, theorem 6). A group whose moments are not positive definite
+    is rounded to the nearest.
 
     Args:
         weight: [groups, features, outputs].
         moments: [groups, features, features], mean of ``x xᵀ`` over each group's inputs.
         scale: [groups, 1, outputs].
         format: what the integers can be; the zero point is zero, and the scales are given.
-        damping: added to the diagonal, as a fraction of its mean.
     """
     features = weight.shape[1]
     low, high = format.limits
     diagonal = moments.diagonal(dim1=1, dim2=2)
-    damped = torch.where(diagonal > 0, diagonal, 1.0) + damping * diagonal.mean(1, keepdim=True)
+    damped = torch.where(diagonal > 0, diagonal, 1.0) + DAMPING * diagonal.mean(1, keepdim=True)
     order = damped.argsort(dim=1, descending=True, stable=True)  # the features with the largest inputs first
     square = moments - torch.diag_embed(diagonal) + torch.diag_embed(damped)
     square = torch.take_along_dim(square, order[:, :, None], 1)

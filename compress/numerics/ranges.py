@@ -1,7 +1,7 @@
-"""Ranges of activations, observed as they stream by: nothing is kept but extremes or a histogram.
+"""Ranges of activations, observed batch by batch; only extremes or a histogram are kept in memory.
 
-An observer takes arrays with `update` and gives ``(low, high)`` with `range`; zero always lies
-within. Numpy only.
+An observer takes arrays with `observe` and gives ``(low, high)`` with `range`. Zero always lies
+within. The module needs numpy only.
 """
 
 from __future__ import annotations
@@ -22,28 +22,30 @@ UINT8 = IntegerFormat(8, symmetric=False, signed=False)
 BLOCK = 1 << 16
 """Elements counted at once, so that the work stays in a core's cache."""
 SHRINK = tuple(0.96**step for step in range(96))
-"""Ranges tried by the entropy and mse searches, as fractions of the widest (down to 2 %)."""
+"""Ranges that the entropy and mse searches try, as fractions of the widest range (down to 2 %)."""
 NEARBY = (1.0, 0.97, 0.98, 0.99, 1.01, 1.02, 1.03)
-"""Fractions of the best of them, tried next."""
+"""Fractions of the best range in `SHRINK` that are tried next."""
 
 
 class MinMax:
-    """The lowest and highest value seen, of the tensor or of each index of `axis`."""
+    """The lowest and the highest value observed, of the whole tensor or of each index of `axis`."""
 
     def __init__(self, axis: int | None = None) -> None:
         self.axis = axis
         self.low: Array = np.zeros(())
         self.high: Array = np.zeros(())
 
-    def update(self, array: Array) -> None:
+    def observe(self, array: Array) -> None:
         """Take the extremes of one more array; an empty one changes nothing.
 
         Raises:
             ValueError: the array holds NaN or infinite values.
         """
         if array.size:
-            low, high = extremes(array, self.axis)
-            self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
+            self._merge(*extremes(array, self.axis))
+
+    def _merge(self, low: Array, high: Array) -> None:
+        self.low, self.high = np.minimum(self.low, low), np.maximum(self.high, high)
 
     def range(self, integers: IntegerFormat = UINT8) -> tuple[Array, Array]:
         """Return low and high, float64, scalars or one for each index of the axis.
@@ -54,10 +56,10 @@ class MinMax:
 
 
 class MovingAverage(MinMax):
-    """The average of each array's extremes: a plain mean at first, then exponential.
+    """The moving average of the arrays' extremes: a plain mean at first, then an exponential average.
 
-    The weight of a new array is ``max(1 / arrays so far, rate)``, so a few batches count alike and
-    a long stream forgets at `rate` (PyTorch's ``averaging_constant``).
+    A new array has the weight ``max(1 / arrays so far, rate)``. The first arrays so count alike, and
+    later ones replace older ones at `rate` (PyTorch's ``averaging_constant``).
     """
 
     def __init__(self, axis: int | None = None, rate: float = 0.01) -> None:
@@ -65,26 +67,19 @@ class MovingAverage(MinMax):
         self.rate = rate
         self.arrays = 0
 
-    def update(self, array: Array) -> None:
-        """Take the extremes of one more array; an empty one changes nothing.
-
-        Raises:
-            ValueError: the array holds NaN or infinite values.
-        """
-        if array.size:
-            self.arrays += 1
-            weight = max(1 / self.arrays, self.rate)
-            low, high = extremes(array, self.axis)
-            self.low = self.low + weight * (np.minimum(low, 0) - self.low)
-            self.high = self.high + weight * (np.maximum(high, 0) - self.high)
+    def _merge(self, low: Array, high: Array) -> None:
+        self.arrays += 1
+        weight = max(1 / self.arrays, self.rate)
+        self.low = self.low + weight * (np.minimum(low, 0) - self.low)
+        self.high = self.high + weight * (np.maximum(high, 0) - self.high)
 
 
 class Histogram:
-    """Counts in equal bins that widen threefold whenever a value falls outside.
+    """Counts in equal bins, which become three times as wide whenever a value falls outside.
 
-    Bin j holds the values in ``[(j - ½) width, (j + ½) width)``. Widening by three puts whole bins
-    together and keeps zero, which quantization represents exactly, in the middle of a bin.
-    Memory is `bins` integers however much data passes.
+    Bin j holds the values in ``[(j - ½) width, (j + ½) width)``. Widening by three merges whole bins
+    and keeps zero, which quantization represents exactly, in the middle of a bin. Memory is `bins`
+    integers, however much data is observed.
 
     Attributes:
         bins: how many there are; at least a sixth of them span the data.
@@ -102,7 +97,7 @@ class Histogram:
         self.low = 0.0
         self.high = 0.0
 
-    def update(self, array: Array) -> None:
+    def observe(self, array: Array) -> None:
         """Count one more array; an empty one changes nothing.
 
         Raises:
@@ -138,13 +133,13 @@ class Histogram:
         """Return the range ``(low, high)`` to quantize.
 
         Args:
-            method: "minmax", the extremes; "percentile", what holds that share of the values;
+            method: "minmax", the extremes; "percentile", the range that holds this share of the values;
                 "entropy", the least Kullback-Leibler divergence from the data's distribution
                 (Migacz, "8-bit inference with TensorRT", GTC 2017); "mse", the least squared error.
-            integers: what the values will be; a symmetric format makes low the negative of high. With
+            integers: what the values become; a symmetric format makes low the negative of high. With
                 more than 8 bits, entropy and mse give the extremes, because clipping then costs more than
                 finer steps gain.
-            percentile: for the method of that name.
+            percentile: share of the values in percent, for the method of that name.
         """
         low, high, symmetric, bits = self.low, self.high, integers.symmetric, integers.bits
         if symmetric:
@@ -210,7 +205,7 @@ def extremes(array: Array, axis: int | None = None) -> tuple[Array, Array]:
     others = None if axis is None else tuple(i for i in range(array.ndim) if i != axis % array.ndim)
     low, high = np.asarray(array.min(axis=others), np.float64), np.asarray(array.max(axis=others), np.float64)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
-        raise ValueError("NaN or infinite values have no range")
+        raise ValueError("NaN or infinite values cannot be calibrated")
     return low, high
 
 
@@ -264,10 +259,10 @@ def _squared_error(centers: Array, counts: Array, low: float, high: float, bits:
 
 
 def _divergence(centers: Array, counts: Array, low: float, high: float, bits: int) -> float:
-    """Return KL(P | Q): P the clipped histogram, Q what `bits` over [low, high] can tell of it.
+    """Return KL(P | Q) of the clipped histogram P and of Q, its quantization to `bits` over [low, high].
 
-    P gathers what is clipped in its outermost bins; Q, built without it, spreads the mass of one
-    step evenly over the bins of the step that hold any.
+    P counts clipped values in its outermost bins. Q leaves them out, and spreads the mass of each
+    quantization step evenly over the bins of that step that are not empty.
     """
     inside = (centers >= low) & (centers <= high)
     kept = counts[inside]

@@ -15,9 +15,9 @@ DAMPINGS = (1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 
 
 class LeastSquares:
-    """Fit ``y = x @ weight + bias`` to samples that are seen once; memory does not grow with them.
+    """Fit ``y = x @ weight + bias`` to samples that are read once; memory does not grow with their number.
 
-    Two fits of the same sizes add up to the fit of all their samples.
+    The sum of two fits of the same sizes is the fit of all their samples.
 
     Args:
         groups: number of independent problems of the same shape, such as the groups of a convolution.
@@ -42,8 +42,8 @@ class LeastSquares:
         both._cross = self._cross + other._cross
         return both
 
-    def update(self, inputs: Array, targets: Array) -> None:
-        """Take in samples.
+    def observe(self, inputs: Array, targets: Array) -> None:
+        """Add samples.
 
         Args:
             inputs: shape [groups, samples, features].
@@ -59,9 +59,9 @@ class LeastSquares:
     def solve(self, prior: Array, damping: float, *, intercept: bool) -> tuple[Moments, Moments]:
         """Return the weight [groups, features, outputs] and bias [groups, outputs] of least error.
 
-        Ridge regression that is drawn to `prior` instead of zero: it minimizes
-        ``|x w + b - y|^2 + d |w - prior|^2``, with ``d`` the `damping` times the mean square input.
-        Directions that the samples do not show keep the prior's weights.
+        This is ridge regression towards `prior` instead of zero: it minimizes
+        ``|x w + b - y|^2 + d |w - prior|^2``, where ``d`` is `damping` times the mean square input.
+        The weights keep the prior's values in directions in which the inputs do not vary.
 
         Args:
             prior: weights before the fit, shape [groups, features, outputs].
@@ -94,8 +94,8 @@ def cross_validated(
 ) -> tuple[Moments, Moments] | None:
     """Return the weight and bias of `LeastSquares.solve` at the damping that does best on unseen samples.
 
-    Each half of the samples is fitted and judged by the other, at every one of `DAMPINGS`; the best is
-    then used on both together. None if what there was is better than every fit.
+    Each half of the samples is fitted at each of `DAMPINGS` and judged on the other half. The best damping
+    is then used for both halves together. Returns None if the prior does better than every fit.
 
     Args:
         halves: two fits of different samples.

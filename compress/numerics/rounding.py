@@ -16,9 +16,15 @@ from compress.numerics.affine import Quantized, require_finite
 STRETCH = 1.2
 """The sigmoid is stretched from (0, 1) to (-0.1, 1.1), so that it reaches both ends (eq. 23)."""
 WARMUP = 0.2
-"""Share of the steps before weights are pushed towards up or down."""
+"""Share of the steps before the regularizer acts."""
 SHARPNESS = (20.0, 2.0)
 """Exponent beta of the regularizer at its start and end (eq. 24)."""
+BATCH = 32
+"""Samples of one step."""
+RATE = 0.1
+"""Learning rate of Adam."""
+REGULARIZATION = 30.0
+"""The paper's lambda, here for the mean over the weights and for errors relative to the start's."""
 
 
 def learn_rounding(
@@ -29,26 +35,19 @@ def learn_rounding(
     targets: Tensor,
     *,
     steps: int = 1000,
-    batch: int = 32,
-    rate: float = 0.1,
-    regularization: float = 30.0,
     seed: int = 0,
 ) -> Quantized:
     """Return `quantized` with each weight rounded up or down for the least error of the layer's outputs.
 
-    The result is the start itself if learning did not improve on it over all inputs.
+    Returns `quantized` itself if learning does not lower the error over all inputs.
 
     Args:
         weight: the weight before quantization, any rank.
         quantized: what `quantize` made of it; scales and zero points stay.
         forward: the layer's outputs for a batch of inputs and a weight of the shape of `weight`.
-        inputs: [samples, ...] inputs of the layer, best those it sees in the quantized model.
+        inputs: [samples, ...] inputs of the layer, preferably those that it has in the quantized model.
         targets: [samples, ...] outputs of the layer in the original model.
         steps: optimizer steps.
-        batch: samples of one step.
-        rate: learning rate of Adam.
-        regularization: the paper's lambda, here for the mean over weights and for errors measured
-            against the start's.
         seed: of the draw of samples; the same seed gives the same result.
 
     Raises:
@@ -75,18 +74,18 @@ def learn_rounding(
     if start == 0:
         return quantized
     logits = _inverse_gate((weight.float() / scale + zero_point - floor).clamp(0.01, 0.99)).requires_grad_()
-    draws = _draws(len(inputs), batch, steps, seed)
-    _learn(logits, lambda up, rows: loss(rounded(up), rows) / start, draws, steps, rate, regularization)
+    draws = _draws(len(inputs), steps, seed)
+    _learn(logits, lambda up, rows: loss(rounded(up), rows) / start, draws, steps)
     with torch.no_grad():
         codes = rounded((_gate(logits) >= 0.5).float())
         better = float(loss(codes, slice(None))) < start
     return replace(quantized, values=codes.to(quantized.values.dtype)) if better else quantized
 
 
-def _draws(samples: int, batch: int, steps: int, seed: int) -> Iterator[Tensor]:
+def _draws(samples: int, steps: int, seed: int) -> Iterator[Tensor]:
     """Yield the samples of each step."""
     generator = torch.Generator().manual_seed(seed)
-    return (torch.randint(samples, (min(batch, samples),), generator=generator) for _ in range(steps))
+    return (torch.randint(samples, (min(BATCH, samples),), generator=generator) for _ in range(steps))
 
 
 def _learn(
@@ -94,24 +93,22 @@ def _learn(
     error: Callable[[Tensor, Tensor], Tensor],
     draws: Iterable[Tensor],
     steps: int,
-    rate: float,
-    regularization: float,
 ) -> None:
-    """Learn how far up each weight is rounded: the error on each draw, and the pull to be decided."""
-    optimizer = torch.optim.Adam([logits], lr=rate)
+    """Train the gates in place on the error of each draw and, after the warm-up, on the regularizer."""
+    optimizer = torch.optim.Adam([logits], lr=RATE)
     for step, rows in enumerate(draws):
         up = _gate(logits)
         objective = error(up, rows)
         progress = (step / steps - WARMUP) / (1 - WARMUP)
         if progress > 0:
-            objective = objective + regularization * _indecision(up, progress)
+            objective = objective + REGULARIZATION * _indecision(up, progress)
         optimizer.zero_grad()
         objective.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
 
 
 def _indecision(up: Tensor, progress: float) -> Tensor:
-    """Return how far weights are from being rounded up or down, on the mean; sharper with progress."""
+    """Return the regularizer: how far the gates are from 0 and 1 on average (eq. 24)."""
     beta = SHARPNESS[0] + (SHARPNESS[1] - SHARPNESS[0]) * progress
     return (1 - (2 * up - 1).abs().pow(beta)).mean()
 

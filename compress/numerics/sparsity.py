@@ -1,4 +1,4 @@
-"""Which weights become zero: by size, by size times input (Wanda), or with the others making up (SparseGPT).
+"""Which weights become zero: by magnitude, by magnitude times input (Wanda), or by SparseGPT.
 
 Weights are [K, N], K input features and N outputs.
 """
@@ -8,14 +8,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from compress.numerics.gptq import feedback
+from compress.numerics.gptq import factors
 
 BLOCK = 128
 """Features among which SparseGPT chooses at once."""
+DAMPING = 0.01
+"""Added to the Hessian's diagonal, as a fraction of its mean."""
 
 
 def keep_largest(scores: Tensor, ratio: float, group: int | None = None) -> Tensor:
-    """Return True for the weights to keep: of each output, all but the share of lowest score.
+    """Return True for the weights to keep: for each output, all but the share of lowest scores.
 
     Args:
         scores: [K, N].
@@ -40,13 +42,11 @@ def wanda(weight: Tensor, mean_square: Tensor) -> Tensor:
     return weight.abs() * mean_square.clamp(min=0).sqrt()[:, None]
 
 
-def sparsegpt(
-    weight: Tensor, hessian: Tensor, ratio: float, group: int | None = None, damping: float = 0.01
-) -> Tensor:
+def sparsegpt(weight: Tensor, hessian: Tensor, ratio: float, group: int | None = None) -> Tensor:
     """Return the weight with zeros, the rest adjusted for the least error of the outputs.
 
-    Frantar and Alistarh, SparseGPT, ICML 2023: features are taken in turn, and what is lost at one
-    is made up for at those behind it. With ``H = A D Aᵀ``, A unit upper triangular, zeroing the
+    Frantar and Alistarh, SparseGPT, ICML 2023: features are taken in turn, and later features compensate
+    for the error of earlier ones. With ``H = A D Aᵀ``, A unit upper triangular, zeroing the
     adjusted weight v of feature k costs ``D[k] v²``.
 
     Args:
@@ -54,12 +54,11 @@ def sparsegpt(
         hessian: [K, K], mean of ``x xᵀ``.
         ratio: fraction that is removed of every block of 128 features, or of every group.
         group: see `keep_largest`.
-        damping: added to the Hessian's diagonal, as a fraction of its mean.
 
     Raises:
         ValueError: the Hessian is not positive definite.
     """
-    gain = feedback(hessian, damping)
+    gain = factors(hessian, DAMPING)[0]
     cost = torch.linalg.solve_triangular(gain, hessian, upper=True).diagonal().clamp(min=1e-12)
     lost = torch.zeros_like(weight)
     result = torch.zeros_like(weight)

@@ -1,4 +1,4 @@
-"""What a pass is: settings at construction, a model at the call, a change per layer as its account."""
+"""What a pass is: a function from model to model that accounts for what it changed in each layer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Pass(BaseModel, ABC):
     quantizes: ClassVar[bool] = False
     """Whether weights are no longer plain float afterwards."""
     needs_quantized: ClassVar[bool] = False
-    """Whether the pass mends what a pass before it quantized, and has nothing to do without one."""
+    """Whether the pass corrects a model that an earlier pass quantized."""
     needs_calibration: ClassVar[bool] = False
     """Whether the pass reads calibration data with its default settings."""
 
@@ -66,7 +66,7 @@ class Pass(BaseModel, ABC):
 
         result = model.copy()
         changes = [replace(change, by=self.name) for change in self.apply(result)]
-        NameFixPass()(result.ir)  # what is derived from one tensor for two readers carries its name twice
+        NameFixPass()(result.ir)  # a tensor that is converted for each of two readers gives its name to both
         if not any(change.action for change in changes):
             reasons = {change.skipped for change in changes if change.skipped}
             changes = [
@@ -102,7 +102,7 @@ class Pass(BaseModel, ABC):
 REGISTRY: dict[str, type[Pass]] = {}
 """Every pass by name; filled as pass classes are defined."""
 RENAMED = {"float16": "float-weights: {format: float16}"}
-"""What recipes write today instead of passes that had another name."""
+"""Former names of passes, with what recipes write today."""
 
 
 def get(name: str) -> type[Pass]:

@@ -1,4 +1,4 @@
-"""Weights in integers that are short once entropy coded."""
+"""Weights as integers that take few bits once they are entropy coded."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 class CodedWeights(Pass, name="coded-weights"):
     """Store weights as integers that take `rate` bits each once they are entropy coded.
 
-    The integers are for ``compress pack``; in the ONNX file they take 8 bits, or 4 where they fit. At one
-    size they are closer to the original than those of `int8-weights` and `int4-weights`: steps follow what
-    an error costs at the outputs, in every layer alike, and rounding prefers short codes. With
-    calibration data, costs come from gradients and inputs, and errors are fed forward as in GPTQ; without
-    data, or for graphs that torch cannot run, every layer gets the same relative error. 5 bits are hardly
-    told from the original, 3 suit most networks, and below 2 accuracy goes quickly. `fold` and
-    `prune-channels` before it make coded files smaller still.
+    ``compress pack`` codes them; in the ONNX file they take 8 bits, or 4 where they fit. At the same size
+    they are closer to the original than the weights of `int8-weights` and `int4-weights`, because the step
+    of each layer follows what an error costs at the outputs, and rounding prefers short codes. With
+    calibration data, the costs come from gradients and inputs, and errors are fed forward as in GPTQ.
+    Without data, or for graphs that torch cannot run, every layer gets the same relative error. With 5 bits
+    outputs hardly change, 3 bits suit most networks, and below 2 bits accuracy falls quickly. `fold` and
+    `prune-channels` before this pass make coded files smaller still.
 
     Example: ``coded-weights: {rate: 3}``
     """
@@ -31,7 +31,7 @@ class CodedWeights(Pass, name="coded-weights"):
     quantizes: ClassVar[bool] = True
 
     rate: float = Field(default=4.0, gt=0, le=7)
-    """Bits a weight, as the entropy of each tensor's integers with its scales; a mean over all layers."""
+    """Bits of a weight on average over all layers: the entropy of the integers, and the scales."""
     operators: Literal["onnxruntime", "expanded", "standard"] = "onnxruntime"
     """Integer kernels of ONNX Runtime where it has them; weights that become float as the model is loaded,
     at float's speed; or DequantizeLinear of the standard."""

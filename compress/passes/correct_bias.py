@@ -1,4 +1,4 @@
-"""Empirical bias correction: what quantization moved the means of outputs by is taken off the biases."""
+"""Empirical bias correction: biases compensate for the shift of output means by quantization."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 
 
 class CorrectBias(Pass, name="correct-bias"):
-    """Take the shift that rounding gave to the mean of each output channel off the biases.
+    """Subtract from each bias the shift that quantization gave to the mean of its output channel.
 
-    It follows a pass that quantizes and compares with the original on the calibration data, layer after
-    layer, so that each sees the inputs that the corrected ones before it give: a sweep over part of the
-    data for each layer on the longest way through the network. File and speed stay the same. It gains
-    where ranges cut values off or weights have few bits, and little else. Layers without a bias, and
-    those that an earlier pass scaled, stay.
+    The pass follows one that quantizes, and compares with the original on the calibration data. Layers are
+    corrected in the order of the graph, so that each is measured on the inputs that the corrected layers
+    before it give. This takes a sweep over part of the data for each layer on the longest path through the
+    network. File size and speed stay the same. The pass helps where ranges clip values or weights have few
+    bits, and hardly elsewhere. Layers without a bias, and layers that an earlier pass scaled, stay as they
+    are.
 
     Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (2019),
     section 4.2, in its empirical form.

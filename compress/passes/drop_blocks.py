@@ -1,4 +1,4 @@
-"""Depth: whole residual blocks that do little."""
+"""Depth pruning: whole residual blocks that change little are removed."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 class DropBlocks(Pass, name="drop-blocks"):
     """Take out the residual blocks that change the outputs least, with all their layers.
 
-    A block is what an addition lays on a stream that goes on without it: the two convolutions of a
-    ResNet's block, the attention or the feed-forward part of a transformer's layer. Its importance is
-    measured: it is closed, and all outputs are compared on calibration data. Fewer layers are faster
-    on any runtime and device, but a block is a lot at once: a tenth of a large transformer costs little,
-    a small network is hurt by its first. `finetune` wins accuracy back. Quantize last.
+    A block is a branch that is added to the stream which bypasses it: the two convolutions of a ResNet
+    block, the attention or the feed-forward part of a transformer layer. Its importance is measured: the
+    branch is switched off, and all outputs are compared on calibration data. Fewer layers are faster on
+    any runtime and device. A large transformer loses little with a tenth of its blocks, while a small
+    network suffers from the first. `finetune` recovers accuracy. Quantize last.
 
     Example: ``drop-blocks: {ratio: 0.2}``
     """
@@ -29,16 +29,16 @@ class DropBlocks(Pass, name="drop-blocks"):
     needs_calibration: ClassVar[bool] = True
 
     ratio: float = Field(default=0.2, gt=0, lt=1)
-    """Fraction of the blocks that is dropped, rounded down but at least one; or of what `of` names."""
+    """Fraction of the blocks that is dropped, rounded down but at least one; or of the cost in `of`."""
     of: Literal["blocks", "macs", "weight-bytes", "energy"] = "blocks"
-    """What the ratio is a fraction of; blocks then go by their effect for what they save."""
+    """What the ratio is a fraction of. With a cost, blocks are ranked by their effect per cost saved."""
     hardware: str = "cpu"
-    """Profile that tells the energy."""
+    """Hardware profile that prices energy, for ``of: energy``."""
     greedy: bool = True
-    """Whether effects are measured again after each block that went, which shows where two blocks make up
-    for each other; otherwise they are measured once, which is faster on deep networks."""
+    """Whether effects are measured again after each dropped block, which notices blocks that compensate for
+    each other. Otherwise they are measured once, which is faster on deep networks."""
     batches: int = Field(default=2, ge=1)
-    """Calibration batches on which the effect is measured."""
+    """Calibration batches on which effects are measured."""
 
     def apply(self, model: Model) -> list[Change]:
         """Drop blocks in place."""

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 class Equalize(Pass, name="equalize"):
-    """Scale channels between neighbouring layers so that both have the same range of weights in each.
+    """Scale channels between neighbouring layers so that both have the same range of weights in each channel.
 
-    One layer's outputs are divided by what the next one's inputs are multiplied by, depthwise
-    convolutions included; the network computes the same. It helps where one scale serves a whole
-    weight (`int8-static` with ``per_channel: false``) and where weights have few bits. With a scale
-    per channel it gains nothing, and activations may become harder to round. Layers must follow each
-    other through nothing but bias, ReLU, leaky ReLU and pooling: the upper end of a ReLU6, a residual
-    sum or a second reader stops it. BatchNormalization is folded first.
+    The output channels of a layer are divided by a scale, and the input channels of the next layer are
+    multiplied by it, depthwise convolutions included; the network computes the same. This helps where
+    one scale serves a whole weight (`int8-static` with ``per_channel: false``) and where weights have few
+    bits. With a scale per channel it gains nothing, and activations may become harder to quantize. Only
+    bias, ReLU, leaky ReLU and pooling may stand between the layers, and no other layer may read the value
+    between them. BatchNormalization is folded first.
 
     Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (2019).
 

@@ -1,4 +1,4 @@
-"""Low rank: one layer becomes two thin ones."""
+"""Low-rank factorization: one layer becomes two thinner ones."""
 
 from __future__ import annotations
 
@@ -17,20 +17,19 @@ if TYPE_CHECKING:
 class Factorize(Pass, name="factorize"):
     """Replace linear layers and convolutions by two thinner ones in a row.
 
-    The rank of every layer is chosen so that the outputs change least on the calibration data. It
-    saves bytes and multiplications alike, most on wide linear layers; small convolutional networks
-    have little to give, and every factored layer is one more operator to start. `finetune` wins accuracy
-    back.
+    The rank of every layer is chosen so that the outputs change least on the calibration data. The pass
+    saves bytes and multiplications alike, most on wide linear layers. Small convolutional networks gain
+    little, and every factored layer is one more operator to run. `finetune` recovers accuracy.
 
     Example: ``factorize: {ratio: 0.3, include: ["*mlp*"]}``
     """
 
     ratio: float = Field(default=0.3, gt=0, lt=1)
-    """Fraction of the selected layers' weights that is removed, shared out among the layers."""
+    """Fraction of the selected layers' weights that is removed, over all of them together."""
     error: float | None = Field(default=None, gt=0, lt=1)
-    """Largest relative error of a layer's outputs; takes the place of the ratio."""
+    """Largest relative error of each layer's outputs; replaces the ratio."""
     importance: Literal["activation", "weight"] = "activation"
-    """Whether the error is that of outputs on calibration data, or of the weights."""
+    """Whether the error is measured at the outputs on calibration data, or at the weights."""
 
     def apply(self, model: Model) -> list[Change]:
         """Factor layers in place."""

@@ -1,4 +1,4 @@
-"""Further training of whatever is left of a model."""
+"""Further training of the float weights of a model."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 class Finetune(train.Training, Pass, name="finetune"):
     """Train the weights further: on labels, to imitate the original, or both.
 
-    This is what brings accuracy back after pruning, sparsity, low rank or palettes, whose entries it
-    trains; integers stay as they are, and what is left of float learns. It needs a few hundred
-    examples or more and the time to run them forwards and backwards through the graph. Labels come
-    with the calibration data as ``(inputs, labels)``; the original's outputs teach as well, or alone
-    where there are no labels. Too high a learning rate destroys what was learnt; what is kept is what
-    does best on held-out data, before training or after any epoch. Control flow and operators that
-    torch has no function for are refused.
+    This recovers accuracy after pruning, sparsity, low rank or palettes, whose codebook entries it trains.
+    Weights that are stored as integers stay as they are. The pass needs a few hundred examples or more,
+    and the time to run them forwards and backwards through the graph. Labels come with the calibration
+    data as ``(inputs, labels)``. The outputs of the original are imitated too, or alone where there are no
+    labels. Too high a learning rate destroys what the network has learnt, so the weights that do best on
+    held-out data are kept, those before training included. Control flow, and operators without a torch
+    function, are refused.
 
     Example: ``finetune: {epochs: 20, distill: kl, learning_rate: 0.001}``
     """

@@ -1,4 +1,4 @@
-"""Weights, or the whole computation, in floating point of fewer bits."""
+"""Weights, or the whole computation, in a floating-point format of 16 or 8 bits."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 class FloatWeights(Pass, name="float-weights"):
     """Store weights in floating point of 16 or 8 bits: half the size at almost no loss, or a quarter.
 
-    With ``compute: float32`` every weight is widened as it is read, which any runtime can do; the
-    file is smaller and runs no faster. ``compute: float16`` converts the arithmetic as well, for GPUs
-    and accelerators; inputs and outputs stay float32. CPUs run that slower than float32.
-    bfloat16 holds the range of float32 with three bits less of precision than float16. float8e4m3, with
-    one scale a weight, loses three times as much as the integers of `integer-weights` of 8 bits, which
-    are as small: it is for comparison, and for accelerators that want it. ONNX Runtime widens the weights
-    once, as it loads the model.
+    With ``compute: float32`` a Cast widens every weight, which any runtime can do. The file is smaller and
+    runs no faster: ONNX Runtime widens the weights once, as it loads the model. ``compute: float16``
+    converts the arithmetic as well, for GPUs and accelerators; inputs and outputs stay float32. CPUs run
+    float16 slower than float32. bfloat16 has the range of float32 and three bits less precision than
+    float16. float8e4m3 has one scale for each weight tensor. Its error is three times that of
+    `integer-weights` with 8 bits, at the same size, so it is for comparison and for accelerators that
+    require it.
 
     Example: ``float-weights: {format: bfloat16}``
     """

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Fold(Pass, name="fold"):
     """Compute what is constant, fold BatchNormalization into the weights before it, drop dead code.
 
-    The outputs stay the same to rounding, and runtimes and quantizers have less to do. A folded
-    BatchNormalization can no longer be trained: fine-tune first. `int8-static` folds by itself.
+    The outputs stay the same up to rounding, and runtimes and quantizers have less to do. A folded
+    BatchNormalization can no longer be trained, so fine-tune first. `int8-static` folds by itself.
 
     Example: ``variants: {folded: [fold]}``
     """

@@ -1,4 +1,4 @@
-"""Weights in eight bits, activations in eight bits whose ranges are found as the model runs."""
+"""Dynamic quantization: 8-bit weights, and 8-bit activations whose ranges are found at each run."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Int8Dynamic(Pass, name="int8-dynamic"):
-    """Run linear layers and LSTMs on 8-bit integers, each activation in the range it has at that run.
+    """Run linear layers and LSTMs on 8-bit integers, with the range of each activation found at each run.
 
-    No calibration data are needed, and no outlier is ever cut off, which suits language and speech models.
-    Finding the range costs time at every run: small layers may become slower than in float. The range
-    is that of the whole batch, so that a sample's result depends a little on the others. Convolutions,
-    for which this is many times slower, keep float arithmetic; their weights, embeddings and those of
-    other recurrent layers are stored in 8 bits.
+    No calibration data are needed and no outlier is clipped, which suits language and speech models.
+    Finding the range costs time at every run, so that small layers may become slower than in float. The
+    range is that of the whole batch, so a sample's result depends a little on the other samples.
+    Convolutions keep float arithmetic, because they would become many times slower. Their weights,
+    embeddings and the weights of other recurrent layers are stored in 8 bits.
 
     Example: ``int8-dynamic: {exclude: ["*head*"]}``
     """
@@ -28,7 +28,7 @@ class Int8Dynamic(Pass, name="int8-dynamic"):
     quantizes: ClassVar[bool] = True
 
     weight_bits: Literal["auto", 7, 8] = "auto"
-    """7 keeps sums of products from saturating on x86 without VNNI; auto looks at this machine."""
+    """7 keeps sums of products from saturating on x86 without VNNI; auto decides for this machine."""
 
     def apply(self, model: Model) -> list[Change]:
         """Fold, let linear layers and LSTMs multiply integers, and store the other weights in 8 bits."""

@@ -25,15 +25,15 @@ class IntegerWeights(Pass, name="integer-weights"):
     """Store weights as integers in groups with one scale each; activations stay float.
 
     Files of 4 bits are 6 to 8 times smaller, and a language model decodes as much faster as it reads
-    fewer bytes; large batches gain no speed. With calibration data GPTQ rounds each weight so that the
-    rest makes up for its error and for those of the layers before it, which loses about half as much as
-    rounding to the nearest; give ten rows of inputs (tokens, pixels) for each feature of a layer.
-    It runs the calibration data twice and keeps what flows between layers in temporary files.
+    fewer bytes; large batches gain no speed. With calibration data, GPTQ rounds the weights so that later
+    ones compensate for the errors of earlier ones, in the layer and in the layers before it. This halves
+    the loss of rounding to the nearest. It needs about ten rows of inputs (tokens, pixels) for each feature
+    of a layer, runs the calibration data twice, and keeps the values between layers in temporary files.
 
-    Below 8 bits, some weights keep 8, because fewer would ruin them: embeddings and classifiers tied to
-    them, depthwise convolutions, and all layers with fewer than 32 weights a channel. Weights in the
-    bodies of If, Loop and Scan have 8 bits or stay float. Small convolutional networks can lose accuracy
-    at 4 bits all the same: compare. Two bits lose much accuracy on most networks.
+    Some weights keep 8 bits, because fewer would ruin them: embeddings and classifiers tied to them,
+    depthwise convolutions, and all layers with fewer than 32 weights in a channel. Weights in the bodies of
+    If, Loop and Scan have 8 bits or stay float. Small convolutional networks may still lose accuracy at
+    4 bits: compare. Two bits lose much accuracy on most networks.
 
     Example: ``integer-weights: {bits: 4, group_size: 128}``
     """
@@ -41,30 +41,31 @@ class IntegerWeights(Pass, name="integer-weights"):
     quantizes: ClassVar[bool] = True
 
     bits: Literal[2, 3, 4, 8] = 4
-    """Bits of a weight. Three are stored in four, for no kernel of ONNX Runtime reads three on a CPU, and two
-    are stored in four outside of the runtime's blocked kernels."""
+    """Bits of a weight. Three are stored in four, because ONNX Runtime has no CPU kernel for three. Two are
+    stored in four outside of the runtime's blocked kernels."""
     group_size: Literal[16, 32, 64, 128, 256, "channel"] | None = None
     """Weights that share a scale; smaller is more accurate and larger on disk. Left out, it is 32, or 128
     with 8 bits."""
     solver: Literal["rtn", "hqq", "gptq", "awq"] | None = None
-    """Round to the nearest (rtn); give up on outliers (HQQ, without data); feed errors forward (GPTQ); or
-    scale up what large inputs meet (AWQ, at one multiplication more before linear layers). Left out, it is
-    gptq with calibration data and rtn without. Always rounded are weights of 8 bits, layers with fewer rows
-    of inputs than features, and recurrent layers whose states the graph does not give out."""
+    """rtn rounds to the nearest. hqq fits ranges that sacrifice outliers, without data. gptq feeds errors
+    forward. awq scales up the weights that meet large inputs, at the cost of one multiplication before
+    linear layers. Left out, it is gptq with calibration data and rtn without. Rounded to the nearest in
+    any case are weights of 8 bits, layers with fewer rows of inputs than features, and recurrent layers
+    whose states are no outputs of their node."""
     symmetric: bool | None = None
-    """Zero point in the middle of the range; otherwise each group stores its own. Left out, convolutions of
-    fewer than 8 bits store them; linear layers run faster without, and others lose nothing."""
+    """Whether zero points are the middle of the range; otherwise each group stores its own. Left out,
+    only convolutions of fewer than 8 bits store zero points; linear layers run faster without."""
     clip: Literal["minmax", "mse"] | None = None
-    """Range of a group: its extremes, or the one with the least squared error. Left out, it is mse, or minmax
-    with 8 bits. HQQ searches its own."""
+    """Range of a group: its extremes, or the range of the least squared error. Left out, it is mse, or minmax
+    with 8 bits. hqq finds its own ranges."""
     operators: Literal["onnxruntime", "expanded", "standard"] = "onnxruntime"
     """Integer kernels of ONNX Runtime where it has them; weights that become float as the model is loaded,
     at float's speed; or DequantizeLinear of the standard."""
     embedding_bits: Literal[4, 8] = 8
     """Bits of embedding tables, and of a classifier that is the same table."""
     other_weights: Literal["float16", "float32"] | None = None
-    """Tables, matrices and biases that are no weights of layers: float16 where that moves no number by 0.1 %,
-    or float32 as they are. Left out, it is float16, or float32 with 8 bits."""
+    """How tables, matrices and biases that belong to no layer are stored: in float16 where this changes no
+    number by more than 0.1 %, or in float32. Left out, it is float16, or float32 with 8 bits."""
 
     def apply(self, model: Model) -> list[Change]:
         """Store every selected weight as integers."""

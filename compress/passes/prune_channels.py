@@ -17,46 +17,49 @@ if TYPE_CHECKING:
 class PruneChannels(Pass, name="prune-channels"):
     """Remove the least important channels, so that every tensor they run through gets smaller.
 
-    Layers whose channels meet (residual additions, depthwise convolutions, concatenations, the query and
-    key of an attention head) lose the same ones, and the result is an ordinary, smaller graph: it
-    is faster on any runtime. Pruning alone costs accuracy quickly. `repair` wins much of it back from
-    unlabelled calibration data, if they are many and varied; `finetune` wins back more. Quantize last.
+    Layers whose channels meet (in residual additions, depthwise convolutions, concatenations, the query and
+    key of an attention head) lose the same channels. The result is an ordinary, smaller graph that is
+    faster on any runtime. Pruning alone soon costs accuracy. `repair` recovers much of it from unlabelled
+    calibration data, if they are many and varied; `finetune` recovers more. Quantize last.
 
     Example: ``prune-channels: {ratio: 0.5, of: macs, repair: true}``
     """
 
     ratio: float = Field(default=0.3, gt=0, lt=1)
-    """Fraction of the channels that is removed, rounded down; or of what `of` names."""
+    """Fraction of the channels that is removed, rounded down; or of the cost in `of`."""
     of: Literal["channels", "macs", "weight-bytes", "energy"] = "channels"
-    """What the ratio is a fraction of; for all but channels, the ratio of channels is found by bisection."""
+    """What the ratio is a fraction of. For a cost, bisection finds the ratio of channels that saves it."""
     hardware: str = "cpu"
-    """Profile that tells the energy."""
+    """Hardware profile that prices energy, for ``of: energy``."""
     importance: Literal["auto", "magnitude", "activation", "batch-norm", "taylor", "fisher", "random"] = (
         "auto"
     )
-    """What tells important channels: the weights' size; the size of weights times what they read, from
-    calibration data; the scale of BatchNormalization; the change of the loss on labels (taylor) or of the
-    outputs (fisher, needs no labels), by gradients; nothing. auto is fisher where there are calibration data
-    and torch can run the graph, else magnitude."""
+    """How important channels are told: by the magnitude of their weights; by weights times activations on
+    calibration data; by the scale of BatchNormalization; from gradients, by the change of the loss on labels
+    (taylor) or of the outputs (fisher, which needs no labels); at random. auto is fisher where there are
+    calibration data and torch can run the graph, otherwise magnitude."""
     scope: Literal["auto", "local", "global"] = "auto"
-    """Whether every group loses the same fraction, or the least important channels of all groups go, for
-    what they save. auto is global with taylor and fisher, whose numbers mean the same in every group."""
+    """local removes the same fraction of every coupling group; global removes the channels of least
+    importance per cost saved among all groups. auto is global with taylor and fisher, whose scores are
+    comparable between groups."""
     kinds: tuple[Literal["channels", "heads", "head-width", "embedding"], ...] = ("channels", "heads")
-    """What is removed: convolution channels, neurons and recurrent units; attention heads, key/value groups
-    and convolution groups; the width of heads; widths that a normalization averages over."""
+    """What is removed. channels are convolution channels, neurons and recurrent units; heads are attention
+    heads, key/value groups and convolution groups; head-width is the width of heads; embedding is a width
+    that a normalization averages over."""
     round_to: int = Field(default=1, ge=1)
-    """Kept channels are rounded up to a multiple of this, as hardware wants; heads are not rounded. ONNX
-    Runtime pads convolutions to blocks of 16 channels on processors with AVX-512 and of 8 on others: other
-    numbers save work on paper that still takes its time."""
+    """The number of kept channels is rounded up to a multiple of this; heads are not rounded. ONNX Runtime
+    pads convolutions to blocks of 16 channels on processors with AVX-512 and of 8 on others, so that a
+    number between two multiples takes the time of the higher one."""
     minimum: int = Field(default=1, ge=1)
     """Channels that every layer keeps."""
     repair: bool = False
-    """Whether the layers behind are refitted to their former outputs by least squares on calibration data."""
+    """Whether the layers that read fewer channels are refitted to their former outputs, by least squares on
+    calibration data."""
     damping: float | None = Field(default=None, gt=0)
-    """How strongly repair holds on to the old weights; without a number, every layer's is chosen by
-    cross-validation between batches, and layers that no fit makes better stay."""
+    """Ridge of repair towards the old weights, relative to the mean square input. Left out, it is chosen for
+    every layer by cross-validation between batches, and layers that no fit improves keep their weights."""
     seed: int = 0
-    """Of random importance."""
+    """Seed of random importance."""
 
     def apply(self, model: Model) -> list[Change]:
         """Remove channels in place."""

@@ -1,4 +1,4 @@
-"""Training that knows it will be quantized."""
+"""Quantization-aware training."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
 
 
 class Qat(train.Training, Pass, name="qat"):
-    """Train with rounding in place, then store what was trained as integers.
+    """Train with fake quantizers in place, then store the trained weights as integers.
 
-    Fake quantizers round weights and activations while weights and scales are trained. The result is
-    the graph of `int8-static` (with float activations, that of `int4-weights`) with the numbers that
-    training found. It is more accurate than quantizing afterwards, most of all below eight bits, at
-    the price of a training: data, labels and distillation are those of `finetune`. `include` and
-    `exclude` choose what is quantized; everything trains. BatchNormalization is folded first.
+    Fake quantizers round weights and activations while weights and scales are trained, with the
+    straight-through estimator. The result is the graph of `int8-static`, or with float activations that
+    of `int4-weights`, with trained numbers. It is more accurate than quantizing a trained network, most of
+    all below eight bits, and takes a training: data, labels and distillation are those of `finetune`.
+    `include` and `exclude` choose what is quantized; all weights are trained. BatchNormalization is folded
+    first.
 
     Example: ``qat: {weight_bits: 4, epochs: 5, distill: true}``
     """
@@ -30,16 +31,16 @@ class Qat(train.Training, Pass, name="qat"):
     needs_calibration: ClassVar[bool] = True
 
     weight_bits: Literal[2, 3, 4, 5, 6, 7, 8] = 8
-    """Bits of a weight; a file spends 4 or 8 on it."""
+    """Bits of a weight; it is stored in 4 or 8."""
     activations: bool = True
     """Whether activations are rounded to eight bits as well."""
     group_size: Literal[16, 32, 64, 128, 256] = 32
-    """Weights that share a scale where activations stay float; convolutions have one a channel."""
+    """Weights that share a scale where activations stay float; convolutions have one scale per channel."""
     learn_scales: bool = True
-    """Whether scales are trained, or stay as they were observed."""
+    """Whether scales are trained, or stay as observed before training."""
     learning_rate: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
-    """The highest; it rises to it during the warm-up and falls to zero as a cosine; auto is 0.0003, and
-    0.00003 for networks with attention."""
+    """Learning rate at its peak: it rises linearly during the warm-up and then falls to zero as a cosine.
+    auto is 0.0003, and 0.00003 for networks with attention."""
 
     def apply(self, model: Model) -> list[Change]:
         """Fold, put fake quantizers in, train, and store integers in their place."""

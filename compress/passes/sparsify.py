@@ -1,4 +1,4 @@
-"""Unstructured and 2:4 sparsity: single weights become zero."""
+"""Unstructured and 2:4 sparsity: individual weights become zero."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ class Sparsify(Pass, name="sparsify"):
     """Set the least important weights of linear layers and convolutions to zero.
 
     Zeros save energy on hardware that skips them, and bytes once the weights are coded (see
-    ``compress pack``); ONNX Runtime stores and multiplies them like any number, so neither the ONNX file
-    nor the time shrinks. Up to half of the weights usually cost little. Depthwise and grouped
-    convolutions stay dense.
+    ``compress pack``). ONNX Runtime stores and multiplies zeros like any number, so that neither the ONNX
+    file nor the time of a run shrinks. Removing up to half of the weights usually costs little accuracy.
+    Depthwise and grouped convolutions stay dense.
 
     Example: ``sparsify: {ratio: 0.5, solver: sparsegpt}``
     """
@@ -28,16 +28,18 @@ class Sparsify(Pass, name="sparsify"):
     ratio: float = Field(default=0.5, gt=0, lt=1)
     """Fraction of each layer's weights that become zero."""
     pattern: Literal["unstructured", "2:4"] = "unstructured"
-    """Anywhere, or two of every four input channels in a row, as NVIDIA's sparse tensor cores want."""
+    """Where zeros may be: anywhere, or two of every four consecutive input channels, as NVIDIA's sparse
+    tensor cores require."""
     solver: Literal["magnitude", "wanda", "sparsegpt"] = "wanda"
-    """Which weights go: the smallest; those with the smallest product of weight and input; or those that the
-    remaining weights can best make up for. The last two read calibration data."""
+    """Which weights become zero: the smallest (magnitude); those with the smallest product of weight and
+    input (wanda); or those for which the other weights can best compensate (sparsegpt). wanda and sparsegpt
+    read calibration data."""
 
     @model_validator(mode="after")
     def _half(self) -> Sparsify:
         if self.pattern == "2:4" and self.ratio != 0.5:
             raise ValueError(
-                f"pattern 2:4 removes one half; a ratio of {self.ratio} needs pattern unstructured"
+                f"pattern 2:4 sets one half to zero; a ratio of {self.ratio} needs pattern: unstructured"
             )
         return self
 

@@ -65,7 +65,7 @@ def repair(model: Model, reference: ir.Model, removal: Removal, damping: float |
         )
         for inputs, targets in track(pairs, f"repair, stage {number + 1} of {len(stages)}"):
             for fit in fits:
-                fit.update(inputs[fit.source], targets[fit.target])
+                fit.observe(inputs[fit.source], targets[fit.target])
         for fit in fits:
             fit.solve(damping)
 
@@ -103,11 +103,11 @@ class _Fit:
         self._halves = [LeastSquares(*self._prior.shape) for _ in range(2)]
         self._random = np.random.default_rng(0)
 
-    def update(self, inputs: Array, targets: Array) -> None:
-        """Take in one batch of inputs and of the reference's outputs, every other batch by itself."""
+    def observe(self, inputs: Array, targets: Array) -> None:
+        """Add one batch of inputs and of the reference's outputs; batches go to the two halves in turn."""
         features, chosen = input_rows(self.layer, inputs, self._random)
         rows = output_rows(self.layer, targets, chosen)[:, self._kept]
-        self._halves[0].update(features, np.moveaxis(rows.reshape(len(rows), len(features), -1), 1, 0))
+        self._halves[0].observe(features, np.moveaxis(rows.reshape(len(rows), len(features), -1), 1, 0))
         self._halves.reverse()
 
     def solve(self, damping: float | None) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.graph.capture import observe
-from compress.graph.linear import from_matrix, input_rows, matrix, source
-from compress.numerics.affine import Quantized, quantize
+from compress.graph.linear import from_matrix, matrix
+from compress.graph.moments import observe_rows
+from compress.numerics.affine import Quantized, quantize, require_finite
 from compress.numerics.formats import IntegerFormat
 from compress.numerics.gptq import gptq
 from compress.numerics.granularity import PerAxis
@@ -84,8 +84,13 @@ class _Seen:
     count: int = 0
     rows: list[Tensor] = field(default_factory=list)
 
-    def update(self, rows: Tensor) -> None:
-        """Take in a batch of rows, [groups, rows, features], in any order."""
+    def observe(self, rows: Tensor) -> None:
+        """Add a batch of rows, [groups, rows, features], in any order.
+
+        Raises:
+            ValueError: the rows hold NaN or infinite values.
+        """
+        require_finite(rows)
         self.moments.baddbmm_(rows.transpose(1, 2), rows)
         self.count += rows.shape[1]
         if len(self.rows) < SAMPLED_BATCHES:
@@ -94,22 +99,11 @@ class _Seen:
 
 def _observe(model: Model, layers: Sequence[Layer]) -> list[_Seen]:
     """Return what each layer multiplies on the calibration data."""
-    seen: dict[str, _Seen] = {}
-    readers: dict[str, list[Layer]] = {}
-    for layer in layers:
-        groups, features, _ = matrix(layer, layer.array).shape
-        seen[layer.name] = _Seen(torch.zeros(groups, features, features))
-        readers.setdefault(source(layer), []).append(layer)
-    random = np.random.default_rng(0)
-
-    def update(name: str, values: np.ndarray) -> None:
-        for layer in readers[name]:
-            rows, _ = input_rows(layer, values, random)
-            if not np.isfinite(rows).all():
-                raise ValueError("NaN or infinite values")
-            seen[layer.name].update(torch.from_numpy(np.array(rows, np.float32, order="C")))
-
-    observe(model.ir, readers, model.batches(), update, progress="inputs of layers")
+    shapes = {layer.name: matrix(layer, layer.array).shape for layer in layers}
+    seen = {
+        name: _Seen(torch.zeros(groups, features, features)) for name, (groups, features, _) in shapes.items()
+    }
+    observe_rows(model.ir, model.batches(), layers, lambda layer, rows: seen[layer.name].observe(rows))
     return [seen[layer.name] for layer in layers]
 
 

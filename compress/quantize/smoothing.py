@@ -131,7 +131,7 @@ def _observe(model: Model, groups: Sequence[Sequence[Layer]]) -> list[_Sample]:
 
     def update(name: str, array: np.ndarray) -> None:
         for index in reading[name]:
-            extremes[index].update(array)
+            extremes[index].observe(array)
             if len(kept[index]) < ROWS_KEPT // ROWS_OF_A_BATCH:
                 rows, _ = linear.input_rows(groups[index][0], array, random, ROWS_OF_A_BATCH)
                 kept[index].append(np.ascontiguousarray(rows, np.float32))

@@ -183,7 +183,7 @@ def observe_ranges(
         model.ir,
         observers,
         model.batches(),
-        lambda name, array: observers[name].update(array),
+        lambda name, array: observers[name].observe(array),
         progress="calibrating",
     )
     return observers

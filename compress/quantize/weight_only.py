@@ -73,7 +73,6 @@ def store_int8_weights(
     model: Model,
     chosen: Callable[..., bool],
     *,
-    group_size: int = 128,
     operators: Operators = "onnxruntime",
     besides: Collection[str] = (),
     rounded: Mapping[str, Quantized] | None = None,
@@ -86,7 +85,6 @@ def store_int8_weights(
     Args:
         model: the model; changed in place.
         chosen: called with the names of a layer's node and weight.
-        group_size: the largest number of weights that share a scale in the runtime's blocked kernels.
         operators: which nodes compute with the integers.
         besides: operators whose weights stay as they are, outside of the bodies of If, Loop and Scan.
         rounded: integers by the weight's name, used where a weight is stored with one scale a channel;
@@ -99,7 +97,7 @@ def store_int8_weights(
     def fits(layer: Layer) -> bool:
         return layer.node.op_type not in besides and chosen(*layer.names)
 
-    precision = Precision(8, group_size)
+    precision = Precision(8, group_size=128)
     changes = _store_nearest(model.graph, fits, precision, operators, rounded or {})
     return changes + _store_in_bodies(model, chosen, precision, operators)
 

@@ -32,7 +32,7 @@ def samples(kind: str, count: int = 20000) -> np.ndarray:
 def observed(data: np.ndarray, parts: int = 7) -> Histogram:
     histogram = Histogram()
     for part in np.array_split(data, parts):
-        histogram.update(part)
+        histogram.observe(part)
     return histogram
 
 
@@ -49,7 +49,7 @@ def test_histogram_holds_every_value_where_it_belongs(parts) -> None:
     histogram, kept = Histogram(bins=64), [np.zeros(0)]
     for count, mean, deviation in parts:
         kept.append(rng.normal(mean, deviation, count))
-        histogram.update(kept[-1])
+        histogram.observe(kept[-1])
     data = np.concatenate(kept)
     assert histogram.counts.sum() == data.size
     assert histogram.range("minmax") == (min(0.0, data.min(initial=0)), max(0.0, data.max(initial=0)))
@@ -121,7 +121,7 @@ def test_entropy_is_not_decided_by_the_zeros_of_a_relu() -> None:
 def test_degenerate_data_has_a_range(arrays, low, high, method, symmetric) -> None:
     histogram = Histogram()
     for array in arrays:
-        histogram.update(array)
+        histogram.observe(array)
     integers = IntegerFormat(8, symmetric=symmetric, signed=False)
     found_low, found_high = histogram.range(method, integers)
     largest = max(-low, high)
@@ -139,13 +139,13 @@ def test_degenerate_data_has_a_range(arrays, low, high, method, symmetric) -> No
 @pytest.mark.parametrize("observer", [Histogram, MinMax, MovingAverage])
 def test_not_finite_is_refused(observer, bad) -> None:
     with pytest.raises(ValueError, match="NaN or infinite"):
-        observer().update(np.array([1.0, bad, 2.0], np.float32))
+        observer().observe(np.array([1.0, bad, 2.0], np.float32))
 
 
 def test_memory_does_not_grow() -> None:
     histogram = Histogram(bins=256)
     for exponent in range(-30, 30):
-        histogram.update(np.float32([10.0**exponent, -(10.0**exponent)]))
+        histogram.observe(np.float32([10.0**exponent, -(10.0**exponent)]))
     assert histogram.counts.shape == (256,)
     assert histogram.counts.sum() == 120
 
@@ -156,7 +156,7 @@ def test_min_max_of_parts_is_that_of_the_whole(axis) -> None:
     others = None if axis is None else tuple(i for i in range(3) if i != axis % 3)
     observer = MinMax(axis)
     for part in (data[:, :, :], data * 0.5, data[:0]):
-        observer.update(part)
+        observer.observe(part)
     low, high = observer.range()
     np.testing.assert_array_equal(low, np.minimum(data.min(others), 0))
     np.testing.assert_array_equal(high, np.maximum(data.max(others), 0))
@@ -168,10 +168,10 @@ def test_min_max_of_parts_is_that_of_the_whole(axis) -> None:
 def test_moving_average_is_a_mean_at_first_and_forgets_later() -> None:
     observer = MovingAverage(rate=0.25)
     for top in (1.0, 2.0, 6.0):
-        observer.update(np.float32([-top / 2, top]))
+        observer.observe(np.float32([-top / 2, top]))
     assert observer.range() == (pytest.approx(-1.5), pytest.approx(3.0))
     for _ in range(40):
-        observer.update(np.float32([0.0, 10.0]))
+        observer.observe(np.float32([0.0, 10.0]))
     assert observer.range() == (pytest.approx(0.0, abs=1e-4), pytest.approx(10.0, rel=1e-4))
 
 

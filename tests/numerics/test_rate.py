@@ -89,7 +89,7 @@ def test_feedback_lowers_the_error_of_outputs():
     inputs = torch.from_numpy((random.standard_normal((2000, 8)) @ random.standard_normal((8, 48))
                                + 0.3 * random.standard_normal((2000, 48))).astype(np.float32))  # fmt: skip
     weight, hessian = laplacian(48, 40), Hessian(48)
-    hessian.update(inputs)
+    hessian.observe(inputs)
     (plain,), (fed,) = (code_to_rate([PricedWeight(weight, 1.0, h)], 3) for h in (None, hessian.matrix()))
     errors = [(inputs @ (restored(coded) - weight)).norm() for coded in (plain, fed)]
     assert errors[1] < 0.7 * errors[0]

@@ -16,7 +16,7 @@ def test_batches_give_the_same_line_as_all_samples_at_once(groups, features, out
     fit = LeastSquares(groups, features, outputs)
     for start in (0, 7, 40):
         end = {0: 7, 7: 40, 40: 60}[start]
-        fit.update(x[:, start:end], y[:, start:end])
+        fit.observe(x[:, start:end], y[:, start:end])
     weight, bias = fit.solve(np.zeros((groups, features, outputs)), 0.0, intercept=True)
     for group in range(groups):
         design = np.concatenate([x[group], np.ones((60, 1))], axis=1)
@@ -28,7 +28,7 @@ def test_batches_give_the_same_line_as_all_samples_at_once(groups, features, out
 def test_directions_that_were_not_seen_keep_the_prior():
     fit = LeastSquares(1, 2, 1)
     inputs = np.array([[[1.0, 0.0], [2.0, 0.0], [4.0, 0.0]]])
-    fit.update(inputs, 3 * inputs[..., :1])
+    fit.observe(inputs, 3 * inputs[..., :1])
     weight, _ = fit.solve(np.array([[[0.0], [5.0]]]), 1e-6, intercept=False)
     np.testing.assert_allclose(weight[0, :, 0], [3.0, 5.0], atol=1e-4)
 
@@ -37,7 +37,7 @@ def test_damping_draws_to_the_prior():
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1, 50, 3))
     fit = LeastSquares(1, 3, 2)
-    fit.update(x, x @ rng.normal(size=(1, 3, 2)))
+    fit.observe(x, x @ rng.normal(size=(1, 3, 2)))
     prior = rng.normal(size=(1, 3, 2))
     distance = [np.abs(fit.solve(prior, d, intercept=True)[0] - prior).max() for d in (1e-3, 1.0, 1e3)]
     assert distance[0] > distance[1] > distance[2]
@@ -53,7 +53,7 @@ def halves(groups, features, outputs, samples, noise):
         x.append(rng.normal(1.0, 1.0, size=(groups, samples, features)))
         y.append(x[-1] @ line + 2.0 + noise * rng.normal(size=(groups, samples, outputs)))
         fits.append(LeastSquares(groups, features, outputs))
-        fits[-1].update(x[-1], y[-1])
+        fits[-1].observe(x[-1], y[-1])
     return fits, line, np.concatenate(x, 1), np.concatenate(y, 1)
 
 
@@ -82,6 +82,6 @@ def test_cross_validation_leaves_what_no_fit_makes_better():
     x, line, noise = (rng.normal(size=(1, *shape)) for shape in ((30, 3), (3, 2), (30, 2)))
     fits = [LeastSquares(1, 3, 2), LeastSquares(1, 3, 2)]
     for fit, sign in zip(fits, (1, -1), strict=True):
-        fit.update(x, x @ line + sign * noise)
+        fit.observe(x, x @ line + sign * noise)
     assert cross_validated(fits, line, np.zeros((1, 2)), intercept=True) is None
     assert cross_validated(fits, line + 1, np.zeros((1, 2)), intercept=True) is not None

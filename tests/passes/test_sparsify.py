@@ -92,5 +92,5 @@ def test_calibration_data_are_needed_unless_by_magnitude(model):
 
 
 def test_a_pattern_that_contradicts_the_ratio():
-    with pytest.raises(ValidationError, match="removes one half"):
+    with pytest.raises(ValidationError, match="sets one half to zero"):
         Sparsify(pattern="2:4", ratio=0.75)
