@@ -61,7 +61,7 @@ def read_folder(folder: Path, config: Mapping[str, Any], examples: Examples, *, 
 
 def _tokens(module: torch.nn.Module) -> Feeds:
     names = [name for name in TOKEN_INPUTS if name in parameters(module)]
-    if not names:
+    if "input_ids" not in names:
         raise ModelError(
             f"{type(module).__name__}: its inputs are not tokens; give calibration data to export it with"
         )

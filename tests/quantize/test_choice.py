@@ -10,10 +10,9 @@ import pytest
 
 import compress
 from compress.diagnose.agreement import decibels
-from compress.diagnose.sensitivity import local_noise
 from compress.graph.session import session
 from compress.model import Model
-from compress.passes import Fold, Int8, Int8Dynamic, Int8Static, Smooth
+from compress.passes import Int8, Int8Dynamic, Int8Static, Smooth
 
 
 def test_a_network_that_takes_integers_gets_them(digits: Model) -> None:
@@ -56,34 +55,6 @@ def test_smoothing_keeps_the_outputs_and_tames_outliers(mlp: Model) -> None:
         return float(np.square(plain.run(None, batches[0])[0] - wanted).sum())
 
     assert error(smooth) < error(model)
-
-
-def test_noise_of_a_layer_is_that_of_rounding_it_alone(digits: Model) -> None:
-    model = Fold()(digits)
-    from compress.graph.layers import layers
-
-    names = [layer.name for layer in layers(model.graph)]
-    noise = local_noise(model, names, list(model.batches())[:1])
-    assert set(noise) == set(names)
-    assert all(0 < value < 1e-3 for value in noise.values())
-    coarse = local_noise(model, names, list(model.batches())[:1], bits=4)
-    assert all(coarse[name] > 10 * noise[name] for name in names)
-
-
-def test_noise_of_a_recurrent_layer_is_that_of_both_its_weights(recurrent: Model) -> None:
-    model = Fold()(recurrent)
-    names = [node.name or "" for node in model.graph if node.op_type in ("GRU", "LSTM")]
-    noise = local_noise(model, names, list(model.batches()))
-    assert set(noise) == set(names)
-    assert all(0 < value < 1e-2 for value in noise.values())
-
-
-def test_noise_of_a_classifier_that_is_the_embedding_too(transformer: Model) -> None:
-    tied = transformer.graph.initializers["embedding.weight"]
-    turned = next(use.node for use in tied.uses() if use.node.op_type == "Transpose")
-    names = [node.name or "" for node in turned.outputs[0].consumers()]
-    noise = local_noise(transformer, names, list(transformer.batches()))
-    assert all(0 < noise[name] < 1e-2 for name in names) and names
 
 
 def test_a_recurrent_network_runs_its_lstm_in_integers_if_that_is_faster(recurrent: Model) -> None:
