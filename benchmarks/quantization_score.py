@@ -16,7 +16,8 @@ import numpy as np
 from zoo import Entry, Feeds, Run, entry
 
 from compress.diagnose.agreement import cosine
-from compress.diagnose.timing import processor_ratio, single
+from compress.diagnose.samples import single
+from compress.diagnose.timing import processor_ratio
 from compress.graph.session import session
 
 COMPARED_BATCHES = 24

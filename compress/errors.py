@@ -26,6 +26,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pydantic import ValidationError
 
 LISTED = 30
@@ -91,6 +93,16 @@ def blame(what: str, kind: type[CompressError]) -> Iterator[None]:
         raise kind(f"{what}: {type(error).__name__}: {error} ({where})") from error
 
 
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a failure of the operating system into a `StoreError` that names the file, or else `path`."""
+    try:
+        yield
+    except OSError as error:
+        file = error.filename2 or error.filename or path
+        raise StoreError(f"{file}: cannot be written: {error.strerror or error}") from error
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return ``"; did you mean 'x'?"`` for the closest known name, or the first of a list of them."""
     choices = sorted(known)
@@ -99,6 +111,11 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return f"; did you mean {close[0]!r}?"
     shown = ", ".join(choices[:LISTED]) + (f" and {len(choices) - LISTED} more" if choices[LISTED:] else "")
     return f"; known: {shown}" if choices else ""
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message."""
+    return str(error).strip().partition("\n")[0]
 
 
 def first_problem(error: ValidationError) -> str:

@@ -5,7 +5,17 @@ from pathlib import Path
 import pytest
 
 from compress import errors
-from compress.errors import CompressError, DataError, InputError, PassError, blame, did_you_mean
+from compress.errors import (
+    CompressError,
+    DataError,
+    InputError,
+    PassError,
+    StoreError,
+    blame,
+    did_you_mean,
+    first_line,
+    writing,
+)
 
 KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
 
@@ -35,3 +45,13 @@ def test_suggestions() -> None:
     assert did_you_mean("zzz", ["b", "a"]) == "; known: a, b"
     assert did_you_mean("zzz", []) == ""
     assert did_you_mean("zzz", map(str, range(40))).endswith(" and 10 more")
+
+
+def test_what_the_system_refuses_is_a_store_error_that_names_the_file(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"there.*cannot be written: No such file"), writing(tmp_path):
+        (tmp_path / "not" / "there").write_text("")
+
+
+def test_only_the_first_line_of_a_message_is_shown() -> None:
+    assert first_line(ValueError("\nfirst\nsecond")) == "first"
+    assert first_line(ValueError()) == ""

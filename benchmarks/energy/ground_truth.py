@@ -16,7 +16,6 @@ import vgg16
 
 from compress.estimator import Estimate, estimate, load
 from compress.estimator.fitting import Measurement, fit
-from compress.estimator.operating import voltage_law
 
 
 @dataclass(frozen=True)
@@ -89,6 +88,25 @@ def eyeriss_voltages() -> Iterator[Row]:
             alexnet.model(), load("eyeriss-v1").at(point), shapes=alexnet.SHAPES, zeros=alexnet.zeros()
         ).total
         yield Row(point, total.macs / total.energy_joules / 1e9, published, "GMACS/W")
+
+
+def voltage_law(first: tuple[float, float, float], second: tuple[float, float, float]) -> tuple[float, float]:
+    """Return a (J/V^2) and L (W/V) of ``E = a V^2 + L V t`` through two measurements of one network.
+
+    Args:
+        first: volts, seconds and joules of one inference at one operating point.
+        second: the same at another one.
+
+    Raises:
+        ValueError: the two do not tell a and L apart.
+    """
+    (v1, t1, e1), (v2, t2, e2) = first, second
+    determinant = v1**2 * v2 * t2 - v2**2 * v1 * t1
+    if not determinant:
+        raise ValueError("both measurements are at the same voltage and time")
+    switching = (e1 * v2 * t2 - e2 * v1 * t1) / determinant
+    leaking = (v1**2 * e2 - v2**2 * e1) / determinant
+    return switching, leaking
 
 
 def _law(low: str, high: str, volts: tuple[float, float], fitted_on: str) -> Iterator[Row]:

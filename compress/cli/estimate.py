@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 import typer
 
-from compress import codec, estimator, recipe, report, source
+from compress import codec, diagnose, estimator, recipe, report, source
 from compress.cli.options import Json, ModelPath, PlainForm, print_json
 from compress.errors import InputError, first_problem
 
@@ -309,7 +309,7 @@ def _coded(path: Path, decode_at: str) -> Coded:
 
 
 def _measure(path: Path, shapes: Mapping[str, tuple[int, ...] | int]) -> Measured:
-    feeds = estimator.meter.sample(source.read_onnx(path), shapes)
+    feeds = diagnose.samples.random_feeds(source.read_onnx(path), shapes)
     return estimator.meter.measure(path, feeds, threads=1)
 
 

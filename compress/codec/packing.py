@@ -22,7 +22,7 @@ from compress.codec.clusters import Shape
 from compress.codec.coders import CHUNK_BYTES, encode
 from compress.codec.container import GRAPH, File, Index, Reader, Writer, ahead, is_beside
 from compress.codec.wire import FEWEST_BYTES, Tensor, tensors
-from compress.errors import ModelError, StoreError
+from compress.errors import ModelError, StoreError, writing
 
 LONGEST_REST = 1 << 20
 """Most bytes between two weights that join the graph's stream; a longer run gets a stream of its own."""
@@ -76,15 +76,13 @@ def pack(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> Index:
         raise ModelError(f"{error.filename or model}: {error.strerror or error}") from error
     if path.resolve() in {source.path.resolve() for source in sources}:
         raise StoreError(f"{path}: is a file of the model that is to be packed; choose another name")
-    try:
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".packing-") as folder:
             partial = Path(folder, path.name)
             with partial.open("wb") as file:
                 index = _write(sources, Writer(file, model.name))
             partial.replace(path)
-    except OSError as error:
-        raise StoreError(f"{error.filename or path}: {error.strerror or error}") from error
     return index
 
 
@@ -238,19 +236,16 @@ def unpack(packed: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path
         StoreError: the files cannot be written, or would replace other external data.
     """
     path = Path(path)
-    with Reader(packed) as reader, reader.named():
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _check_room(reader, path.parent)
-            with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unpacking-") as folder:
-                targets = _restored(reader, Path(folder), path)
-                for partial, target in targets.items():
-                    _check_free(partial, target, path)
-                for partial, target in reversed(list(targets.items())):  # the model comes last
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    partial.replace(target)
-        except OSError as error:
-            raise StoreError(f"{error.filename or path}: {error.strerror or error}") from error
+    with Reader(packed) as reader, reader.named(), writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _check_room(reader, path.parent)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".unpacking-") as folder:
+            targets = _restored(reader, Path(folder), path)
+            for partial, target in targets.items():
+                _check_free(partial, target, path)
+            for partial, target in reversed(list(targets.items())):  # the model comes last
+                target.parent.mkdir(parents=True, exist_ok=True)
+                partial.replace(target)
     return path
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterable
-from typing import Any
 
 from compress.data import Feeds
 from compress.diagnose.agreement import Run
@@ -52,14 +50,3 @@ def processor_ratio(run: Run, original: Run, feeds: Feeds, seconds: float) -> fl
             each(feeds)
             taken.append(time.process_time() - start)
     return min(times[run][1:]) / min(times[original][1:])
-
-
-def single(feeds: Feeds, inputs: Iterable[Any]) -> Feeds:
-    """Return feeds of one sample: the first row of every input whose first axis may change in size.
-
-    Args:
-        feeds: a batch.
-        inputs: those of the graph or of a session, with name and shape.
-    """
-    batched = {each.name for each in inputs if each.shape and not isinstance(each.shape[0], int)}
-    return {name: array[:1] if name in batched else array for name, array in feeds.items()}

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from compress.engine.store import writing
+from compress.errors import writing
 
 LOG_FILE = "log.txt"
 """The log of a run's folder; it is there only if something was logged."""

@@ -19,8 +19,16 @@ from compress import engine
 from compress import recipe as recipes
 from compress.engine.log import LOG_FILE, written
 from compress.engine.ranking import compared
-from compress.engine.store import Store, digest, environment, key, read, writing
-from compress.errors import CompressError, DataError, HardwareError, PassError, StoreError, TrustError
+from compress.engine.store import Store, digest, environment, key, read
+from compress.errors import (
+    CompressError,
+    DataError,
+    HardwareError,
+    PassError,
+    StoreError,
+    TrustError,
+    writing,
+)
 from compress.progress import step
 from compress.recipe.plan import MODEL_FILE, PACKED_FILE, SCORE_FILE, PlannedVariant, Reference, Task
 from compress.recipe.values import Recipe

@@ -10,7 +10,8 @@ from typing import Any
 from compress import estimator, evaluate, source
 from compress.data import Data
 from compress.diagnose.agreement import Run, agreement
-from compress.diagnose.timing import latency, single
+from compress.diagnose.samples import single
+from compress.diagnose.timing import latency
 from compress.errors import InputError
 from compress.estimator import zeros as counting
 from compress.estimator.files import profile_id

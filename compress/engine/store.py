@@ -20,7 +20,7 @@ from filelock import FileLock, Timeout
 
 from compress import source
 from compress.cpu import saturates
-from compress.errors import StoreError
+from compress.errors import StoreError, writing
 
 PACKAGES = ("torch", "onnx", "onnx-ir", "onnxscript", "onnxruntime", "transformers", "numpy")
 """Packages whose version decides what comes out of a pass."""
@@ -84,15 +84,6 @@ class Store:
         for folder in self.folder.iterdir() if self.folder.is_dir() else ():
             if folder.is_dir():
                 shutil.rmtree(folder)
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a failure of the operating system into a `StoreError` that names the file, or else `path`."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(f"{error.filename or path}: cannot be written: {error.strerror or error}") from error
 
 
 def read(path: Path, parse: Callable[[str], _Read]) -> _Read:

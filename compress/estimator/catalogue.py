@@ -68,7 +68,9 @@ def _parse(content: str, name: str) -> Profile:
     try:
         raw = YAML(typ="safe").load(content)
     except YAMLError as error:
-        raise HardwareError(f"{name}: not valid YAML: {error}") from error
+        mark = getattr(error, "problem_mark", None)
+        where = f"{name}:{mark.line + 1}:{mark.column + 1}" if mark else name
+        raise HardwareError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
     if not isinstance(raw, dict):
         raise HardwareError(f"{name}: a profile is a mapping with id, sources, arithmetic and memories")
     try:

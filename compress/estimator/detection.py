@@ -7,6 +7,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from compress.cpu import flags
+
 _CPU = Path("/sys/devices/system/cpu/cpu0/cache")
 _UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
 
@@ -57,10 +59,6 @@ def _cache_bytes(name: str) -> float | None:
 
 def _vector_lanes() -> int:
     """Return how many float32 one vector register holds, by the flags of the CPU."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    except OSError:
-        return 4
-    if re.search(r"^flags\b.*\bavx512f\b", flags, re.MULTILINE):
+    if "avx512f" in flags():
         return 16
-    return 8 if re.search(r"^flags\b.*\bavx2\b", flags, re.MULTILINE) else 4
+    return 8 if "avx2" in flags() else 4

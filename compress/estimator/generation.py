@@ -91,7 +91,10 @@ def _dimensions(model: ir.Model, sequence: str | None, past: str | None) -> _Dim
     past = past or _symbol(caches)
     sequence = sequence or _symbol([value for value in others if len(value.shape or ()) > 1])
     if sequence is None:
-        raise ModelError("no input has an open dimension for the number of tokens; name it with sequence=")
+        raise ModelError(
+            "no input has an open dimension for the number of tokens; export the model with one, or name it "
+            "with sequence= in Python"
+        )
     whole = _symbol(masks)
     return _Dimensions(
         sequence, past, whole if whole not in (None, sequence, past) and "+" not in whole else None

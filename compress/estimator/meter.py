@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from compress.errors import ModelError
+from compress.errors import ModelError, first_line
 from compress.graph.session import RUNTIME_ERRORS, session
-from compress.graph.shapes import bind
 from compress.model import Model
 
 if TYPE_CHECKING:
-    import onnx_ir as ir
     import onnxruntime as ort
 
     from compress.data import Feeds
@@ -81,25 +77,6 @@ def find_meter() -> Meter | str:
     return Meter("RAPL" if packages else "hwmon", counters, wraps)
 
 
-def sample(model: ir.Model, shapes: Mapping[str, Sequence[int] | int] | None = None) -> Feeds:
-    """Return normally distributed floats, and zeros for other inputs: no index is out of its table.
-
-    Args:
-        model: the graph; dimensions that it leaves open are bound as in `estimate`.
-        shapes: as for `estimate`.
-
-    Raises:
-        ModelError: `shapes` do not fit the inputs.
-    """
-    rng = np.random.default_rng(0)
-    return {
-        name: rng.standard_normal(info.shape).astype(info.dtype.numpy())
-        if info.dtype.is_floating_point()
-        else np.zeros(info.shape, info.dtype.numpy())
-        for name, info in bind(model, shapes or {}).items()
-    }
-
-
 def measure(
     model: Model | str | os.PathLike[str],
     feeds: Feeds,
@@ -125,8 +102,7 @@ def measure(
     try:
         opened.run(None, feeds)
     except RUNTIME_ERRORS as error:
-        first = str(error).strip().splitlines()[0]
-        raise ModelError(f"the model cannot run on these inputs: {first}") from error
+        raise ModelError(f"the model cannot run on these inputs: {first_line(error)}") from error
     if isinstance(meter, str):
         return Measured(_timed(opened, feeds, runs) / runs, None, meter)
     before = meter.read()

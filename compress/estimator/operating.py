@@ -30,25 +30,6 @@ class PointEstimate:
         return self.estimate.total.energy_joules + self.idle_joules
 
 
-def voltage_law(first: tuple[float, float, float], second: tuple[float, float, float]) -> tuple[float, float]:
-    """Return a (J/V^2) and L (W/V) of ``E = a V^2 + L V t`` through two measurements of one network.
-
-    Args:
-        first: volts, seconds and joules of one inference at one operating point.
-        second: the same at another one.
-
-    Raises:
-        HardwareError: the two do not tell a and L apart.
-    """
-    (v1, t1, e1), (v2, t2, e2) = first, second
-    determinant = v1**2 * v2 * t2 - v2**2 * v1 * t1
-    if not determinant:
-        raise HardwareError("both measurements are at the same voltage and time")
-    switching = (e1 * v2 * t2 - e2 * v1 * t1) / determinant
-    leaking = (v1**2 * e2 - v2**2 * e1) / determinant
-    return switching, leaking
-
-
 def compare_points(
     model: Estimable,
     hardware: str | Profile,

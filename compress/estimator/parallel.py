@@ -81,8 +81,9 @@ def _tensor(work: Workload, profile: Profile, link: Link, devices: int) -> Paral
     layers, reduced, gathered = shard(work.layers, devices)
     ring = (devices - 1) / devices * (2 * reduced + gathered)
     one = sum((cost(layer, profile, work.homes)[0] for layer in layers), Cost())
-    total = _times(one, devices) + _link_cost(link, ring * devices, ring / link.bytes_per_second.value)
-    total = replace(total, seconds=one.seconds + ring / link.bytes_per_second.value)
+    wait = ring / link.bytes_per_second.value
+    total = sum([one] * devices, Cost()) + _link_cost(link, ring * devices, wait)
+    total = replace(total, seconds=one.seconds + wait)
     return ParallelEstimate(devices, total, ring * devices, total.seconds, 0.0)
 
 
@@ -199,7 +200,3 @@ def _link_cost(link: Link, moved: float, seconds: float) -> Cost:
     joules = moved * 8e-12 * link.pj_per_bit.value
     low, high = joules * link.pj_per_bit.low_factor, joules * link.pj_per_bit.high_factor
     return Cost({"link": joules}, low, high, {"link": moved}, 0.0, 0, seconds)
-
-
-def _times(one: Cost, devices: int) -> Cost:
-    return sum([one] * devices, Cost())

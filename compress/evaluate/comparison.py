@@ -20,12 +20,13 @@ from compress import units
 from compress.diagnose import noise, sites
 from compress.diagnose.agreement import Run, agreement, decibels
 from compress.diagnose.kernels import Finding, slow, unfused
-from compress.diagnose.timing import latency, single
-from compress.errors import DataError, InputError, ModelError
+from compress.diagnose.samples import random_feeds, single
+from compress.diagnose.timing import latency
+from compress.errors import DataError, InputError, ModelError, first_line
 from compress.estimator.workload import WorkloadReader
-from compress.graph.layers import array, layers
+from compress.graph.layers import layers
 from compress.graph.session import RUNTIME_ERRORS, as_run, session
-from compress.graph.shapes import bind, describe
+from compress.graph.shapes import describe
 from compress.graph.walks import epilogue
 from compress.model import Model
 from compress.quantize import regions
@@ -208,30 +209,8 @@ def _type(value: ir.Value) -> str:
 def _feeds(model: Model, data: Data | None) -> list[Feeds]:
     """Return the first batches of the data, or one of random numbers."""
     if data is None:
-        return [random_feeds(model)]
+        return [random_feeds(model.ir)]
     return list(data.limited(MOST_BATCHES).feeds(model.graph.inputs))
-
-
-def random_feeds(model: Model) -> Feeds:
-    """Return one sample: floats are normally distributed, integers valid indices of the tables they read.
-
-    Integers that do not index a table directly, such as masks, are 0 or 1.
-
-    Raises:
-        ModelError: the rank of an input is unknown.
-    """
-    rng = np.random.default_rng(0)
-    readers = {value.name: value.consumers() for value in model.graph.inputs}
-    feeds: Feeds = {}
-    for name, info in bind(model.ir, {}).items():
-        kind = info.dtype.numpy()
-        if kind.kind == "f":
-            feeds[name] = rng.standard_normal(info.shape).astype(kind)
-            continue
-        tables = [node.inputs[0] for node in readers[name] if node.op_type == "Gather"]
-        rows = [len(array(table)) for table in tables if table is not None and table.is_initializer()]
-        feeds[name] = rng.integers(0, min(rows, default=2), info.shape).astype(kind)
-    return feeds
 
 
 def _runner(path: str | os.PathLike[str]) -> Run:
@@ -242,8 +221,7 @@ def _runner(path: str | os.PathLike[str]) -> Run:
         try:
             outputs: list[np.ndarray] = opened.run(None, feeds)
         except RUNTIME_ERRORS as error:
-            first = str(error).strip().splitlines()[0]
-            raise DataError(f"{os.fspath(path)} cannot run on these inputs: {first}") from error
+            raise DataError(f"{os.fspath(path)} cannot run on these inputs: {first_line(error)}") from error
         return outputs
 
     return run

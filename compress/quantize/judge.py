@@ -13,8 +13,9 @@ from typing import Any
 from compress.changes import Change
 from compress.data import Data
 from compress.diagnose.agreement import agreement
+from compress.diagnose.samples import single
 from compress.diagnose.sensitivity import local_noise
-from compress.diagnose.timing import processor_ratio, single
+from compress.diagnose.timing import processor_ratio
 from compress.errors import DataError, ModelError, PassError
 from compress.graph.session import session
 from compress.model import Model

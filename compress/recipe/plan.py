@@ -36,7 +36,6 @@ class Read:
     model: str
     data: DataFunctions
     seed: int
-    makes: ClassVar[tuple[str, ...]] = (MODEL_FILE, CHANGES_FILE)
     parents: ClassVar[tuple[Task, ...]] = ()
     passes: ClassVar[tuple[Pass, ...]] = ()
 
@@ -61,7 +60,6 @@ class Apply:
     step: Pass
     original: Read
     """The model before all passes, which a pass may ask for."""
-    makes: ClassVar[tuple[str, ...]] = (MODEL_FILE, CHANGES_FILE)
 
     @property
     def parents(self) -> tuple[Task, ...]:
@@ -89,7 +87,6 @@ class Pack:
     """Write the model of another task as one packed file."""
 
     parent: ModelTask
-    makes: ClassVar[tuple[str, ...]] = (PACKED_FILE,)
     title: ClassVar[str] = "packing"
 
     @property
@@ -112,7 +109,6 @@ class Score:
     original: Read
     packed: Pack | None
     settings: Recipe
-    makes: ClassVar[tuple[str, ...]] = (SCORE_FILE,)
 
     @property
     def parents(self) -> tuple[Task, ...]:

@@ -12,7 +12,7 @@ from rich.text import Text
 from compress import units
 from compress.diagnose.kernels import Finding
 from compress.evaluate.comparison import Cause, Comparison, LayerNoise
-from compress.report.terminal import ASCII
+from compress.report.terminal import translated
 
 MOST_LAYERS = 10
 """Layers in the table, those that add most noise."""
@@ -41,7 +41,7 @@ def show_comparison(comparison: Comparison, console: Console | None = None) -> N
     """Print a comparison, from 80 columns up."""
     console = console or Console(markup=False, highlight=False, emoji=False)
     for part in _parts(comparison, console):
-        console.print(_text(console, part) if isinstance(part, str) else part)
+        console.print(translated(Text(part), console) if isinstance(part, str) else part)
 
 
 def _parts(comparison: Comparison, console: Console) -> Iterator[RenderableType]:
@@ -95,7 +95,7 @@ def _layers(layers: Sequence[LayerNoise], console: Console) -> Table:
             "" if layer.outlier is None else units.ratio(layer.outlier, 1),
             layer.cause if layer.added or layer.cause == "other shape" else "",
         )
-        table.add_row(*(_text(console, cell) for cell in cells))
+        table.add_row(*(translated(Text(cell), console) for cell in cells))
     return table
 
 
@@ -129,8 +129,3 @@ def _grouped(reasons: Iterable[tuple[str, str]]) -> list[tuple[str, list[str]]]:
 def _named(names: Sequence[str]) -> str:
     more = len(names) - MOST_NAMES
     return ", ".join(names[:MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-def _text(console: Console, text: str) -> Text:
-    """Return text without markup, in characters that the terminal can show."""
-    return Text(text.translate(ASCII) if console.options.ascii_only else text)

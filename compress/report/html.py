@@ -19,7 +19,7 @@ from markupsafe import Markup
 
 from compress import units
 from compress.changes import by_pass
-from compress.errors import StoreError
+from compress.errors import writing
 from compress.report.plots.bars import dram_by_layer, energy_by_component, energy_by_layer
 from compress.report.plots.front import accuracy_vs_energy
 from compress.report.plots.rooflines import roofline
@@ -41,12 +41,12 @@ def write(results: Results, path: str | os.PathLike[str]) -> Path:
     """
     path = Path(path)
     scratch = path.with_name(f".{path.name}.partial")
-    try:
-        scratch.write_text(render(results), encoding="utf-8")
-        scratch.replace(path)
-    except OSError as error:
-        scratch.unlink(missing_ok=True)
-        raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
+    with writing(path):
+        try:
+            scratch.write_text(render(results), encoding="utf-8")
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
     return path
 
 

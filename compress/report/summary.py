@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from compress import estimator
 from compress.results import Results, VariantResult
 
 
@@ -33,11 +34,7 @@ def indistinct(results: Results, hardware: str) -> dict[str, tuple[str, ...]]:
         near = [pair for pair in scored if reference is not None and pair[0] == reference.name]
         near += scored[max(0, position - 1) : position] + scored[position + 1 : position + 2]
         alike = dict.fromkeys(
-            other
-            for other, theirs in near
-            if other != name
-            and score.energy_low <= theirs.energy_high
-            and theirs.energy_low <= score.energy_high
+            other for other, theirs in near if other != name and not estimator.distinguishable(score, theirs)
         )
         if alike:
             found[name] = tuple(alike)

@@ -179,7 +179,7 @@ def _table(names: Sequence[str], columns: Sequence[_Column], console: Console) -
         table.add_column(_text(console, (column.header, "")), justify="right", no_wrap=True)
     for row, name in enumerate(names):
         table.add_row(
-            _text(console, (name, "")), *(_translated(column.cells[row], console) for column in columns)
+            _text(console, (name, "")), *(translated(column.cells[row], console) for column in columns)
         )
     return table
 
@@ -215,8 +215,9 @@ def _problems(results: Results, console: Console) -> Iterator[Text]:
 
 def _text(console: Console, *parts: tuple[str, str]) -> Text:
     """Build text from parts with a style each, without markup, in characters that the terminal can show."""
-    return _translated(Text.assemble(*parts), console)
+    return translated(Text.assemble(*parts), console)
 
 
-def _translated(text: Text, console: Console) -> Text:
+def translated(text: Text, console: Console) -> Text:
+    """Return text in characters that the terminal can show."""
     return Text(text.plain.translate(ASCII), text.style) if console.options.ascii_only else text

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from google.protobuf.message import DecodeError, Message
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-from compress.errors import ModelError
+from compress.errors import ModelError, first_line
 from compress.graph.files import is_large
 from compress.graph.normalise import normalise
 
@@ -35,7 +35,7 @@ def read_onnx(path: Path) -> ir.Model:
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}") from error
     except onnx.checker.ValidationError as error:
-        raise ModelError(f"{path}: is not valid ONNX: {_first_line(error)}") from error
+        raise ModelError(f"{path}: is not valid ONNX: {first_line(error)}") from error
     model = ir.load(path)
     if not is_large(model):
         model = ir.external_data.load_to_model(model)
@@ -51,12 +51,8 @@ def read_proto(proto: onnx.ModelProto) -> ir.Model:
     try:
         onnx.checker.check_model(proto)
     except onnx.checker.ValidationError as error:
-        raise ModelError(f"the model is not valid ONNX: {_first_line(error)}") from error
+        raise ModelError(f"the model is not valid ONNX: {first_line(error)}") from error
     return normalise(ir.from_proto(proto))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0]
 
 
 def _check_external_data(path: Path, proto: onnx.ModelProto) -> None:

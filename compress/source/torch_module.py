@@ -15,7 +15,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from compress.errors import ModelError, blame
+from compress.errors import ModelError, blame, first_line
 from compress.graph.normalise import normalise
 from compress.source.examples import Examples, dynamic_axes
 from compress.source.reference import require_trust
@@ -80,10 +80,8 @@ def _export(
                 verbose=False,
             )
         except torch.onnx.OnnxExporterError as error:
-            cause = error.__cause__ or error
-            raise ModelError(
-                f"torch cannot export the module: {str(cause).strip().splitlines()[0]}"
-            ) from error
+            cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+            raise ModelError(f"torch cannot export the module: {first_line(cause)}") from error
     assert program is not None  # with dynamo=True a program is always returned
     return program.model
 

@@ -192,7 +192,7 @@ def test_data_of_another_model_are_not_lost(many: onnx.ModelProto, tmp_path: Pat
     codec.unpack(packed, tmp_path / "restored" / "twice.onnx")  # the data are there, and are the same
     data = tmp_path / "restored" / "model.onnx.data"
     data.write_bytes(b"of another model")
-    with pytest.raises(StoreError, match="holds something else"):
+    with pytest.raises(StoreError, match="holds other data"):
         codec.unpack(packed, tmp_path / "restored" / "model.onnx")
     assert data.read_bytes() == b"of another model"
 
@@ -201,10 +201,10 @@ def test_no_file_takes_the_place_of_another(many: onnx.ModelProto, tmp_path: Pat
     path = tmp_path / "model.onnx"
     onnx.save(many, path, save_as_external_data=True, location="model.onnx.data", size_threshold=0)
     for taken in (path, tmp_path / "model.onnx.data"):
-        with pytest.raises(StoreError, match="holds the model"):
+        with pytest.raises(StoreError, match="is a file of the model"):
             codec.pack(path, taken)
     codec.pack(path, tmp_path / "packed")
-    with pytest.raises(StoreError, match="have that name"):
+    with pytest.raises(StoreError, match="has this name"):
         codec.unpack(tmp_path / "packed", tmp_path / "restored" / "model.onnx.data")
 
 

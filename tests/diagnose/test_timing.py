@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 
 from compress.data import Feeds
 from compress.diagnose.agreement import Run
-from compress.diagnose.timing import LEAST_ROUNDS, WARM_UP_RUNS, latency, processor_ratio, single
+from compress.diagnose.timing import LEAST_ROUNDS, WARM_UP_RUNS, latency, processor_ratio
 
 
 def test_latency_is_timed_in_turn() -> None:
@@ -25,13 +23,6 @@ def test_latency_is_timed_in_turn() -> None:
     assert order[2 * WARM_UP_RUNS :] == ["variant", "original"] * 3
     assert found.runs == 3
     assert found.median > 0
-
-
-def test_single_keeps_one_row_of_batched_inputs() -> None:
-    feeds = {"x": np.zeros((8, 2)), "table": np.zeros((8, 2))}
-    inputs = [SimpleNamespace(name="x", shape=["N", 2]), SimpleNamespace(name="table", shape=[8, 2])]
-    shapes = {name: array.shape for name, array in single(feeds, inputs).items()}
-    assert shapes == {"x": (1, 2), "table": (8, 2)}
 
 
 def test_the_processor_time_of_both_is_taken_even_when_the_time_is_over() -> None:

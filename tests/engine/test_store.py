@@ -102,11 +102,6 @@ def test_file_digest_of_a_folder_sees_every_file(tmp_path: Path) -> None:
     assert store.file_digest(tmp_path) != before
 
 
-def test_what_the_system_refuses_is_a_store_error_that_names_the_file(tmp_path: Path) -> None:
-    with pytest.raises(StoreError, match=r"there.*cannot be written: No such file"), store.writing(tmp_path):
-        (tmp_path / "not" / "there").write_text("")
-
-
 def test_only_writing_is_called_a_failure_of_the_store(kept: store.Store) -> None:
     with pytest.raises(FileNotFoundError), kept.locked():
         Path("no-such-file").read_text()

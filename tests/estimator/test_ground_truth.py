@@ -24,6 +24,14 @@ def mean(found: dict[str, float]) -> float:
     return float(np.abs([error for name, error in found.items() if name != "total"]).mean())
 
 
+def test_the_law_goes_through_both_points() -> None:
+    a, leaking = truth.voltage_law((0.65, 1e-3, 30e-6), (0.8, 0.6e-3, 42e-6))
+    for volts, seconds, joules in ((0.65, 1e-3, 30e-6), (0.8, 0.6e-3, 42e-6)):
+        assert a * volts**2 + leaking * volts * seconds == pytest.approx(joules)
+    with pytest.raises(ValueError, match="same voltage"):
+        truth.voltage_law((0.8, 1e-3, 1e-6), (0.8, 1e-3, 2e-6))
+
+
 def test_dram_traffic_matches_eyeriss() -> None:
     found = errors(truth.eyeriss_traffic)
     assert max(map(abs, found.values())) < 0.08

@@ -8,15 +8,7 @@ import pytest
 from compress.errors import HardwareError
 from compress.estimator import load
 from compress.estimator.hardware import Quantity
-from compress.estimator.operating import compare_points, voltage_law
-
-
-def test_the_law_goes_through_both_points() -> None:
-    a, leaking = voltage_law((0.65, 1e-3, 30e-6), (0.8, 0.6e-3, 42e-6))
-    for volts, seconds, joules in ((0.65, 1e-3, 30e-6), (0.8, 0.6e-3, 42e-6)):
-        assert a * volts**2 + leaking * volts * seconds == pytest.approx(joules)
-    with pytest.raises(HardwareError, match="same voltage"):
-        voltage_law((0.8, 1e-3, 1e-6), (0.8, 1e-3, 2e-6))
+from compress.estimator.operating import compare_points
 
 
 def test_a_point_scales_energy_rates_and_leakage() -> None:
