@@ -63,7 +63,7 @@ def _float_kernel(node: ir.Node) -> Finding | None:
     else:
         problem = f"{node.op_type} in float between Q/DQ pairs"
         advice = "quantize its output too, as the integer kernel asks for, or leave the layer in float"
-    return Finding(node.name or node.outputs[0].name or "", problem, advice)
+    return Finding(_called(node), problem, advice)
 
 
 def _expanded(node: ir.Node) -> Finding | None:
@@ -75,7 +75,11 @@ def _expanded(node: ir.Node) -> Finding | None:
     advice = "gather the integers first and dequantize the rows, or store a float weight"
     if readers[0].op_type != "Gather":
         advice = "store the weight so that it becomes float once, at load"
-    return Finding(readers[0].name or readers[0].outputs[0].name or "", problem, advice)
+    return Finding(_called(readers[0]), problem, advice)
+
+
+def _called(node: ir.Node) -> str:
+    return node.name or node.outputs[0].name or ""
 
 
 def _dequantizer(value: ir.Value | None) -> ir.Node | None:
@@ -95,7 +99,7 @@ def slow(graph: ir.Graph) -> list[Finding]:
 def _blocked(node: ir.Node) -> Iterator[Finding]:
     if node.op_type != "MatMulNBits":
         return
-    name = node.name or node.outputs[0].name or ""
+    name = _called(node)
     if node.attributes.get_int("accuracy_level", 0) != FAST_LEVEL:
         advice = f"set accuracy_level={FAST_LEVEL}: three to seven times faster"
         yield Finding(name, f"MatMulNBits without accuracy level {FAST_LEVEL}", advice)
@@ -110,13 +114,13 @@ def _integer(node: ir.Node) -> Iterator[Finding]:
     if node.op_type == "ConvInteger":
         advice = "take the ranges of convolutions from calibration data, or leave them in float"
         problem = "ConvInteger finds the range of its input at every run, and is many times slower than float"
-        yield Finding(node.name or node.outputs[0].name or "", problem, advice)
+        yield Finding(_called(node), problem, advice)
     operator = facts.of(node)
     weight = node.inputs[operator.weights[0].index] if operator.multiplies_codes else None
     if weight is None or weight.const_value is None or not saturates():
         return
     codes = array(weight)
-    name = node.name or node.outputs[0].name or ""
+    name = _called(node)
     if codes.dtype == np.uint8:
         advice = "signed 7-bit weights are a third faster on this CPU, which lacks VNNI"
         yield Finding(name, f"{node.op_type} with unsigned weights", advice)

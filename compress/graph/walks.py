@@ -46,32 +46,27 @@ def epilogue(value: ir.Value) -> list[ir.Value]:
 def product_behind(value: ir.Value) -> ir.Node | None:
     """Return the node that sums the products behind a value, through scaling, bias and activation."""
     node = value.producer()
-    while node is not None and _follows_product(node):
+    while node is not None and (facts.of(node).cuts or _rescales(facts.of(node))):
         computed = [each for each in node.inputs if each is not None and not is_constant(each)]
         node = computed[0].producer() if computed else None
     return node
 
 
-def _follows_product(node: ir.Node) -> bool:
-    operator = facts.of(node)
-    return operator.cuts or operator.name == "Cast" or (operator.elementwise and operator.linear)
+def _rescales(operator: facts.Operator) -> bool:
+    """Tell whether an operator scales and shifts elements, or changes only their type."""
+    return operator.name == "Cast" or (operator.elementwise and operator.linear)
 
 
 def codes_behind(value: ir.Value | None) -> ir.Value | None:
     """Return the initializer of integers that a weight or bias is decoded from; None if it has floats."""
     while value is not None and value.const_value is None:
         producer = value.producer()
-        if producer is None or not _decodes(producer):
+        if producer is None or not (facts.of(producer).rearranges or _rescales(facts.of(producer))):
             return None
         value = producer.inputs[0]
     if value is None or value.dtype is None or not value.dtype.is_integer():
         return None
     return value
-
-
-def _decodes(node: ir.Node) -> bool:
-    operator = facts.of(node)
-    return operator.rearranges or operator.name == "Cast" or (operator.elementwise and operator.linear)
 
 
 def bias_place(output: ir.Value, layer: Layer, *, free: bool = False) -> tuple[ir.Node, int] | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 MICROSOFT = "com.microsoft"
 """Domain of the operators that only ONNX Runtime knows."""
@@ -142,3 +143,8 @@ class Operator:
 
 UNKNOWN = Operator("")
 """The record of every operator that the table does not have."""
+
+
+def each(kind: Callable[..., Operator], *names: str, **claims: Any) -> tuple[Operator, ...]:
+    """Return the records of operators of which the same is true."""
+    return tuple(kind(name, **claims) for name in names)

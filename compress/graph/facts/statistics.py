@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from compress.graph.facts.record import MICROSOFT, ML, Operator
+from compress.graph.facts.record import MICROSOFT, ML, Operator, each
 
 _normalized = partial(Operator, cost="normalization", normalizes=True)
 _invariant = partial(_normalized, scale_invariant=True)
@@ -14,14 +14,12 @@ _softmax = partial(Operator, cost="softmax")
 _reduced = partial(Operator, cost="reduction")
 
 STATISTICS = (
-    _invariant("GroupNormalization", scale=1, bias=2, channel_axis=1),
-    _invariant("InstanceNormalization", scale=1, bias=2, channel_axis=1),
+    *each(_invariant, "GroupNormalization", "InstanceNormalization", scale=1, bias=2, channel_axis=1),
     _invariant("LayerNormalization", scale=1, bias=2, channel_axis=-1),
     _invariant("LpNormalization"),
     _normalized("LRN", channel_axis=1, zeros="keeps"),
     _invariant("MeanVarianceNormalization", channel_axis=1),
-    _invariant("RMSNormalization", scale=1, channel_axis=-1),
-    _invariant("SimplifiedLayerNormalization", scale=1, channel_axis=-1),
+    *each(_invariant, "RMSNormalization", "SimplifiedLayerNormalization", scale=1, channel_axis=-1),
     _invariant("GroupNorm", domain=MICROSOFT, scale=1, bias=2, channel_axis=-1),
     _skip("SkipGroupNorm", operands=1, scale=1, bias=2),
     _skip("SkipLayerNormalization", bias=3),
@@ -42,28 +40,16 @@ STATISTICS = (
     _pool("QLinearGlobalAveragePool", domain=MICROSOFT),
     # Probabilities
     _softmax("Hardmax", scale_invariant=True),
-    _softmax("LogSoftmax"),
-    _softmax("NegativeLogLikelihoodLoss", operands=2),
-    _softmax("Softmax"),
-    _softmax("SoftmaxCrossEntropyLoss", operands=2),
+    *each(_softmax, "LogSoftmax", "Softmax"),
+    *each(_softmax, "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss", operands=2),
     _softmax("QLinearSoftmax", domain=MICROSOFT),
     # Reductions
-    _reduced("ArgMax", scale_invariant=True),
-    _reduced("ArgMin", scale_invariant=True),
-    _reduced("Det"),
+    *each(_reduced, "ArgMax", "ArgMin", scale_invariant=True),
+    *each(_reduced, "Det", "ReduceProd", "ReduceSumSquare", "Unique"),
     _reduced("GridSample", operands=2, linear=True, homogeneous=True),
-    _reduced("NonMaxSuppression", operands=2),
-    _reduced("ReduceL1", homogeneous=True),
-    _reduced("ReduceL2", homogeneous=True),
-    _reduced("ReduceLogSum", monotone=True),
-    _reduced("ReduceLogSumExp", monotone=True),
-    _reduced("ReduceMax", homogeneous=True, monotone=True),
-    _reduced("ReduceMean", linear=True, homogeneous=True, monotone=True),
-    _reduced("ReduceMin", homogeneous=True, monotone=True),
-    _reduced("ReduceProd"),
-    _reduced("ReduceSum", linear=True, homogeneous=True, monotone=True),
-    _reduced("ReduceSumSquare"),
-    _reduced("RoiAlign", operands=2),
-    _reduced("TopK", homogeneous=True, monotone=True),
-    _reduced("Unique"),
+    *each(_reduced, "NonMaxSuppression", "RoiAlign", operands=2),
+    *each(_reduced, "ReduceL1", "ReduceL2", homogeneous=True),
+    *each(_reduced, "ReduceLogSum", "ReduceLogSumExp", monotone=True),
+    *each(_reduced, "ReduceMax", "ReduceMin", "TopK", homogeneous=True, monotone=True),
+    *each(_reduced, "ReduceMean", "ReduceSum", linear=True, homogeneous=True, monotone=True),
 )
