@@ -88,6 +88,11 @@ class Pass(BaseModel, ABC):
             fnmatch.fnmatchcase(name, pattern) for name in known for pattern in self.exclude
         )
 
+    def own(self) -> dict[str, Any]:
+        """Return all settings but `include` and `exclude`, as keyword arguments of the call into a room."""
+        names = type(self).model_fields.keys() - Pass.model_fields.keys()
+        return {name: getattr(self, name) for name in names}
+
     def settings(self) -> dict[str, Any]:
         """Settings that differ from their defaults, as a recipe writes them."""
         return self.model_dump(mode="json", exclude_defaults=True)

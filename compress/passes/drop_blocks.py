@@ -42,12 +42,4 @@ class DropBlocks(Pass, name="drop-blocks"):
 
     def apply(self, model: Model) -> list[Change]:
         """Drop blocks in place."""
-        return prune.drop_blocks(
-            model,
-            self.selects,
-            ratio=self.ratio,
-            of=self.of,
-            hardware=self.hardware,
-            greedy=self.greedy,
-            batches=self.batches,
-        )
+        return prune.drop_blocks(model, self.selects, **self.own())

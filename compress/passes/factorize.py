@@ -33,6 +33,4 @@ class Factorize(Pass, name="factorize"):
 
     def apply(self, model: Model) -> list[Change]:
         """Factor layers in place."""
-        return prune.factorize(
-            model, self.selects, ratio=self.ratio, error=self.error, importance=self.importance
-        )
+        return prune.factorize(model, self.selects, **self.own())

@@ -63,17 +63,4 @@ class PruneChannels(Pass, name="prune-channels"):
 
     def apply(self, model: Model) -> list[Change]:
         """Remove channels in place."""
-        how = prune.Pruning(
-            ratio=self.ratio,
-            of=self.of,
-            hardware=self.hardware,
-            importance=self.importance,
-            scope=self.scope,
-            kinds=self.kinds,
-            round_to=self.round_to,
-            minimum=self.minimum,
-            repair=self.repair,
-            damping=self.damping,
-            seed=self.seed,
-        )
-        return prune.remove_channels(model, self.selects, how)
+        return prune.remove_channels(model, self.selects, prune.Pruning(**self.own()))

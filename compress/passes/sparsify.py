@@ -45,4 +45,4 @@ class Sparsify(Pass, name="sparsify"):
 
     def apply(self, model: Model) -> list[Change]:
         """Zero weights in place."""
-        return prune.sparsify(model, self.selects, ratio=self.ratio, pattern=self.pattern, solver=self.solver)
+        return prune.sparsify(model, self.selects, **self.own())

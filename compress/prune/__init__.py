@@ -1,4 +1,4 @@
-"""Structured pruning: what shares its channels, what it is worth, and how it leaves the graph."""
+"""Pruning: coupling groups of channels, residual blocks, sparsity and low rank."""
 
 import lazy_loader
 

@@ -1,10 +1,10 @@
 """Index sets of tensor dimensions: an axis is a leaf, a product or a sum of axes.
 
-Two dimensions whose elements meet (an addition, a contraction) have *equal* axes. Reshape makes
-an axis the row-major **product** of others (384 = 12 heads x 32), Concat and Split make it the
+Two dimensions whose elements meet (in an addition or a contraction) have *equal* axes. Reshape makes
+an axis the row-major **product** of others (384 = 12 heads x 32). Concat and Split make it the
 **sum** of others (1152 = 384 + 384 + 384). Equating axes of different structure refines both
-until their leaves line up; where they cannot, all their leaves are pinned. What is left is the
-exact set of independent index choices in a graph: one leaf is one coupling group.
+until their leaves line up; where this is impossible, all their leaves are pinned. Each leaf that
+is left can lose indices independently of the others: one leaf is one coupling group.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ Mask: TypeAlias = npt.NDArray[np.bool_]
 
 
 class Axis:
-    """One dimension's indices; read `kind`, `parts`, `pinned` and `normalized` on the `root` only.
+    """The indices of a dimension; `kind`, `parts`, `pinned` and `normalized` are valid on the `root` only.
 
     Attributes:
         size: number of indices.
         kind: leaf, or product (row-major) or sum (one after the other) of `parts`.
         parts: axes it is made of.
-        pinned: why no index may be removed; empty when they may.
+        pinned: why no index may be removed; empty if indices may be removed.
         normalized: whether a statistic is taken over the axis, so that removing indices changes it.
     """
 
@@ -58,7 +58,7 @@ class Axis:
         return axis
 
     def leaves(self) -> Iterator[Axis]:
-        """Yield the leaves, outermost first; an axis of one index has none that matter."""
+        """Yield the leaves, outermost first."""
         root = self.root
         if root.kind == "leaf":
             yield root
@@ -66,7 +66,7 @@ class Axis:
             yield from part.leaves()
 
     def pin(self, reason: str) -> None:
-        """Forbid removal of any index; the first reason stays."""
+        """Forbid the removal of any index; the first reason is kept."""
         for leaf in self.leaves():
             leaf.pinned = leaf.pinned or reason
 
@@ -76,7 +76,7 @@ class Axis:
             leaf.normalized = True
 
     def refine(self, kind: Literal["product", "sum"], parts: Sequence[Axis]) -> None:
-        """Make this axis the product or sum of `parts`, which inherit what is known of it."""
+        """Make this axis the product or sum of `parts`, which become pinned and normalized if it is."""
         self.kind, self.parts = kind, tuple(parts)
         if self.pinned:
             self.pin(self.pinned)
@@ -95,7 +95,7 @@ def concatenation(parts: Sequence[Axis]) -> Axis:
 
 
 def _made_of(kind: Literal["product", "sum"], parts: list[Axis]) -> Axis:
-    """Return an axis of parts that are all smaller than it; of one part, the part itself."""
+    """Return an axis made of `parts`, or the part itself if there is only one."""
     if len(parts) == 1:
         return parts[0]
     sizes = [part.size for part in parts]
@@ -127,19 +127,19 @@ def equate(left: Axis, right: Axis) -> None:
 
 
 def equate_products(left: Sequence[Axis], right: Sequence[Axis]) -> None:
-    """State that two lists of axes enumerate the same indices row by row, as Reshape does."""
+    """State that the products of two lists of axes are equal, row-major, as Reshape makes them."""
     if not _line_up(left, right, _factors, _split_product):
         _pin_all([*left, *right])
 
 
 def equate_sums(left: Sequence[Axis], right: Sequence[Axis]) -> None:
-    """State that two lists of axes, each laid end to end, are the same indices."""
+    """State that the sums of two lists of axes are equal, as Concat makes them."""
     if not _line_up(left, right, _terms, _split_sum):
         _pin_all([*left, *right])
 
 
 def kept(axis: Axis, masks: Mapping[Axis, Mask]) -> Mask:
-    """Return which indices of `axis` stay when the leaves in `masks` lose some."""
+    """Return the mask of `axis` that follows from the masks of its leaves; a leaf without one keeps all."""
     root = axis.root
     if root.kind == "leaf":
         return masks.get(root, np.ones(root.size, bool))
@@ -153,7 +153,7 @@ def kept(axis: Axis, masks: Mapping[Axis, Mask]) -> Mask:
 
 
 def positions(axis: Axis, leaf: Axis) -> npt.NDArray[np.int64]:
-    """Return the index into `leaf` that each index of `axis` belongs to, -1 where to none."""
+    """Return for each index of `axis` the index of `leaf` that it belongs to, or -1."""
     root = axis.root
     if root is leaf:
         return np.arange(leaf.size)

@@ -1,4 +1,4 @@
-"""Residual blocks: branches that an addition lays on a stream, what each is worth, and taking them out."""
+"""Residual blocks: finding them, measuring what each contributes to the outputs, and removing them."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from compress.progress import track
 from compress.prune.price import Unit, prices
 
 GATE = "gate of "
-"""What the names of the inputs begin with that open and close the branches of a probe."""
+"""Prefix of the names of the inputs of a probe that switch its branches on and off."""
 LEFT_OUT = "include and exclude leave it out"
 Effect: TypeAlias = Callable[[Collection[int]], float]
-"""Tells the relative error of all outputs when some blocks are closed."""
+"""Returns the relative error of all outputs when the numbered blocks are switched off."""
 
 
 def drop_blocks(
@@ -44,16 +44,16 @@ def drop_blocks(
 
     Args:
         model: the model, with calibration data.
-        selects: tells from the names of a block's layers and weights whether the block may go.
-        ratio: fraction of what `of` names; of blocks it is rounded down, but one goes at least.
+        selects: tells from the names of a block's layers and weights whether the block may be dropped.
+        ratio: fraction of the blocks, rounded down but at least one block, or of the cost.
         of: blocks, or the unit of a cost.
-        hardware: the profile that tells the energy.
-        greedy: whether effects are measured anew after each block that went.
+        hardware: the profile that prices energy.
+        greedy: whether effects are measured again after each dropped block.
         batches: calibration batches on which effects are measured.
 
     Raises:
         DataError: there are no calibration data.
-        LimitError: the ratio is more than all blocks cost.
+        LimitError: all blocks together cost less than the ratio asks for.
     """
     feeds = list(itertools.islice(model.batches(), batches))
     shapes = {name: array.shape for name, array in feeds[0].items()}
@@ -72,7 +72,7 @@ def drop_blocks(
     found = _search(blocks, allowed, costs, goal, Gated(model.ir, known).effects(feeds), greedy=greedy)
     if found is None:
         raise LimitError(
-            f"drop-blocks: {ratio:.0%} fewer {of} is more than all blocks together; lower the ratio"
+            f"drop-blocks: all blocks together are less than {ratio:.0%} of the {of}; lower the ratio"
         )
     dropped, others = found
     changes = [_account(blocks[number], effect) for number, effect in dropped.items()]
@@ -85,12 +85,12 @@ def drop_blocks(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Block:
-    """What one addition lays on a stream that goes on without it.
+    """A residual block: a branch, and the addition that adds its result to the stream.
 
     Attributes:
         addition: the Add node.
-        place: which of its inputs comes out of the branch; the other one is the stream.
-        nodes: nodes that nothing else needs, the addition not among them.
+        place: the input of the addition that is the branch; the other one is the stream.
+        nodes: the nodes that only the branch needs, without the addition.
         layers: their layers with weights, at least one.
     """
 
@@ -106,25 +106,25 @@ class Block:
 
     @property
     def names(self) -> list[str]:
-        """Names a user may know its layers by: the nodes' and the weights'."""
+        """Names of the layers' nodes and of their weights, by which a user may select the block."""
         return [name for layer in self.layers for name in layer.names]
 
     @property
     def all_nodes(self) -> set[str]:
-        """Names of all its nodes, the addition among them."""
+        """Names of all its nodes, the addition included."""
         return {node.name or "" for node in (*self.nodes, self.addition)}
 
     @property
     def stream(self) -> ir.Value:
-        """The value that is left when the branch goes."""
+        """The value that replaces the sum when the block is dropped."""
         return _operand(self.addition, 1 - self.place)
 
 
 def residual_blocks(graph: ir.Graph, known: Mapping[str, TensorInfo]) -> list[Block]:
-    """Return the residual blocks of a graph in its order; a block may hold others.
+    """Return the residual blocks of a graph in its order; a block may contain others.
 
-    A branch counts if it is computed from the stream that it is added to (or from a term of that sum, as
-    attention and feed-forward side by side are), has a layer with weights, and leaves the stream's shape.
+    A branch is a block if it is computed from the stream that it is added to, or from a term of that sum
+    (as parallel attention and feed-forward are), has a layer with weights, and keeps the stream's shape.
 
     Args:
         graph: the graph; bodies of control flow are not looked into.
@@ -149,15 +149,15 @@ def residual_blocks(graph: ir.Graph, known: Mapping[str, TensorInfo]) -> list[Bl
 
 
 def drop(model: ir.Model, blocks: Iterable[Block]) -> None:
-    """Take blocks out of a model, with all that only they needed."""
+    """Remove blocks from a model, and all nodes that only they needed."""
     for block in blocks:
-        if block.addition.graph is not None:  # else it went with a block around it
+        if block.addition.graph is not None:  # otherwise it was removed with a block around it
             edit.bypass(block.addition, 1 - block.place)
     RemoveUnusedNodesPass()(model)
 
 
 class Gated:
-    """A graph that runs with any of its residual branches closed, in one session.
+    """A graph in one session that runs with any of its residual branches switched off.
 
     Args:
         model: the model; it is not changed.
@@ -180,7 +180,7 @@ class Gated:
         self._session = session(probe)
 
     def outputs(self, feeds: Feeds, closed: Collection[int]) -> list[np.ndarray]:
-        """Return the outputs with some blocks closed, by their number in `residual_blocks`."""
+        """Return the outputs with some blocks switched off, by their number in `residual_blocks`."""
         gates = {
             name: np.array(number not in closed, dtype) for number, (name, dtype) in enumerate(self._gates)
         }
@@ -188,7 +188,7 @@ class Gated:
         return outputs
 
     def effects(self, batches: Sequence[Feeds]) -> Effect:
-        """Return a function that tells the relative error of all outputs when some blocks are closed."""
+        """Return a function that measures the relative error of all outputs on `batches`."""
         wanted = [self.outputs(feeds, ()) for feeds in track(batches, "original outputs")]
 
         def effect(closed: Collection[int]) -> float:
@@ -214,9 +214,9 @@ def _search(
     *,
     greedy: bool,
 ) -> tuple[dict[int, float], dict[int, float]] | None:
-    """Return the blocks that go, in order, with the effect of all so far; and the effect of the others.
+    """Return the dropped blocks, each with the effect of all up to it, and the effects of the other blocks.
 
-    None says that the goal is more than all blocks cost.
+    Returns None if all blocks together cost less than the goal.
     """
     dropped: dict[int, float] = {}
     effects: dict[int, float] = {}
@@ -241,7 +241,7 @@ def _search(
 def _account(block: Block, effect: float) -> Change:
     weights = [value.const_value for value in initializers(block.nodes)]
     size = sum(weight.nbytes for weight in weights if weight is not None)
-    text = f"dropped {len(block.layers)} layers; outputs are {effect:.3g} off with all dropped so far"
+    text = f"dropped {len(block.layers)} layers; relative error of the outputs so far {effect:.3g}"
     return Change(block.name, text, size, 0)
 
 
@@ -249,8 +249,8 @@ def _reason(effect: float | None, allowed: bool) -> str:
     if not allowed:
         return LEFT_OUT
     if effect is None:
-        return "it went with a block around it"
-    return f"without it outputs would be {effect:.3g} off"
+        return "dropped with a block around it"
+    return f"dropping it would change the outputs by {effect:.3g}, relative"
 
 
 def _operand(node: ir.Node, place: int) -> ir.Value:
@@ -265,7 +265,7 @@ def _shape(value: ir.Value, known: Mapping[str, TensorInfo]) -> tuple[int, ...] 
 
 
 def _terms(value: ir.Value) -> set[ir.Value]:
-    """Return a value and, where it is a sum, its terms and theirs, constants left out."""
+    """Return a value and, where it is a sum, its terms and their terms, without constants."""
     terms: set[ir.Value] = set()
     stack: list[ir.Value | None] = [value]
     while stack:
@@ -296,7 +296,7 @@ def _branch(end: ir.Value, starts: set[ir.Value]) -> set[ir.Node]:
 
 
 def _needed_by_none_else(nodes: Sequence[ir.Node], addition: ir.Node) -> list[ir.Node]:
-    """Return those of `nodes`, in order, that are of no use without `addition`'s branch."""
+    """Return those of `nodes`, in order, whose results nothing but the branch of `addition` needs."""
     useless = {addition}
     for node in reversed(nodes):
         outputs = node.outputs

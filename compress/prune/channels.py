@@ -26,16 +26,16 @@ Shapes: TypeAlias = dict[str, tuple[int, ...]]
 Sizes: TypeAlias = dict[str, tuple[tuple[int, ...], int]]
 
 STEPS = 10
-"""Halvings of the interval in which the ratio of channels is sought: to a thousandth."""
+"""Bisection steps for the ratio of channels: they find it to a thousandth."""
 CLOSE = 0.005
-"""How far below its goal a cost may end, as a fraction, before the search does."""
+"""Fraction by which the cost may lie below its goal when the search stops."""
 MOST = 0.9
-"""Largest fraction of a group's channels that goes when channels of all groups compete."""
+"""Largest fraction of a group's channels that is removed when the channels of all groups compete."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pruning:
-    """How channels are removed; the settings of the pass ``prune-channels`` say what each is for."""
+    """How channels are removed; the settings of the pass ``prune-channels`` document each field."""
 
     ratio: float
     of: Literal["channels"] | Unit
@@ -50,7 +50,7 @@ class Pruning:
     seed: int
 
     def count(self, group: Group, share: float) -> int:
-        """Return how many channels a group keeps when it may lose a share of them."""
+        """Return how many channels a group keeps if at most a fraction `share` of them is removed."""
         multiple = 1 if group.kind in ("heads", "head-width") else self.round_to
         wanted = max(group.size - math.floor(group.size * share + 1e-9), self.minimum)
         return min(math.ceil(wanted / multiple) * multiple, group.size)
@@ -60,14 +60,14 @@ def remove_channels(model: Model, selects: Callable[..., bool], how: Pruning) ->
     """Remove the least important channels from every layer that they run through, in place.
 
     Args:
-        model: the model; some ways of telling importance, and repair, read its calibration data.
+        model: the model; most kinds of importance, and repair, read its calibration data.
         selects: tells from the names of a group's layers and weights whether it may lose channels.
         how: the settings.
 
     Raises:
         DataError: there are no calibration data where they are read, or no labels.
-        LimitError: what may be pruned does not cost as much as is to be saved.
-        ModelError: the sizes of the graph cannot be found, or torch cannot run it where it must.
+        LimitError: removing all channels that may be removed does not save enough of the cost.
+        ModelError: the shapes of the graph cannot be inferred, or torch cannot run it for the importance.
         PassError: the pruned graph does not run.
     """
     shapes = _shapes(model)
@@ -100,7 +100,7 @@ def remove_channels(model: Model, selects: Callable[..., bool], how: Pruning) ->
     kept = keep(ratio)
     for group, mask in kept.items():
         if mask.all():
-            reason = f"its {group.size} {group.kind} stay: none may go once the share is rounded"
+            reason = f"its {group.size} {group.kind} stay: after rounding, none is left to remove"
             changes.append(Change(group.name, skipped=reason))
     before, former = _sizes(model.graph), model.ir.clone()
     removal = coupling.removal(kept)
@@ -114,10 +114,10 @@ def remove_channels(model: Model, selects: Callable[..., bool], how: Pruning) ->
 def _choose(
     groups: Sequence[Group], selects: Callable[..., bool], kinds: Sequence[Kind]
 ) -> tuple[list[Group], list[Change]]:
-    """Return the groups to prune, and why the others stay.
+    """Return the groups to prune, and a change with the reason for each of the others.
 
-    Of axes that multiply to one dimension only the first is pruned: heads and their width would
-    otherwise both lose the ratio.
+    Only the first of several axes whose product is one dimension is pruned: otherwise heads and their
+    width would both lose the ratio.
     """
     chosen: list[Group] = []
     changes = []
@@ -139,14 +139,14 @@ def _choose(
 
 
 def _names(group: Group) -> list[str | None]:
-    """Return the names of the layers that make a group's channels, and of their weights."""
+    """Return the names of the layers that produce a group's channels, and of their weights."""
     inputs = [value for node in group.producers for value in node.inputs if value is not None]
     weights = [value.name for value in inputs if value.is_initializer()]
     return [*weights, *(node.name for node in group.producers)]
 
 
 def _worth(scores: Mapping[Group, Scores], costs: Mapping[str, float]) -> list[Scores]:
-    """Return what each channel of each group is good for, for what its removal saves of the costs, if any."""
+    """Return the importance of each channel of each group, divided by the cost that its removal saves."""
     if not costs:
         return list(scores.values())
     saved = shares_of_weights(scores, costs)
@@ -162,8 +162,8 @@ def _ratio_of_channels(how: Pruning, goal: float, cost: Callable[[float], float]
     low, high = 0.0, 1.0
     if cost(high) > goal:
         raise LimitError(
-            f"prune-channels: {how.ratio:.0%} fewer {how.of} cannot be reached by what may be pruned; "
-            "lower the ratio, name more kinds, or take minimum and round_to down"
+            f"prune-channels: all channels that may go save less than {how.ratio:.0%} of the {how.of}; "
+            "lower ratio, minimum or round_to, or name more kinds"
         )
     for _ in range(STEPS):
         middle = (low + high) / 2
@@ -175,7 +175,7 @@ def _ratio_of_channels(how: Pruning, goal: float, cost: Callable[[float], float]
 
 
 def _shares(worth: Sequence[Scores], ratio: float) -> list[float]:
-    """Return which fraction of each group belongs to the least worthy `ratio` of all channels."""
+    """Return the fraction of each group that belongs to the least important `ratio` of all channels."""
     removable = [np.sort(values)[: math.floor(MOST * values.size)] for values in worth]
     group = np.repeat(np.arange(len(worth)), [part.size for part in removable])
     count = math.floor(ratio * sum(values.size for values in worth) + 1e-9)
@@ -191,7 +191,7 @@ def _best(scores: Scores, count: int) -> Mask:
 
 
 def _shapes(model: Model) -> Shapes:
-    """Return the input shapes of the first calibration batch; none where there is none."""
+    """Return the input shapes of the first calibration batch; empty without calibration data."""
     if model.calibration is None:
         return {}
     return {name: array.shape for name, array in model.calibration.first(model.graph.inputs).items()}
@@ -207,7 +207,7 @@ def _sizes(graph: ir.Graph) -> Sizes:
 
 
 def _account(graph: ir.Graph, before: Sizes) -> Iterator[Change]:
-    """Yield a change for every node whose weights got smaller; a shared weight counts once."""
+    """Yield a change for every node whose weights became smaller; a shared weight counts once."""
     after = _sizes(graph)
     counted: set[str] = set()
     for node in graph:
@@ -227,7 +227,7 @@ def _account(graph: ir.Graph, before: Sizes) -> Iterator[Change]:
 
 
 def _execute(model: ir.Model, shapes: Shapes) -> None:
-    """Run the graph at two batch sizes; a shape constant that no longer fits shows only then."""
+    """Run the graph at two batch sizes, because only a run finds a shape constant that no longer fits."""
     inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
     batch_symbols = {str(value.shape[0]) for value in inputs if value.shape and not value.shape.is_static(0)}
     bound = bind(model, shapes)

@@ -1,9 +1,9 @@
-"""Which channels must be removed together, and removing them.
+"""Coupling groups: which channels must be removed together, and their removal.
 
 A graph is traced once (`compress.prune.trace`): every dimension of every value gets an `Axis`
 (`compress.prune.axes`), and the rules of the operators (`compress.prune.rules`) say which
-are equal. Each leaf axis that layers produce and others sum over is a coupling group; an operator
-without a rule pins all it touches.
+are equal. Each leaf axis that layers produce and other layers sum over is a coupling group. An operator
+without a rule pins the axes of all its inputs and outputs.
 """
 
 from __future__ import annotations
@@ -24,18 +24,19 @@ from compress.prune.axes import Axis, Mask, kept, positions
 from compress.prune.trace import Dims, Trace, traced
 
 Kind: TypeAlias = Literal["channels", "heads", "head-width", "embedding"]
-"""What an index of a group is: a convolution channel, a neuron or a recurrent unit; an attention head,
-key/value group or convolution group; one number in every head; or one that a normalization averages over."""
+"""What an index of a group is. channels: a convolution channel, a neuron or a recurrent unit. heads: an
+attention head, a key/value group or a convolution group. head-width: one number in every head. embedding:
+an index of a width that a normalization averages over."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Member:
-    """One dimension of one weight that a group runs through.
+    """One dimension of one weight that belongs to a group.
 
     Attributes:
         value: the initializer.
         axis: its dimension.
-        channels: for each index of that dimension the index in the group, or -1.
+        channels: int64, for each index of that dimension the index in the group, or -1.
         layers: the layers whose weight it is.
     """
 
@@ -52,7 +53,7 @@ class Member:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Group:
-    """Channels that layers share, so that removing one removes it from all of them.
+    """A coupling group: channels that several layers share, and that are removed from all of them together.
 
     Attributes:
         leaf: its axis.
@@ -60,8 +61,8 @@ class Group:
         producers: layers whose weights make the channels.
         consumers: layers that sum over them.
         members: the weights' dimensions that shrink with the group.
-        rivals: leaves of other groups that multiply with this one to one dimension.
-        obstacle: why no channel may be removed; empty when some may.
+        rivals: leaves of other groups whose product with this one is a dimension (heads and their width).
+        obstacle: why no channel may be removed; empty if channels may be removed.
     """
 
     leaf: Axis
@@ -85,12 +86,12 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """What is left of a graph when groups lose channels; it can be applied to any copy of that graph.
+    """What is left of a graph when channels are removed; it can be applied to any copy of that graph.
 
-    Nodes are known by their place in the graph, values by name.
+    Nodes are identified by their place in the graph, values by name.
 
     Attributes:
-        kept: which indices of each dimension stay, for every value.
+        kept: for every value, a mask of the kept indices of each dimension.
         attributes: by (node, attribute), the new number.
         constants: by (node, input), the new numbers of elements of a shape constant.
         consumers: nodes that sum over fewer channels than before.
@@ -102,7 +103,7 @@ class Removal:
     consumers: frozenset[int]
 
     def apply(self, graph: ir.Graph) -> None:
-        """Shrink every weight, attribute and shape constant to what is left, in place."""
+        """Shrink every weight, attribute and shape constant to the kept channels, in place."""
         nodes = list(graph)
         for (place, attribute), number in self.attributes.items():
             nodes[place].attributes[attribute] = ir.AttrInt64(attribute, number)
@@ -119,10 +120,10 @@ class Coupling:
 
     Args:
         model: the model to trace; functions and subgraphs are treated as unknown operators.
-        shapes: input shapes by name at which the model runs if primes do not fit it.
+        shapes: input shapes by name, for models that cannot run at prime sizes.
 
     Raises:
-        ModelError: the sizes of the graph cannot be found.
+        ModelError: the shapes of the graph cannot be inferred.
     """
 
     def __init__(self, model: ir.Model, shapes: Mapping[str, tuple[int, ...]] = MappingProxyType({})) -> None:
@@ -131,10 +132,10 @@ class Coupling:
         self.groups = tuple(_groups(model.graph, self._trace))
 
     def removal(self, keep: Mapping[Group, Mask]) -> Removal:
-        """Return what is left of the graph.
+        """Return what is left of the graph when the groups keep only some channels.
 
         Args:
-            keep: for each group to be changed, one truth value per channel.
+            keep: mask of the kept channels of each group that changes.
         """
         masks = {group.leaf: mask for group, mask in keep.items() if not mask.all()}
 
@@ -206,7 +207,7 @@ def _members(graph: ir.Graph, known: Mapping[ir.Value, Dims]) -> dict[Axis, list
 
 
 def _kinds(axis: Axis, kind: Kind = "channels") -> Iterator[tuple[Axis, Kind]]:
-    """Yield the leaves of an axis that a layer produces, and what each is there."""
+    """Yield the leaves of an axis that a layer produces, with the kind of each."""
     root = axis.root
     parts = [part for part in root.parts if part.size > 1]
     if root.kind == "leaf":
@@ -221,7 +222,7 @@ def _kinds(axis: Axis, kind: Kind = "channels") -> Iterator[tuple[Axis, Kind]]:
 
 
 def _rivals(axes: Iterable[Axis]) -> dict[Axis, set[Axis]]:
-    """Return for each leaf the leaves that it is multiplied with."""
+    """Return for each leaf the leaves that it forms a product with."""
     rivals: dict[Axis, set[Axis]] = {}
     seen: set[Axis] = set()
     stack = [axis.root for axis in axes]

@@ -1,8 +1,9 @@
-"""What gradients tell of a group's channels: how loss and outputs answer when a channel is closed.
+"""Importance of channels from gradients: how the loss or the outputs change when a channel is removed.
 
-A channel's gate is a factor on all that it gives to the layers behind. The gate's derivative at 1 is the
-sum of weight times gradient over what reads the channel, so that one pass backwards through the
-trainable graph serves every channel of every group, and a residual stream counts all its readers once.
+The gate of a channel is a factor, one in the given model, on all that the channel passes to later layers.
+The derivative by the gate is the sum of weight times gradient over the weights that read the channel, so
+that one backward pass through the trainable graph serves every channel of every group. In a residual
+stream, each reader counts once.
 """
 
 from __future__ import annotations
@@ -27,38 +28,40 @@ from compress.train.objective import Objective, gives_probabilities
 from compress.trainable.module import Trainable
 
 PROBES = 32
-"""Random directions of the outputs that are followed back, shared out among the batches."""
+"""Random directions of the outputs that are back-propagated, divided among the batches."""
 
 
 def taylor(model: Model, groups: Sequence[Group]) -> list[Scores]:
-    """Return how much the loss on the labels changes, to first order, when a channel is closed.
+    """Return how much the loss on the labels changes, to first order, when a channel is removed.
 
-    The mean over the batches of the squared change (Molchanov et al., Importance Estimation for Neural
-    Network Pruning, CVPR 2019, equation 8), and its root.
+    It is the root of the mean over the batches of the squared change (Molchanov et al., Importance
+    Estimation for Neural Network Pruning, CVPR 2019, equation 8).
 
     Raises:
         DataError: there are no calibration data, or a batch has no labels.
     """
     if model.calibration is None:
-        raise DataError("importance: taylor needs labelled calibration data, and the model came without")
+        raise DataError(
+            "importance: taylor needs calibration data with labels, and the model has no calibration data"
+        )
     gates = _Gates(model, groups)
     objective = Objective(probabilities=gates.probabilities)
     for feeds, labels in track(model.calibration.batches(model.graph.inputs), "importance"):
         if labels is None:
-            raise DataError("importance: taylor needs (inputs, labels) batches; fisher does without labels")
+            raise DataError("importance: taylor needs (inputs, labels) batches; fisher needs no labels")
         batch = Batch(_tensors(feeds), torch.as_tensor(np.asarray(labels)))
         gates.follow([objective(gates.module(batch.feeds), batch)])
     return gates.scores()
 
 
 def fisher(model: Model, groups: Sequence[Group]) -> list[Scores]:
-    """Return how much the outputs change when a channel is closed: the root of its Fisher information.
+    """Return how much the outputs change when a channel is removed: the root of its Fisher information.
 
-    The squared derivative of every output, each taken relative to its mean square, summed over outputs and
-    samples (the Gauss-Newton diagonal: Theis et al., Faster gaze prediction with dense networks and Fisher
-    pruning, 2018). For classes' probabilities it is the derivative of their roots, which gives the Fisher
-    information of the predicted class. The sum is estimated by random directions, independent for every
-    output and sample, on the first 32 batches. No labels are read.
+    That is the squared derivative of every output, relative to the output's mean square, summed over outputs
+    and samples (the Gauss-Newton diagonal: Theis et al., Faster gaze prediction with dense networks and
+    Fisher pruning, 2018). For class probabilities the derivative is that of their roots, which gives the
+    Fisher information of the predicted class. The sum is estimated with random directions, independent for
+    every output and sample, on the first 32 batches. No labels are read.
 
     Raises:
         DataError: there are no calibration data.
@@ -133,8 +136,8 @@ class _Gates:
 
 
 def _cut(group: Group) -> list[Member]:
-    """Return where to close a group: the weights that read it, or, where a product of two activations
-    reads it too, the weights and biases that make it."""
+    """Return the weights that carry the gates of a group: those that read it, or, where a product of two
+    activations reads it too, the weights and biases that produce it."""
     reading = [member for member in group.members if member.consumers]
     nodes = {member.consumers[-1] for member in reading}
     if reading and nodes >= set(group.consumers):

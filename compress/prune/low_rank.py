@@ -1,4 +1,4 @@
-"""Low rank: one linear layer becomes two thin ones."""
+"""Low-rank factorization: one linear layer becomes two thinner ones."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ def factorize(
     Args:
         model: the model; ``activation`` reads its calibration data.
         selects: tells from the names of node and weight whether a layer is worked on.
-        ratio: fraction of the selected layers' weights that is removed, shared out among the layers.
-        error: largest relative error of a layer's outputs; takes the place of the ratio.
-        importance: whether errors are those of outputs on calibration data, or of the weights.
+        ratio: fraction of the selected layers' weights that is removed, over all of them together.
+        error: largest relative error of each layer's outputs; replaces the ratio.
+        importance: whether errors are measured at the outputs on calibration data, or at the weights.
 
     Raises:
         DataError: there are no calibration data where they are read.
@@ -44,7 +44,7 @@ def factorize(
         if not selects(*layer.names):
             changes.append(Change(layer.name, skipped="include and exclude leave it out"))
         elif layer.node.attributes.get_int("group", 1) != 1:
-            changes.append(Change(layer.name, skipped="a grouped convolution is thin already"))
+            changes.append(Change(layer.name, skipped="grouped convolutions are not factorized"))
         else:
             chosen.append(layer)
     moments = second_moments(model.ir, model.batches(), chosen) if importance == "activation" else {}
@@ -70,19 +70,23 @@ def _ranks(spectra: Mapping[str, Spectrum], ratio: float, error: float | None) -
 
 def _factor(layer: Layer, found: Spectrum, rank: int | None) -> Change:
     if rank is None:
-        return Change(layer.name, skipped="two factors would be larger at the error that is allowed")
+        return Change(
+            layer.name, skipped="two factors within the allowed error would be larger than the layer"
+        )
     left, right = found.left[:, :rank], found.right[:rank]
     full = found.left @ found.right
     error = float((full - left @ right).norm() / full.norm().clamp(min=1e-30))
     before = layer.array.nbytes
-    scale = (right.norm(dim=1) / left.norm(dim=0).clamp(min=1e-30)).sqrt()  # both factors equally large
+    scale = (
+        right.norm(dim=1) / left.norm(dim=0).clamp(min=1e-30)
+    ).sqrt()  # columns of left and rows of right get equal norms
     _replace(layer, (left * scale).numpy(), (right / scale[:, None]).numpy())
     after = 4 * rank * found.cost
     return Change(layer.name, f"rank {rank} of {len(found.energies)}", before, after, error)
 
 
 def _replace(layer: Layer, left: Array, right: Array) -> None:
-    """Put a node with the weight `left` before the layer's own, which goes on with `right`."""
+    """Insert a node with the weight `left` before the layer's own node, whose weight becomes `right`."""
     node, name = layer.node, layer.weight.name or ""
     rank = right.shape[0]
     if node.op_type == "Conv":

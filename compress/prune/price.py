@@ -1,4 +1,4 @@
-"""What a graph costs, node by node, in the units that a pruning target may name."""
+"""The cost of a graph, node by node, in the units that a pruning target may have."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ Unit: TypeAlias = Literal["macs", "weight-bytes", "energy"]
 def prices(
     model: Model, unit: Unit, hardware: str, shapes: Mapping[str, tuple[int, ...]]
 ) -> Mapping[str, float]:
-    """Return what the nodes of a model cost, by name; what costs nothing may be missing.
+    """Return the costs of the nodes of a model by name; nodes without a cost may be missing.
 
-    A weight that several nodes read is the first one's. What a profile fuses into a node is part of it.
+    A weight that several nodes read counts for the first one. Nodes that a profile fuses count as one.
 
     Args:
         model: the model.
         unit: the unit.
-        hardware: the profile that tells the energy.
+        hardware: the profile that prices energy.
         shapes: input shapes by name, for macs and energy.
 
     Raises:
-        ModelError: the sizes of the graph cannot be found.
+        ModelError: the shapes of the graph cannot be inferred.
         HardwareError: there is no such profile.
     """
     found: defaultdict[str, float] = defaultdict(float)
@@ -49,5 +49,5 @@ def prices(
 
 
 def price(model: Model, unit: Unit, hardware: str, shapes: Mapping[str, tuple[int, ...]]) -> float:
-    """Return what a model costs as a whole; see `prices`."""
+    """Return the cost of the whole model; see `prices`."""
     return sum(prices(model, unit, hardware, shapes).values())

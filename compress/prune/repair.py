@@ -1,4 +1,4 @@
-"""Refitting the layers of a pruned graph to what they computed before, by least squares, without labels."""
+"""Repair of a pruned graph: layers are refitted to their former outputs by least squares, without labels."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ from compress.prune.axes import Mask
 from compress.prune.coupling import Removal
 
 ONE_BATCH = 0.1
-"""Damping where there is but one batch, so that nothing is left to validate on."""
+"""Damping if there is only one batch, so that there is none to validate on."""
 
 
 def repair(model: Model, reference: ir.Model, removal: Removal, damping: float | None = None) -> None:
-    """Refit every linear layer behind the first ones that lost inputs, in place.
+    """Refit the linear layers that lost inputs, and every linear layer after them, in place.
 
-    Layers are taken in the order of the data, so that each is fitted to the inputs that the repaired
+    Layers are fitted in the order of the graph, so that each is fitted to the inputs that the repaired
     layers before it give, with the reference's outputs as targets (He et al., Channel Pruning for
-    Accelerating Very Deep Neural Networks, ICCV 2017). Depthwise convolutions have no other channel to
-    make up with and stay.
+    Accelerating Very Deep Neural Networks, ICCV 2017). Depthwise convolutions keep their
+    weights, because no other channel can compensate.
 
     Args:
         model: the pruned model; its calibration data are read once for each stage of layers.
         reference: the model before pruning.
         removal: what pruning left of the reference.
-        damping: see `LeastSquares.solve`; None lets each layer's be chosen by cross-validation, and leaves
-            a layer that no fit makes better on batches it has not seen.
+        damping: see `LeastSquares.solve`. With None it is chosen for each layer by cross-validation, and a
+            layer that no fit improves on unseen batches keeps its weights.
 
     Raises:
         DataError: there are no calibration data.
@@ -71,7 +71,7 @@ def repair(model: Model, reference: ir.Model, removal: Removal, damping: float |
 
 
 def _stages(graph: ir.Graph, changed: Collection[int]) -> list[list[Layer]]:
-    """Return the layers whose inputs have changed, in lists of those that can be fitted at once.
+    """Return the layers whose inputs have changed, in lists of layers that can be fitted together.
 
     Args:
         graph: the pruned graph.
@@ -111,7 +111,7 @@ class _Fit:
         self._halves.reverse()
 
     def solve(self, damping: float | None) -> None:
-        """Write the fitted weights, and the bias where the layer can have one."""
+        """Store the fitted weights, and the bias if the layer can have one."""
         place = bias_place(self.layer.node.outputs[0], self.layer, free=True)
         bias = self._bias(place)
         within = bias if place and place[0] is self.layer.node else np.zeros_like(bias)  # what the target has
@@ -129,7 +129,7 @@ class _Fit:
             _store_bias(*place, (offset + bias - within).reshape(-1))
 
     def _bias(self, place: tuple[ir.Node, int] | None) -> Array:
-        """Return the bias there is, shape [groups, outputs]; zeros for none."""
+        """Return the current bias, shape [groups, outputs]; zeros if there is none."""
         groups, _, outputs = self._prior.shape
         inputs = place[0].inputs if place else ()
         value = inputs[place[1]] if place and place[1] < len(inputs) else None
@@ -137,7 +137,7 @@ class _Fit:
 
 
 def _store_bias(adder: ir.Node, index: int, offset: Array) -> None:
-    """Write a bias, under a new name if there was none or others read it."""
+    """Store a bias, under a new name if there was none or other nodes read it."""
     old = adder.inputs[index] if index < len(adder.inputs) else None
     if old is not None and old.const_value is not None and len(old.uses()) == 1:
         store(old, offset.reshape(old.const_value.shape.numpy()))

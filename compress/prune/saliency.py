@@ -1,4 +1,4 @@
-"""What tells the importance of a group's channels: energies along the tensors that they run through."""
+"""Importance of the channels of coupling groups, from weights, activations or gradients."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from compress.prune import gates
 from compress.prune.coupling import Group
 
 Importance: TypeAlias = Literal["auto", "magnitude", "activation", "batch-norm", "taylor", "fisher", "random"]
-"""A way of telling important channels."""
+"""How the importance of channels is computed; see `importance`."""
 
 Parts: TypeAlias = Iterator[tuple[Scores, Indices]]
 
@@ -27,11 +27,11 @@ Parts: TypeAlias = Iterator[tuple[Scores, Indices]]
 def importance(
     kind: Importance, model: Model, groups: Sequence[Group], seed: int
 ) -> tuple[Importance, list[Scores]]:
-    """Return the importance of every channel of each group, and what kind it is.
+    """Return the kind of importance that was used, and the importance of every channel of each group.
 
     Args:
-        kind: ``magnitude``, the size of all weights of a channel; ``activation``, the size of what consumers
-            read times the weights they read it with (as Wanda, Sun et al. 2024, for single weights);
+        kind: ``magnitude``, the energy of all weights of a channel; ``activation``, the energy of the channel
+            times that of the weights that read it (as in Wanda, Sun et al. 2024, for single weights);
             ``batch-norm``, the scale of BatchNormalization (Liu et al., Network Slimming, 2017), and the
             magnitude where there is none; ``taylor`` and ``fisher``, see `compress.prune.gates`; ``random``,
             a baseline; ``auto``, fisher where there are calibration data and torch can run the graph, else
@@ -68,11 +68,11 @@ def importance(
 
 
 def shares_of_weights(groups: Iterable[Group], costs: Mapping[str, float]) -> list[Scores]:
-    """Return what the removal of one channel saves of the cost of the layers that it runs through.
+    """Return the cost that the removal of one channel saves in the layers that it runs through.
 
     Args:
         groups: the groups.
-        costs: by name of the node; a layer's is shared out evenly along each dimension of its weight.
+        costs: cost of each node by name; it is divided evenly along each dimension of the node's weight.
     """
     saved = []
     for group in groups:

@@ -1,4 +1,4 @@
-"""Unstructured and 2:4 sparsity: single weights of linear layers become zero."""
+"""Unstructured and 2:4 sparsity: individual weights of linear layers become zero."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from compress.numerics.gptq import Hessian
 from compress.numerics.sparsity import keep_largest, sparsegpt, wanda
 
 Pattern: TypeAlias = Literal["unstructured", "2:4"]
-"""Where zeros may be: anywhere, or two in every four input channels in a row."""
+"""Where zeros may be: anywhere, or two in every four consecutive input channels."""
 Solver: TypeAlias = Literal["magnitude", "wanda", "sparsegpt"]
 """Which weights become zero; see `compress.numerics.sparsity`."""
 
@@ -56,7 +56,7 @@ def sparsify(
 def _reason_to_stay(layer: Layer, pattern: Pattern) -> str:
     channels = layer.array.shape[layer.in_axis or 0]
     if layer.node.attributes.get_int("group", 1) != 1:
-        return "a depthwise or grouped convolution has few weights, and all of them matter"
+        return "depthwise and grouped convolutions stay dense"
     if pattern == "2:4" and channels % 4:
         return f"its {channels} input channels do not divide into fours"
     return ""
@@ -64,7 +64,7 @@ def _reason_to_stay(layer: Layer, pattern: Pattern) -> str:
 
 @torch.no_grad()
 def _zeroed(layer: Layer, moments: Hessian | None, ratio: float, group: int | None, solver: Solver) -> Change:
-    """Set weights of one layer to zero, and tell how far its matrix moved."""
+    """Set weights of one layer to zero; the change holds the relative error of its weights."""
     before = torch.from_numpy(np.array(matrix(layer, layer.array)[0]))
     if moments is None:
         after = before * keep_largest(before.abs(), ratio, group)

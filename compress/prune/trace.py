@@ -1,7 +1,7 @@
-"""Tracing a graph node by node: the rules of its operators write down axes, weights and shape constants.
+"""Tracing a graph node by node: the rules of its operators record axes, weights and shape constants.
 
-The concrete sizes come from `compress.graph.shapes`, with a prime of its own for every dynamic dimension,
-so that a dimension is never mistaken for another.
+The concrete sizes come from `compress.graph.shapes`. Every dynamic dimension is set to a different prime, so
+that no dimension is mistaken for another.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _BATCH_PRIMES = (3, 5, 7, 11, 13)
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """An element of a shape tensor that stands in an initializer: input `index` of `node`."""
+    """An element of a shape tensor that is an initializer, which is input `index` of `node`."""
 
     node: ir.Node
     index: int
@@ -36,12 +36,12 @@ class Slot:
 
 
 class Trace:
-    """The axes of every value of one graph, and the places that must follow when an axis shrinks.
+    """The axes of every value of one graph, and the places that must change when an axis shrinks.
 
     Attributes:
         sizes: concrete sizes of every value, by name.
-        produced: axes whose indices a layer makes with weights of their own, and that layer.
-        consumed: axes that a layer sums over, and that layer.
+        produced: each axis whose indices have weights of their own in a layer, and that layer.
+        consumed: each axis that a layer sums over, and that layer.
         attributes: node, attribute name and the axis whose size it states.
         constants: by (node, input index), the axes whose sizes add up to each element of a constant.
     """
@@ -56,14 +56,14 @@ class Trace:
         self._constant: set[ir.Value] = set()
 
     def size(self, value: ir.Value) -> tuple[int, ...] | None:
-        """Return the concrete shape of a value, None where it has none."""
+        """Return the concrete shape of a value, None if it is unknown."""
         if value.const_value is not None:
             return tuple(value.const_value.shape.numpy())
         found = self.sizes.get(value.name or "")
         return None if found is None else tuple(found)
 
     def dims(self, value: ir.Value | None) -> Dims:
-        """Return a value's axes; those of an initializer begin free. () for a missing input."""
+        """Return a value's axes, new ones if it has none yet; () for a missing input."""
         if value is None:
             return ()
         if value not in self._dims:
@@ -91,7 +91,7 @@ class Trace:
         self._constant |= set(node.outputs)
 
     def integers(self, node: ir.Node, index: int, attribute: str = "") -> list[int] | None:
-        """Return a constant integer input, or the attribute that older opsets have in its place."""
+        """Return a constant integer input, or the attribute that stands for it in older opsets; else None."""
         if attribute and attribute in node.attributes:
             return [int(number) for number in node.attributes[attribute].as_ints()]
         value = node.inputs[index] if index < len(node.inputs) else None
@@ -100,7 +100,7 @@ class Trace:
         return [int(number) for number in value.const_value.numpy().reshape(-1)]
 
     def broadcast(self, operands: Sequence[Dims]) -> Dims:
-        """Equate axes from the right, as elementwise operators do; axes of one index stretch."""
+        """Equate axes from the right, as elementwise operators broadcast; axes of one index are stretched."""
         rank = max(map(len, operands))
         result = []
         for position in range(1, rank + 1):
@@ -114,14 +114,14 @@ class Trace:
     def follow(self, node: ir.Node, index: int, dims: Dims) -> None:
         """State that input `index` of `node` is a shape tensor whose elements are the sizes of `dims`.
 
-        An element that is a constant will be rewritten, one that is read off another value equates
-        the two axes, and any other pins the axis.
+        A constant element is rewritten when its axis shrinks. An element that is the size of another
+        value's axis equates the two axes. Any other element pins its axis.
         """
         value = node.inputs[index]
         sources = self.elements(node, index)
         if value is None or len(sources) != len(dims):
             for axis in dims:
-                axis.pin("its size comes from a shape computation that is not understood")
+                axis.pin("its size comes from a shape computation that pruning cannot follow")
             return
         for axis, source in zip(dims, sources, strict=True):
             if isinstance(source, Slot):
@@ -178,16 +178,17 @@ def _multiplied(factors: Sequence[Slot | Axis | None]) -> Axis | None:
 
 
 Rule: TypeAlias = Callable[[ir.Node, Trace], list[Dims] | None]
-"""States, through a `Trace`, which axes are equal, which a layer's weights produce and which it sums over;
-returns the axes of the node's outputs, or None for a variant it does not know, which pins every axis."""
+"""Records in a `Trace` which axes are equal, which ones the weights of a node produce and which ones it sums
+over. Returns the axes of the node's outputs, or None if it does not support the node's attributes or
+inputs, so that every axis is pinned."""
 
 
 RULES: dict[str, Rule] = {}
-"""Operators of the default ONNX domain."""
+"""Rules by operator of the default ONNX domain."""
 
 
 def rule(*operators: str) -> Callable[[Rule], Rule]:
-    """Enter a function in the table."""
+    """Enter a function in `RULES`."""
 
     def enter(function: Rule) -> Rule:
         RULES.update(dict.fromkeys(operators, function))
@@ -211,14 +212,14 @@ def axis_of(node: ir.Node, rank: int, default: int) -> int:
 def traced(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> Trace:
     """Return the axes of every value of a model's graph.
 
-    The rules must have been entered in the table, which importing `compress.prune.rules` does.
+    The rules must be in `RULES`; importing `compress.prune.rules` enters them.
 
     Args:
         model: the model; functions and subgraphs are treated as unknown operators.
-        shapes: input shapes by name at which the model runs if primes do not fit it.
+        shapes: input shapes by name, for models that cannot run at prime sizes.
 
     Raises:
-        ModelError: the sizes of the graph cannot be found.
+        ModelError: the shapes of the graph cannot be inferred.
     """
     trace = Trace(_sizes(model, shapes))
     for value in model.graph.inputs:
@@ -241,7 +242,7 @@ def _trace_node(node: ir.Node, trace: Trace) -> None:
     outputs = relate(node, trace) if relate and None not in sizes else None
     found = [tuple(axis.size for axis in dims) for dims in outputs or ()]
     if outputs is None or found != [trace.size(value) for value in node.outputs]:
-        reason = f"it passes through {node.op_type} {node.name!r}, which coupling does not follow"
+        reason = f"it passes through {node.op_type} {node.name!r}, for which there is no coupling rule"
         for value in (*inputs, *_captured(node)):
             for axis in trace.dims(value):
                 axis.pin(reason)
@@ -251,7 +252,7 @@ def _trace_node(node: ir.Node, trace: Trace) -> None:
 
 
 def _captured(node: ir.Node) -> Iterator[ir.Value]:
-    """Yield the values that the subgraphs of a node take from outside."""
+    """Yield the values that the subgraphs of a node read, those from outside included."""
     for graph in bodies(node):
         for inner in graph.all_nodes():
             yield from (value for value in inner.inputs if value is not None)

@@ -101,7 +101,7 @@ def test_how_many_channels_are_kept(model, settings, kept):
 def test_nothing_to_remove_says_so(model):
     change = PruneChannels(ratio=0.01)(model).changes[-1]
     assert not change.action
-    assert "none may go once the share is rounded" in change.skipped
+    assert "after rounding, none is left to remove" in change.skipped
 
 
 def test_a_graph_that_no_longer_runs_is_an_error(model, monkeypatch):
@@ -139,7 +139,7 @@ def test_a_share_of_the_energy(model):
 
 
 def test_a_share_that_cannot_be_reached_says_what_to_do(model):
-    with pytest.raises(LimitError, match="99% fewer macs cannot be reached"):
+    with pytest.raises(LimitError, match="save less than 99% of the macs"):
         PruneChannels(ratio=0.99, of="macs", minimum=8)(model)
 
 

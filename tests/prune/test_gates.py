@@ -104,8 +104,8 @@ def test_recurrent_units(recurrent):
 
 def test_taylor_without_labels_says_what_does_without(model):
     model.calibration = Data(list(model.batches()))
-    with pytest.raises(DataError, match="fisher does without labels"):
+    with pytest.raises(DataError, match="fisher needs no labels"):
         gates.taylor(model, groups(model))
     model.calibration = None
-    with pytest.raises(DataError, match="needs labelled calibration data"):
+    with pytest.raises(DataError, match="needs calibration data with labels"):
         gates.taylor(model, groups(model))

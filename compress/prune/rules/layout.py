@@ -1,4 +1,4 @@
-"""Operators that only move elements: reshaped, joined, taken apart."""
+"""Operators that only move elements: they reshape, concatenate and split."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _range(node: ir.Node, trace: Trace) -> list[Dims] | None:
 
 @rule("Tile")
 def _tile(node: ir.Node, trace: Trace) -> list[Dims] | None:
-    dims, result = trace.dims(node.inputs[0]), trace.fresh(node.outputs[0], "Tile makes it")
+    dims, result = trace.dims(node.inputs[0]), trace.fresh(node.outputs[0], "Tile repeats it")
     for before, after in zip(dims, result, strict=True):
         if before.size not in (1, after.size):
             before.pin("Tile repeats it")
@@ -107,7 +107,7 @@ def _split(node: ir.Node, trace: Trace) -> list[Dims] | None:
 
 @rule("Slice")
 def _slice(node: ir.Node, trace: Trace) -> list[Dims] | None:
-    """A constant range with step 1 takes the axis apart; any other range pins it."""
+    """A constant range with step 1 splits the axis into parts; any other range pins it."""
     dims = trace.dims(node.inputs[0])
     starts, steps = trace.integers(node, 1), trace.integers(node, 4)
     axes = trace.integers(node, 3) or (list(range(len(starts))) if starts and len(node.inputs) < 4 else None)
@@ -121,8 +121,8 @@ def _slice(node: ir.Node, trace: Trace) -> list[Dims] | None:
         middle = Axis(sizes[axis])
         fixed = starts is not None and trace.integers(node, 2) is not None
         if not fixed or (steps is not None and steps[element] != 1):
-            dims[axis].pin("a Slice that is not constant takes part of it")
-            middle.pin("it is a part of another dimension")
+            dims[axis].pin("a Slice with computed bounds, or with steps, reads it")
+            middle.pin("it is part of another dimension")
         else:
             start = starts[element] % dims[axis].size if starts else 0
             before, after = Axis(start), Axis(dims[axis].size - start - middle.size)
@@ -137,7 +137,7 @@ def _slice(node: ir.Node, trace: Trace) -> list[Dims] | None:
 def _gather(node: ir.Node, trace: Trace) -> list[Dims] | None:
     data, indices = map(trace.dims, node.inputs)
     axis = axis_of(node, len(data), 0)
-    data[axis].pin("Gather picks from it")
+    data[axis].pin("Gather selects from it")
     if trace.is_constant(node.inputs[0]):
         trace.produced += [(dim, node) for dim in data[axis + 1 :]]
     return [data[:axis] + indices + data[axis + 1 :]]
@@ -147,5 +147,5 @@ def _gather(node: ir.Node, trace: Trace) -> list[Dims] | None:
 def _trilu(node: ir.Node, trace: Trace) -> list[Dims] | None:
     dims = trace.dims(node.inputs[0])
     for axis in dims[-2:]:
-        axis.pin("Trilu masks by its position")
+        axis.pin("Trilu masks it by position")
     return [dims]

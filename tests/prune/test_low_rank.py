@@ -69,7 +69,7 @@ def test_layers_of_full_rank_stay_when_the_error_is_small(model):
     value = model.graph.initializers["w3"]
     value.const_value = ir.tensor(np.eye(16, 24, dtype=np.float32), name="w3")
     (change,) = (c for c in Factorize(error=0.01, importance="weight")(model).changes if c.layer == "matrix")
-    assert change.skipped == "two factors would be larger at the error that is allowed"
+    assert change.skipped == "two factors within the allowed error would be larger than the layer"
 
 
 def test_layers_are_chosen_by_name(model):

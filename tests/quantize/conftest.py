@@ -1,4 +1,4 @@
-"""What tests of passes share."""
+"""What tests of quantized graphs share."""
 
 from __future__ import annotations
 
