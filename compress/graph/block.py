@@ -35,7 +35,7 @@ class Walk:
         self._values = {value.name: value for node in self._nodes for value in node.outputs}
         self._values |= {value.name: value for value in model.graph.inputs}
         self._constant = _constants(model.graph)
-        self._last = self._last_readers()
+        self._last = {value: place for place, node in enumerate(self._nodes) for value in _reads(node)}
         self._folder = tempfile.TemporaryDirectory(prefix="compress-")
         self._position, self._batches = 0, 0
         self._live = [value for value in model.graph.inputs if not value.is_initializer()]
@@ -73,9 +73,6 @@ class Walk:
         else:
             for _, computed in self._run([value]):
                 yield computed[value]
-
-    def _last_readers(self) -> dict[ir.Value, int]:
-        return {value: place for place, node in enumerate(self._nodes) for value in _reads(node)}
 
     def _run(
         self, wanted: Sequence[ir.Value]

@@ -62,7 +62,7 @@ def _copies_shared(node: ir.Node) -> bool:
 
 def _join_bias(graph: ir.Graph, node: ir.Node) -> None:
     """Make a Gemm of a ``MatMul(x, w)`` of two axes and the Add of a constant vector behind it."""
-    if node.op_type != "MatMul" or node.domain or not _has_axes(node, 2):
+    if node.op_type != "MatMul" or node.domain or not all(map(_is_matrix, node.inputs)):
         return
     product = node.outputs[0]
     readers = product.consumers()
@@ -79,11 +79,9 @@ def _join_bias(graph: ir.Graph, node: ir.Node) -> None:
     edit.replace_node(add, gemm)
 
 
-def _has_axes(node: ir.Node, count: int) -> bool:
-    """Tell whether every input of a node is known to have `count` axes."""
-    return all(
-        value is not None and value.shape is not None and len(value.shape) == count for value in node.inputs
-    )
+def _is_matrix(value: ir.Value | None) -> bool:
+    """Tell whether a value is known to have two axes."""
+    return value is not None and value.shape is not None and len(value.shape) == 2
 
 
 def _weight_of(node: ir.Node) -> str | None:

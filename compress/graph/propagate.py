@@ -21,16 +21,7 @@ UNKNOWN_OPERATOR = (
     "the model, or add a rule to compress/graph/shape_rules"
 )
 """Why a shape is not known, for a message that has named the node."""
-_PLAIN = frozenset(
-    (
-        ir.AttributeType.INT,
-        ir.AttributeType.INTS,
-        ir.AttributeType.FLOAT,
-        ir.AttributeType.FLOATS,
-        ir.AttributeType.STRING,
-        ir.AttributeType.STRINGS,
-    )
-)
+_PLAIN = frozenset(ir.AttributeType[name + many] for name in ("INT", "FLOAT", "STRING") for many in ("", "S"))
 """Types of attributes whose values can be compared."""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from compress.graph.facts.record import LAYOUTS, MICROSOFT, Operator, Weight
+from compress.graph.facts.record import LAYOUTS, MICROSOFT, Operator, Weight, each
 
 _moved = partial(Operator, cost="layout", moves_only=True, linear=True, homogeneous=True, monotone=True)
 _chosen = partial(_moved, cost="selection")
@@ -15,48 +15,33 @@ _early = partial(Operator, cost="early")
 _quantized = partial(Operator, domain=MICROSOFT, codes="packed")
 
 MOVEMENT = (
-    _view("Flatten", on_integers="passes"),
+    *each(_view, "Flatten", "Reshape", "Squeeze", "Unsqueeze", on_integers="passes"),
     _view("Identity", elementwise=True),
-    _view("Reshape", on_integers="passes"),
-    _view("Squeeze", on_integers="passes"),
-    _view("Unsqueeze", on_integers="passes"),
     # As it runs once trained; nothing drops out then.
     _view("Dropout", elementwise=True),
     Operator("Optional", cost="view"),
     Operator("OptionalGetElement", cost="view"),
     # Known before the run
-    _early("Constant", operands=0),
-    _early("ConstantOfShape", operands=0),
-    _early("OptionalHasElement"),
-    _early("Range", operands=0),
-    _early("Shape"),
-    _early("Size"),
+    *each(_early, "Constant", "ConstantOfShape", "Range", operands=0),
+    *each(_early, "OptionalHasElement", "Shape", "Size"),
     # Everything moved
     _moved("Concat", operands=None, homogeneous=False, on_integers="computes"),
-    _moved("Expand"),
+    *each(_moved, "Expand", "Tile"),
     _moved("ReverseSequence", by_index=True),
-    _moved("Tile"),
     _moved("Transpose", zeros="keeps", on_integers="passes"),
-    _chosen("DepthToSpace", zeros="keeps"),
-    _chosen("SpaceToDepth", zeros="keeps"),
+    *each(_chosen, "DepthToSpace", "SpaceToDepth", zeros="keeps"),
     # Some of it chosen
-    _chosen("Compress", by_index=True),
+    *each(_chosen, "Compress", "GatherElements", "GatherND", by_index=True),
     _chosen("Gather", by_index=True, weights=(Weight(0, 0, None),)),
-    _chosen("GatherElements", by_index=True),
-    _chosen("GatherND", by_index=True),
     _chosen("Slice", on_integers="passes"),
     _chosen("Split"),
     # With other values between
     _filled("AffineGrid", monotone=False),
-    _filled("CenterCropPad"),
-    _filled("Col2Im"),
-    _filled("OneHot", linear=False, monotone=False),
-    _filled("NonZero", linear=False, monotone=False),
-    _filled("Pad"),
+    *each(_filled, "CenterCropPad", "Col2Im", "Pad"),
+    *each(_filled, "OneHot", "NonZero", linear=False, monotone=False),
     _filled("Resize", homogeneous=True, on_integers="passes"),
     Operator("Scatter", cost="layout", operands=3),
-    _filled("ScatterElements", operands=3, by_index=True),
-    _filled("ScatterND", operands=3, by_index=True),
+    *each(_filled, "ScatterElements", "ScatterND", operands=3, by_index=True),
     _filled("TensorScatter", operands=2, by_index=True),
     _filled("Upsample", homogeneous=True),
     Operator("ConcatFromSequence", cost="layout"),

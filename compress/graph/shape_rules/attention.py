@@ -22,8 +22,7 @@ def attention(*, typed: int, past: int, shared: bool = False) -> Rule:
 
     def rule(call: Call) -> Outputs:
         batch, tokens, _ = call[0].shape
-        widths = call.node.attributes.get_ints("qkv_hidden_sizes", None)
-        width = widths[2] if widths else call[1].shape[1] // 3
+        width = _value_width(call)
         heads, before = call.int("num_heads"), call.get(past)
         buffered = shared or call.int("past_present_share_buffer")
         present: tuple[int, ...]
@@ -36,6 +35,12 @@ def attention(*, typed: int, past: int, shared: bool = False) -> Rule:
         return [TensorInfo((batch, tokens, width), dtype), TensorInfo(present, dtype)]
 
     return rule
+
+
+def _value_width(call: Call) -> int:
+    """Return the width of v behind the projection of q, k and v in one matrix."""
+    widths = call.node.attributes.get_ints("qkv_hidden_sizes", None)
+    return widths[2] if widths else call[1].shape[1] // 3
 
 
 def multi_head_attention(call: Call) -> Outputs:
@@ -92,9 +97,7 @@ def grouped_attention(call: Call) -> Outputs:
 
 def packed_attention(call: Call) -> Outputs:
     """PackedAttention: [tokens of all sequences, width of v]."""
-    widths = call.node.attributes.get_ints("qkv_hidden_sizes", None)
-    width = widths[2] if widths else call[1].shape[1] // 3
-    return [call[0]._replace(shape=(call[0].shape[0], width))]
+    return [call[0]._replace(shape=(call[0].shape[0], _value_width(call)))]
 
 
 def packed_multi_head_attention(call: Call) -> Outputs:
