@@ -21,6 +21,11 @@ from compress.model import Model
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 WIDTH, TOKENS, VOCABULARY = 32, 12, 64
+THREE_BLOCKS = """{
+  [a1] h1 = MatMul(x, w1)  r1 = Relu(h1)  [b1] o1 = MatMul(r1, v1)  x1 = Add(x, o1)
+  [a2] h2 = MatMul(x1, w2)  r2 = Relu(h2)  [b2] o2 = MatMul(r2, v2)  x2 = Add(o2, x1)
+  [a3] h3 = MatMul(x2, w3)  r3 = Relu(h3)  [b3] o3 = MatMul(r3, v3)  y = Add(x2, o3)
+}"""
 
 
 def graph_from_text(text: str, opset: int = 21, ir_version: int = 10, **weights: Any) -> onnx.ModelProto:
@@ -44,6 +49,21 @@ def normal() -> Callable[..., np.ndarray]:
     """A function from sizes to normally distributed float32 numbers, the same in every test."""
     rng = np.random.default_rng(0)
     return lambda *sizes: rng.standard_normal(sizes).astype(np.float32)
+
+
+@pytest.fixture
+def residual(
+    build: Callable[..., onnx.ModelProto], normal: Callable[..., np.ndarray]
+) -> Callable[..., Model]:
+    """A function from a graph's body to a model; without one it has three blocks. Square weights are normal."""
+
+    def made(body: str = THREE_BLOCKS, size: int = 6, **weights: np.ndarray) -> Model:
+        names = {word for word in ("w1", "v1", "w2", "v2", "w3", "v3") if f"{word})" in body}
+        weights = {name: normal(size, size) / 4 for name in names} | weights
+        proto = build(f"net (float[N,{size}] x) => (float[N,{size}] y) {body}", **weights)
+        return compress.load(proto, calibration=[normal(16, size) for _ in range(3)])
+
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -18,15 +18,7 @@ COMMANDS = ["run", "check", "schema", "passes", "estimate", "hardware", "compare
 HEAVY = ["torch", "torchao", "onnx", "onnx_ir", "onnxruntime", "transformers", "scipy", "plotly"]
 """Packages that take long to import."""
 
-RECIPE = """
-version: 1
-model: linear.onnx
-hardware: [eyeriss-v1]
-latency: 2
-variants:
-  original: []
-  int8: [int8-weights]
-"""
+RECIPE = Path(__file__).with_name("linear.yaml").read_text(encoding="utf-8")
 
 
 def test_help_is_short_and_has_an_example(call: Call) -> None:

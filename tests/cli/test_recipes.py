@@ -13,15 +13,7 @@ from compress.passes import Int8Weights
 from compress.recipe import schema
 
 Call = Callable[..., Any]
-RECIPE = """
-version: 1
-model: linear.onnx
-hardware: [eyeriss-v1]
-latency: 2
-variants:
-  original: []
-  int8: [int8-weights]
-"""
+RECIPE = Path(__file__).with_name("linear.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("linear")

@@ -4,30 +4,10 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-import compress
 from compress.errors import DataError, LimitError
 from compress.graph.shapes import describe
 from compress.passes.drop_blocks import DropBlocks
 from compress.prune.blocks import residual_blocks
-
-THREE = """{
-  [a1] h1 = MatMul(x, w1)  r1 = Relu(h1)  [b1] o1 = MatMul(r1, v1)  x1 = Add(x, o1)
-  [a2] h2 = MatMul(x1, w2)  r2 = Relu(h2)  [b2] o2 = MatMul(r2, v2)  x2 = Add(o2, x1)
-  [a3] h3 = MatMul(x2, w3)  r3 = Relu(h3)  [b3] o3 = MatMul(r3, v3)  y = Add(x2, o3)
-}"""
-
-
-@pytest.fixture
-def make(build, normal):
-    """A function from a graph's body to a model; its square weights are normal."""
-
-    def made(body, size=6, **weights):
-        names = {word for word in ("w1", "v1", "w2", "v2", "w3", "v3") if f"{word})" in body}
-        weights = {name: normal(size, size) / 4 for name in names} | weights
-        proto = build(f"net (float[N,{size}] x) => (float[N,{size}] y) {body}", **weights)
-        return compress.load(proto, calibration=[normal(16, size) for _ in range(3)])
-
-    return made
 
 
 def blocks(model):
@@ -38,8 +18,8 @@ def names(found):
     return [[layer.name for layer in block.layers] for block in found]
 
 
-def test_the_block_that_does_least_goes(make):
-    model = make(THREE)
+def test_the_block_that_does_least_goes(residual):
+    model = residual()
     for name in ("v1", "v3"):
         value = model.graph.initializers[name]
         value.const_value = ir.tensor(value.const_value.numpy() * 1e-2, name=name)
@@ -53,14 +33,14 @@ def test_the_block_that_does_least_goes(make):
     assert len(list(model.graph)) == 12
 
 
-def test_two_blocks_that_cancel_each_other_go_together(make, normal):
+def test_two_blocks_that_cancel_each_other_go_together(residual, normal):
     """Each alone matters most; greedily, the second costs nothing once the first is gone."""
     twice, once = 3 * normal(6, 6), 0.2 * normal(6, 6)
     body = """{
       [a] o1 = MatMul(x, w1)  x1 = Add(x, o1)  [b] o2 = MatMul(x, w2)  x2 = Add(x1, o2)
       [c] o3 = MatMul(x, w3)  x3 = Add(x2, o3)  y = Relu(x3)
     }"""
-    model = make(body, w1=twice, w2=-twice, w3=once)
+    model = residual(body, w1=twice, w2=-twice, w3=once)
     assert names(blocks(model)) == [["a"], ["b"], ["c"]]
     wanted = model.run(next(model.batches()))[0]
 
@@ -73,30 +53,30 @@ def test_two_blocks_that_cancel_each_other_go_together(make, normal):
     assert [change.layer for change in result.changes if change.action] == ["a", "b"]
 
 
-def test_what_is_no_block_stays(make):
+def test_what_is_no_block_stays(residual):
     gelu = """{
       c = Mul(x, x)  d = Mul(c, x)  e = Mul(d, f)  g = Add(x, e)  t = Tanh(g)
       [a] h = MatMul(t, w1)  [b] k = MatMul(t, w2)  s = Add(h, k)  [last] y = Add(s, bias)
     }"""
-    model = make(gelu, f=np.float32(0.04), bias=np.ones(6, np.float32))
+    model = residual(gelu, f=np.float32(0.04), bias=np.ones(6, np.float32))
     assert blocks(model) == []
     result = DropBlocks()(model)
     assert "there is no residual block" in result.changes[-1].skipped
 
 
-def test_a_block_within_a_block_goes_with_it(make):
+def test_a_block_within_a_block_goes_with_it(residual):
     nested = """{
       [a] h = MatMul(x, w1)  [b] i = MatMul(h, w2)  j = Add(h, i)  [c] k = MatMul(j, w3)  z = Add(x, k)
       y = Relu(z)
     }"""
-    model = make(nested)
+    model = residual(nested)
     assert names(blocks(model)) == [["b"], ["a", "b", "c"]]
     result = DropBlocks(ratio=0.99, of="macs")(model)
     assert result.weight_bytes == 0
 
 
-def test_a_share_of_the_cost(make):
-    model = make(THREE)
+def test_a_share_of_the_cost(residual):
+    model = residual()
     assert DropBlocks(ratio=0.3, of="macs")(model).weight_bytes == model.weight_bytes * 2 / 3
     assert (
         DropBlocks(ratio=0.5, of="weight-bytes", greedy=False)(model).weight_bytes == model.weight_bytes / 3
@@ -106,8 +86,8 @@ def test_a_share_of_the_cost(make):
         DropBlocks(ratio=0.9, of="macs", include=("a1",))(model)
 
 
-def test_it_needs_calibration_data(make):
-    model = make(THREE)
+def test_it_needs_calibration_data(residual):
+    model = residual()
     model.calibration = None
     with pytest.raises(DataError, match="calibration data"):
         DropBlocks()(model)

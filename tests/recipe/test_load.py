@@ -22,27 +22,7 @@ HEAD = "version: 1\nmodel: net.py:build\n"
 """Two lines, so that what a test adds begins in line 3."""
 
 
-FULL = """
-# What a small camera can afford.
-version: 1
-model: net.py:build
-data: {calibration: net.py:data, evaluation: net.py:score}
-metric: mse
-hardware: [eyeriss-v1]
-budget: {energy: 50%, drop: 0.01}
-seed: 7
-threads: 1
-latency: 5
-shapes: {x: [1, 3, 8, 8]}
-variants:
-  original: []
-  int8:
-    - prune-channels: {ratio: 0.25}
-    - int8-static
-  int4:
-    passes: [{int4-weights: {group_size: 64}}]
-    budget: {file: 300 kB}
-"""
+FULL = Path(__file__).with_name("full.yaml").read_text(encoding="utf-8")
 
 
 def test_a_recipe_becomes_frozen_values(write: Write) -> None:

@@ -13,27 +13,7 @@ from compress.recipe import schema
 Write = Callable[..., Path]
 Complaint = Callable[[Path], str]
 
-FULL = """
-# What a small camera can afford.
-version: 1
-model: net.py:build
-data: {calibration: net.py:data, evaluation: net.py:score}
-metric: mse
-hardware: [eyeriss-v1]
-budget: {energy: 50%, drop: 0.01}
-seed: 7
-threads: 1
-latency: 5
-shapes: {x: [1, 3, 8, 8]}
-variants:
-  original: []
-  int8:
-    - prune-channels: {ratio: 0.25}
-    - int8-static
-  int4:
-    passes: [{int4-weights: {group_size: 64}}]
-    budget: {file: 300 kB}
-"""
+FULL = Path(__file__).with_name("full.yaml").read_text(encoding="utf-8")
 
 
 def test_the_schema_accepts_what_the_loader_accepts(write: Write) -> None:
