@@ -55,7 +55,7 @@ def normal() -> Callable[..., np.ndarray]:
 def residual(
     build: Callable[..., onnx.ModelProto], normal: Callable[..., np.ndarray]
 ) -> Callable[..., Model]:
-    """A function from a graph's body to a model; without one it has three blocks. Square weights are normal."""
+    """A function from a graph's body, or three residual blocks, to a model; square weights are normal."""
 
     def made(body: str = THREE_BLOCKS, size: int = 6, **weights: np.ndarray) -> Model:
         names = {word for word in ("w1", "v1", "w2", "v2", "w3", "v3") if f"{word})" in body}
