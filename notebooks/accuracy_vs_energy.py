@@ -35,8 +35,8 @@ import digits_cnn
 # ## Load
 #
 # `compress.load` takes a PyTorch module, an ONNX file, a Hugging Face folder or a function in a Python
-# file. The module is exported to ONNX once; from here on the graph is the model. Calibration data is what
-# passes may look at.
+# file. The module is exported to ONNX once; from then on the graph is the model. Passes may read the
+# calibration data.
 
 # %%
 model = compress.load(digits_cnn.build(), calibration=digits_cnn.calibration)
@@ -45,8 +45,8 @@ print(f"{len(model.graph)} nodes, {model.weight_bytes:,} bytes of weights")
 # %% [markdown]
 # ## Compress
 #
-# A pass is a function from model to model, with its settings given at construction; a pipeline is passes
-# in order.
+# A pass is a function from model to model. Its settings are given at construction. A pipeline is a
+# sequence of passes.
 
 # %%
 pipelines = {
@@ -61,7 +61,7 @@ pipelines = {
 models = {name: pipeline(model) for name, pipeline in pipelines.items()}
 
 # %% [markdown]
-# Every pass keeps account of what it did to each layer, and of what it left alone and why.
+# Every pass records what it did to each layer, and why it left others alone.
 
 # %%
 from compress.report import show_changes
@@ -71,10 +71,11 @@ show_changes(models["pruned, int8"].changes)
 # %% [markdown]
 # ## Score
 #
-# A variant is saved as an ordinary ONNX file, and runs in ONNX Runtime, here on images that training has
-# not seen. `compress.estimate` reads the same graph, with the bits that are stored in it, and says what one
+# A variant is saved as an ordinary ONNX file and runs in ONNX Runtime, here on images that training has
+# not seen. `compress.estimate` reads the same graph, at the bits that it stores, and computes what one
 # inference costs on a hardware profile: joules by component, bytes moved at each level of memory, seconds.
-# The profiles rest on published numbers; the estimate says how far it may be off.
+# The numbers of a profile come from publications where there are any; every estimate has a low and a high
+# end.
 
 # %%
 HARDWARE = "eyeriss-v1"
@@ -136,7 +137,8 @@ accuracy_vs_energy(results, HARDWARE)
 # %% [markdown]
 # ## Where the energy goes
 #
-# First by component: arithmetic, memory outside the chip, and what flows for as long as the chip runs.
+# First by component: arithmetic, each level of memory, and the static power that is drawn for as long as
+# the chip runs.
 
 # %%
 energy_by_component(results, HARDWARE)
@@ -149,7 +151,7 @@ energy_by_component(results, HARDWARE)
 energy_by_layer(scores["int8"], scores["original"])
 
 # %% [markdown]
-# The roofline tells why: layers on the slope wait for memory, layers under the flat part for arithmetic.
+# The roofline shows why: layers near the slope wait for memory, layers near the flat part for arithmetic.
 
 # %%
 roofline(scores["int8"], scores["original"])

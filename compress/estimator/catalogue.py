@@ -1,4 +1,4 @@
-"""The profiles that come with the package, one YAML file a device, and those of its users."""
+"""Hardware profiles read from YAML: those that come with the package, and those of its users."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load(id_or_path: str | os.PathLike[str]) -> Profile:
 
 
 def as_profile(hardware: str | os.PathLike[str] | Profile) -> Profile:
-    """Return the profile that is meant: itself, or as `load` returns it.
+    """Return a profile as it is, or load the one of that name or file.
 
     Raises:
         HardwareError: as for `load`.
@@ -37,7 +37,7 @@ def as_profile(hardware: str | os.PathLike[str] | Profile) -> Profile:
 
 
 def text(id_or_path: str | os.PathLike[str]) -> str:
-    """Return a profile's YAML as it was written, comments included: the start of a profile of one's own.
+    """Return the YAML of a profile as it was written, comments included, to start a profile of one's own.
 
     Raises:
         HardwareError: there is no such profile or file.
@@ -55,7 +55,7 @@ def renamed(id_or_path: str | os.PathLike[str], name: str) -> str:
     """Return the YAML of a profile as `text` does, under another identifier.
 
     Raises:
-        HardwareError: there is no such profile, or `name` is taken or is no identifier.
+        HardwareError: there is no such profile, or `name` is taken or is not a valid identifier.
     """
     if name in files.ids():
         raise HardwareError(f"hardware {name!r} exists already; choose another name")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from compress.estimator.hardware import Profile
 
 SMALL = 1024
-"""Elements of weights that are not worth a coder's table."""
+"""Most elements of a weight that is not coded: the table of its code would cost more than it saves."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Coded:
     """Weights that are stored entropy-coded."""
 
     bytes: Mapping[str, float]
-    """Coded size by initializer name; scales and zero points that belong to it are not in it."""
+    """Coded bytes by initializer name, without the scales and zero points that belong to the weight."""
     decode_at: str
-    """The innermost place that sees coded bytes, decoded on the way out of it: ``load`` (the runtime
-    decodes them before it starts: no traffic is saved), ``dram``, ``glb`` (the first memory behind the
-    outermost), ``rf`` (the last memory, at the units), or the name of a memory."""
+    """The innermost place that holds coded bytes; they are decoded on the way out of it. ``load``: the
+    runtime decodes them before it starts, and no traffic is saved. ``dram``; ``glb``, the memory after the
+    outermost; ``rf``, the last memory, at the units; or the name of a memory."""
 
     def applied(self, layer: LayerWork, profile: Profile) -> LayerWork:
         """Return the layer with its weight coded.
@@ -45,17 +45,17 @@ class Coded:
         return replace(layer, weight=replace(layer.weight, coded_bytes=seen, decoded_at=level))
 
     def _level(self, profile: Profile) -> int:
-        """Return the index of the outermost memory that holds weights decoded; past the last for none."""
+        """Return the index of the outermost memory that holds decoded weights; past the last if none does."""
         last = len(profile.memories)
         places = {"load": 0, "dram": 1, "glb": min(2, last), "rf": last}
         return places[self.decode_at] if self.decode_at in places else profile.level(self.decode_at) + 1
 
 
 def by_entropy(model: ir.Model, decode_at: str) -> Coded:
-    """Return the weights of a model at the size that an ideal coder of single symbols reaches.
+    """Return the weights of a model at the size that an ideal coder of single symbols would reach.
 
-    Symbols are the stored codes, or each byte of a float on its own. Coders such as rANS or arithmetic
-    coding come within a few percent of it; what they gain by context is left out.
+    A symbol is a stored code, or one byte of a float. Coders such as rANS or arithmetic coding come
+    within a few percent of this size; gains from context are left out.
     """
     return Coded(
         {

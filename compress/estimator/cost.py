@@ -24,8 +24,9 @@ class Cost:
     energy: Mapping[str, float] = field(default_factory=dict)
     """Joules by component: compute, each memory, static."""
     energy_low: float = 0.0
-    """Joules if every number of the profile is at its low end; ends add as if they moved together."""
+    """Joules if every number of the profile is at its low end; sums take all numbers at that end at once."""
     energy_high: float = 0.0
+    """Joules if every number of the profile is at its high end."""
     bytes_moved: Mapping[str, float] = field(default_factory=dict)
     """Bytes between each memory and the next one inward."""
     dram_bytes: float = 0.0
@@ -33,7 +34,7 @@ class Cost:
     macs: int = 0
     seconds: float = 0.0
     dram_weight_bytes: float = 0.0
-    """Those of `dram_bytes` that are weights; the others are activations."""
+    """The part of `dram_bytes` that is weights; the rest is activations."""
 
     def __str__(self) -> str:
         return units.cost(
@@ -74,7 +75,7 @@ class Ranged(Protocol):
 
 
 def distinguishable(one: Ranged, other: Ranged) -> bool:
-    """Tell whether two energies differ beyond their uncertainty: their ranges do not overlap."""
+    """Tell whether two energies differ by more than their uncertainty: their ranges do not overlap."""
     return one.energy_high < other.energy_low or other.energy_high < one.energy_low
 
 
@@ -85,13 +86,13 @@ def _add(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, flo
 def cost(
     layer: LayerWork, profile: Profile, homes: Mapping[str, int], measured_seconds: float | None = None
 ) -> tuple[Cost, str]:
-    """Return the cost of one layer and what bounds it: compute, vector or a memory's name.
+    """Return the cost of one layer and what limits it: compute, vector or the name of a memory.
 
     Args:
-        layer: what is computed, on operands as stored.
+        layer: what is computed, on operands as they are stored.
         profile: the hardware.
-        homes: index in ``profile.memories`` of the level where an operand lives; 0 if not named.
-        measured_seconds: time the layer really took; modelled if None.
+        homes: index in ``profile.memories`` of the level where an operand lives, by name; 0 if not named.
+        measured_seconds: time that the layer really took; modelled if None.
     """
     crossing = {
         memory.name: _traffic(layer, profile, level, homes)
@@ -117,7 +118,7 @@ def cost(
 
 
 def _traffic(layer: LayerWork, profile: Profile, level: int, homes: Mapping[str, int]) -> tuple[float, float]:
-    """Return bytes that the layer moves between a memory and the next one inward: weights, and others."""
+    """Return the bytes between a memory and the next one inward: those of weights, and all others."""
     streams = [(operand, layer.steps * _sent(operand, profile, level, homes)) for operand in layer.streamed]
     if layer.loops is not None and layer.macs:
         crossed = _crossings(layer, layer.loops, profile, level, homes)
@@ -135,7 +136,7 @@ def _traffic(layer: LayerWork, profile: Profile, level: int, homes: Mapping[str,
 
 
 def _sent(operand: Operand, profile: Profile, level: int, homes: Mapping[str, int]) -> float:
-    """Return the bytes of an operand on the way out of a memory; 0 if it lives further in."""
+    """Return the bytes of an operand as it leaves a memory inward; 0 if it lives further in."""
     return (
         stored_bytes(operand, profile.memories[level], level) if homes.get(operand.name, 0) <= level else 0.0
     )
@@ -164,7 +165,7 @@ def _held(operand: Operand, level: int) -> float:
 
 
 def _decoded(layer: LayerWork, profile: Profile, homes: Mapping[str, int]) -> float:
-    """Return how many coded weights are decoded: all of them each time they leave the last coded memory."""
+    """Return how many weights are decoded: all, whenever they leave the innermost memory with coded bytes."""
     if not layer.weight.coded_bytes or layer.loops is None:
         return 0.0
     level = min(layer.weight.decoded_at, len(profile.memories) - 1) - 1
@@ -221,13 +222,13 @@ def _times(layer: LayerWork, profile: Profile, moved: Mapping[str, float], ops: 
 
 
 def _macs(layer: LayerWork, profile: Profile, rounds: int) -> float:
-    """Return the multiply-accumulates that the units are given."""
+    """Return the multiply-accumulates that the units do, zeros that they skip included."""
     halved = profile.halves_two_of_four and layer.weight.two_of_four
     return layer.macs * rounds * (0.5 if halved else 1.0)
 
 
 def _activity(layer: LayerWork, profile: Profile) -> float:
-    """Return how many times a multiply-accumulate takes place: below 1 by zeros, above by time steps."""
+    """Return how often a multiply-accumulate takes place: zeros make it less than 1, time steps more."""
     if profile.zeros == "ignore":
         return 1.0
     active = 1.0
@@ -242,7 +243,7 @@ def _activity(layer: LayerWork, profile: Profile) -> float:
 
 
 def _per_event(quantity: Quantity, events: Events | None) -> Quantity:
-    """Return the energy of a MAC with the uncertainty of how often it takes place."""
+    """Return the energy of a MAC; its range also covers the uncertainty of how often it takes place."""
     if events is None:
         return quantity
     parts = (quantity, events.activity, events.time_steps)
@@ -252,12 +253,12 @@ def _per_event(quantity: Quantity, events: Events | None) -> Quantity:
 
 
 def utilization(array: Array, loops: Loops) -> float:
-    """Return the part of an array's units that a layer keeps busy."""
+    """Return the fraction of an array's units that a layer keeps busy."""
     rows, columns = int(array.rows.value), int(array.columns.value)
     if array.mapping == "weight-stationary":
         return _filling(loops.c * math.prod(loops.kernel), rows) * _filling(loops.m, columns)
-    # Output rows are cut into strips no wider than the array; several strips stand side by side, and
-    # several sets of kernel rows on top of each other.
+    # Output rows are cut into strips no wider than the array. Several strips fit side by side, and
+    # several sets of kernel rows one above the other.
     height = min(loops.kernel[0], rows)
     strip = loops.out[0] / -(-loops.out[0] // columns)
     stacked, abreast = rows // height, columns // math.ceil(strip)
@@ -271,7 +272,7 @@ def _filling(extent: int, size: int) -> float:
 def _energies(
     layer: LayerWork, profile: Profile, moved: Mapping[str, float], ops: float, seconds: float
 ) -> Iterator[tuple[str, float, Quantity]]:
-    """Yield component, joules and the number of the profile they rest on."""
+    """Yield component, joules, and the number of the profile that they are computed from."""
     units, rounds = profile.unit_for(layer.number)
     macs = _macs(layer, profile, rounds)
     active = _activity(layer, profile)
@@ -286,7 +287,7 @@ def _energies(
     filled = 0.0
     for memory in profile.memories[:-1]:
         if memory.pj_per_bit is not None:
-            # What crosses outward of a level is written into it (or read from it) as well.
+            # Bytes that cross into a level from outside are written to it (or read from it), too.
             joules = (moved[memory.name] + filled) * 8e-12 * memory.pj_per_bit.value
             yield memory.name, joules, memory.pj_per_bit
         filled = moved[memory.name]

@@ -14,11 +14,11 @@ _UNITS = {"K": 1024, "M": 1024**2, "G": 1024**3}
 
 
 def fill_in(raw: Any) -> Any:
-    """Return a parsed profile with every ``detect: NAME`` put in from this machine.
+    """Return a parsed profile with every ``detect: NAME`` replaced by a reading of this machine.
 
-    A quantity with ``detect`` takes that reading as its value and the tag ``detected``; times
-    ``scale`` where given, which is a model and leaves the tag. Where the machine does not tell, the
-    stated value and tag stay.
+    A quantity with ``detect`` takes the reading as its value and the tag ``detected``. With ``scale``
+    the value is the reading times that factor, and the tag stays, because the factor is a model. If
+    the machine gives no reading, value and tag stay as they are stated.
     """
     if isinstance(raw, list):
         return [fill_in(item) for item in raw]
@@ -44,7 +44,7 @@ def _read(name: str) -> float | None:
 
 
 def _cache_bytes(name: str) -> float | None:
-    """Return the size of cache ``l1``, ``l2`` or ``l3`` of the first core, None where Linux does not tell."""
+    """Return the size of cache ``l1``, ``l2`` or ``l3`` of the first core; None if Linux does not tell."""
     for index in sorted(_CPU.glob("index*")):
         try:
             level = Path(index, "level").read_text().strip()

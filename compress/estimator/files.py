@@ -1,11 +1,11 @@
-"""Where hardware profiles are: those that come with the package by name, those of users as YAML files."""
+"""The files of hardware profiles: those of the package are found by name, those of users by path."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 FOLDER = Path(__file__).parent / "profiles"
-"""Folder of the profiles that come with the package; a profile is called by its file's stem."""
+"""Folder of the profiles that come with the package; the stem of a file is the name of its profile."""
 
 
 def ids() -> tuple[str, ...]:
@@ -14,15 +14,15 @@ def ids() -> tuple[str, ...]:
 
 
 def is_file(hardware: str) -> bool:
-    """Tell whether a profile is given as a YAML file, not by name."""
+    """Tell whether a profile is given as the path of a YAML file, not by name."""
     return hardware.endswith((".yaml", ".yml"))
 
 
 def profile_id(hardware: str) -> str:
-    """Return how results call a profile: a file by its stem, any other by its identifier."""
+    """Return the name of a profile in results: the stem of its file, or its identifier."""
     return Path(hardware).stem if is_file(hardware) else hardware
 
 
 def profile_path(hardware: str) -> Path:
-    """Return the file of a profile; nothing says that it exists."""
+    """Return the path of a profile's file, which may not exist."""
     return Path(hardware) if is_file(hardware) else FOLDER / f"{hardware}.yaml"

@@ -1,4 +1,4 @@
-"""Fitting a profile to measurements of its user's own device."""
+"""Fitting a profile to measurements that a user made on a device."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from compress.source import locate
 
 @dataclass(frozen=True)
 class Measurement:
-    """What one inference of a model took."""
+    """Measured energy and time of one inference of a model."""
 
     model: Estimable
     joules: float
@@ -32,23 +32,23 @@ class Measurement:
 
 @dataclass(frozen=True)
 class Fit:
-    """A fitted profile, and how well it tells what it was fitted to."""
+    """A fitted profile, and its errors on the measurements that it was fitted to."""
 
     profile: Profile
     energy_errors: tuple[float, ...]
     """Estimated over measured joules minus 1, by measurement."""
     seconds_errors: tuple[float, ...]
     scales: Mapping[str, float]
-    """What was multiplied: compute and memory time, operation and DRAM energy; and the static watts."""
+    """Factors of compute time, memory time, operation energy and DRAM energy; and the static watts."""
 
 
 def fit(profile: Profile, measurements: Sequence[Measurement], source: str = "measured by the user") -> Fit:
     """Return the profile with times and energies fitted to measurements.
 
-    Two non-negative least squares of relative errors: seconds as compute and memory time, each times
-    a factor; then joules, at the measured seconds, as on-chip and off-chip energy times a factor and
-    watts that are drawn all the time. With fewer measurements than factors, one factor for all of them
-    keeps the profile's proportions; factors that the data do not tell apart become zero: read
+    Two fits by non-negative least squares of relative errors. The first finds a factor each for compute
+    time and memory time. The second finds a factor each for on-chip and off-chip energy, and watts that
+    are drawn all the time, at the measured seconds. With fewer measurements than factors, one factor for
+    all keeps the profile's proportions. Factors that the data cannot tell apart become zero: check
     `Fit.scales`.
 
     Raises:
@@ -105,7 +105,7 @@ def _fit_energies(profile: Profile, measurements: Sequence[Measurement], source:
 
 
 def _split_static(profile: Profile, watts: float) -> tuple[Quantity | None, Quantity]:
-    """Return clock and leakage power: a profile that has both keeps its leakage, the rest is clock."""
+    """Return clock and leakage power; in a profile that has both, leakage stays and the rest is clock."""
     whole = Quantity(value=watts, tag="computed", scope=profile.scope, source="fit")
     if profile.clock_watts is None or profile.leakage_watts is None:
         return None, whole
@@ -122,10 +122,10 @@ def _with_energy(memory: Memory, factor: float) -> Memory:
 
 
 def _nonnegative(columns: np.ndarray, measured: np.ndarray, prior: Sequence[float]) -> list[float]:
-    """Return the factors of the columns that give the least squares of relative errors, none below 0.
+    """Return the non-negative factors of the columns with the least squares of relative errors.
 
-    The best of the unrestricted solutions over every subset of columns is the restricted one; with
-    three columns that is seven small systems. Fewer measurements than columns scale `prior` alone.
+    The best of the unrestricted solutions over all subsets of columns is the restricted one; with three
+    columns that is seven small systems. With fewer measurements than columns, `prior` is scaled.
     """
     relative = columns / measured[:, None]
     width = columns.shape[1]
@@ -168,7 +168,7 @@ class _Row(BaseModel):
 
 
 def read_measurements(path: str | os.PathLike[str]) -> list[Measurement]:
-    """Read measurements from JSON: a list of objects with model, joules, seconds and maybe shapes.
+    """Read measurements from JSON: a list of objects with model, joules, seconds and, if needed, shapes.
 
     Paths of models are relative to the file.
 

@@ -1,4 +1,4 @@
-"""Operators that run on their producer's result before it is written."""
+"""Fusion: operators that run on the result of their producer before it is written."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from compress.graph import facts
 def fuse(
     layers: Iterable[LayerWork], families: frozenset[Family], outputs: frozenset[str]
 ) -> list[LayerWork]:
-    """Return layers with operators of `families` run on their producer's result, before it is written.
+    """Return the layers with operators of `families` fused into the producer of their input.
 
-    An operator is fused if its producer's result goes nowhere else. What it reads besides, such as
-    the other branch of a residual Add, is still read.
+    An operator is fused if nothing else reads its producer's result. Its other inputs, such as the other
+    branch of a residual Add, are still read.
 
     Args:
         layers: in the order of the graph.
         families: what the hardware fuses.
-        outputs: names of tensors that must be written whatever reads them.
+        outputs: names of tensors that are always written: the outputs of the graph.
     """
     layers = list(layers)
     readers: dict[str, int] = defaultdict(int)
@@ -48,9 +48,9 @@ def fuse(
 
 
 def _keep_scores(layers: list[LayerWork], scores: Set[str]) -> None:
-    """Leave out the write and read of scores that one product of activations makes for another one.
+    """Leave out the write and the read of attention scores between two products of activations.
 
-    Keys and values then cross as often as tiles of queries ask (FlashAttention, Dao et al. 2022).
+    Keys and values then cross once for every tile of queries (FlashAttention, Dao et al. 2022).
     """
     makers = {layer.produces: index for index, layer in enumerate(layers) if layer.produces in scores}
     for index, layer in enumerate(layers):
@@ -72,7 +72,7 @@ def _fusable(
     readers: Mapping[str, int],
     outputs: frozenset[str],
 ) -> int | None:
-    """Return the index of the latest producer that can take the layer in, None if there is none."""
+    """Return the index of the latest producer that the layer can be fused into; None if there is none."""
     if layer.loops is not None or facts.named(layer.op_type).cost not in families:
         return None
     produced = [position[o.name] for o in layer.streamed if o.name in position]

@@ -1,4 +1,4 @@
-"""A language model's prompt and the tokens it writes, with its keys and values cached."""
+"""Text generation: a language model reads a prompt and writes tokens, with keys and values cached."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Generation:
 
     @property
     def total(self) -> Cost:
-        """Prompt and tokens. Costs grow in proportion to the context, so the middle token is the mean."""
+        """Prompt and tokens. Costs grow linearly with the context, so the middle token costs the mean."""
         return sum([self.token] * self.tokens, self.prefill)
 
 
@@ -56,17 +56,18 @@ def estimate_generation(
 ) -> Generation:
     """Return the cost of a prompt and of the tokens written after it.
 
-    A graph with inputs for past keys and values is read as it is. One without them is read at the whole
-    context, of which a token is one row: products with weights shrink to it, products of activations
-    keep one row against all keys and values, which come from the outermost memory as a cache would.
+    A graph with inputs for past keys and values is estimated as it is. A graph without them is read with
+    the whole context, and a token is taken as one row of it: products with weights shrink to that row,
+    and products of activations keep one row against all keys and values. These come from the outermost
+    memory, as a cache would.
 
     Args:
         model: a graph with a symbolic dimension for the length of its input.
         hardware: as for `estimate`.
         prompt: tokens read at once.
         tokens: tokens written one by one; each reads all weights and the whole cache.
-        sequence: name of the symbolic dimension of new tokens; found among the inputs if None.
-        past: name of the symbolic dimension of cached ones; found likewise.
+        sequence: name of the symbolic dimension of new tokens; if None, it is found among the inputs.
+        past: name of the symbolic dimension of cached tokens; if None, it is found among the inputs.
 
     Raises:
         ModelError: the model has no such dimensions.
@@ -127,7 +128,7 @@ def _one_row(model: Estimable, profile: Profile, sequence: str, context: int) ->
 
 
 def _row(layer: LayerWork, context: int) -> LayerWork:
-    """Return what one of `context` tokens takes of a layer."""
+    """Return the share of a layer that one of `context` tokens takes."""
     decoding = layer.weight.elements if layer.weight.encoded and layer.number.kind == "float" else 0
     shared = replace(
         layer,

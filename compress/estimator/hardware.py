@@ -21,8 +21,8 @@ UNCERTAINTY: dict[Tag, tuple[float, float]] = {
     "recalled": (0.6, 1.6),
     "assumed": (0.4, 2.5),
 }
-"""Low and high as factors of the value, where a profile states none of its own. This is the
-project's policy and not a measurement: it keeps guesses from being printed like readings."""
+"""Low and high end as factors of the value, for numbers that state no ends of their own. This is a policy
+of the project, not a measurement: it keeps guesses from looking as certain as readings."""
 Family: TypeAlias = Literal["elementwise", "normalization", "pool", "softmax", "layout", "attention"]
 Format: TypeAlias = Literal["dense", "run-length", "bitmap", "two-of-four"]
 
@@ -36,7 +36,8 @@ class Quantity(_Frozen):
 
     value: float = Field(ge=0)
     tag: Tag
-    """Published in the source; computed or fitted from it; recalled; assumed; detected on this machine."""
+    """How the number is known: published in the source, computed or fitted from it, recalled from memory,
+    assumed, or detected on this machine."""
     scope: str
     """What the number covers: device, chip, path (device and wires) or board."""
     source: str
@@ -81,10 +82,10 @@ class Arithmetic(_Frozen):
     """Multiply-accumulate units of one number type."""
 
     macs_per_second: Quantity
-    """With every unit busy."""
+    """Rate with every unit busy."""
     pj_per_mac: Quantity
     pj_per_gated_mac: Quantity | None = None
-    """When an operand is zero and the unit is held still; needs ``zeros: gate``."""
+    """Energy when an operand is zero and the unit is gated; used with ``zeros: gate``."""
 
 
 class Vector(_Frozen):
@@ -120,20 +121,21 @@ class Memory(_Frozen):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
     capacity_bytes: Quantity | None = None
-    """Room for tiles; None is without limit, for the outermost level alone."""
+    """Room for tiles; None means no limit, and is for the outermost level only."""
     pj_per_bit: Quantity | None = None
-    """Read or write; None where another number of the profile already holds it."""
+    """Energy of a read or write; None where another number of the profile includes it."""
     bytes_per_second: Quantity | None = None
-    """Towards the compute units; None is never the limit."""
+    """Bandwidth towards the compute units; None means that it never limits."""
     keeps: frozenset[Literal["weights", "activations"]] = frozenset()
     """What stays here from one layer, or one inference, to the next, if it fits."""
     activation_format: Format = "dense"
-    """How activations with zeros are written here."""
+    """How activations are stored here."""
     weight_format: Format = "dense"
+    """How weights are stored here."""
     off_chip: bool = False
     """Outside the chip: its traffic counts as DRAM bytes, and the chip's voltage does not change it."""
     clocked: bool = False
-    """Outside the chip, but read at the pace of the chip's clock."""
+    """Outside the chip, but its bandwidth scales with the chip's clock."""
 
 
 class OperatingPoint(_Frozen):
@@ -180,36 +182,36 @@ class Profile(_Frozen):
     halves_two_of_four: bool = False
     """Weights with two zeros in every four along the reduction take half the MACs."""
     fuses: frozenset[Family] = frozenset()
-    """Operators that run on their producer's result before it is written; ``attention`` keeps scores and
-    what becomes of them on the chip, between two products of activations."""
+    """Operators that run on their producer's result before it is written. ``attention`` keeps the scores
+    between two products of activations on the chip."""
     host: frozenset[Family] = frozenset()
-    """Operators that its host runs: they are no part of its cost, and what they make comes from outside."""
+    """Operators that run on the host: they are not part of the cost, and their results come from outside."""
     dataflows: tuple[Dataflow, ...] = DATAFLOWS
     streams_weights: bool = False
     """Weights bypass the first buffer."""
     decode_at: str | None = None
-    """The innermost place that sees the weights of a packed file coded: dram, glb, rf or a memory, as for
-    `compress.estimator.coded.Coded`. None where software decodes them as it loads the model."""
+    """The innermost place that holds the weights of a packed file coded: dram, glb, rf or a memory, as in
+    `compress.estimator.coded.Coded`. None if software decodes them when it loads the model."""
     moves_padding: bool = False
     """Padding is fetched like data."""
     whole_rows: bool = False
-    """Tiles of maps are strips of whole rows."""
+    """Feature maps are cut into strips of whole rows."""
     direct_convolution: DirectConvolution | None = None
-    """How float convolutions run; None tiles them like every other nest."""
+    """The kernel of float convolutions; None tiles them like every other loop nest."""
     arithmetic: dict[str, Arithmetic] = Field(min_length=1)
     """Units by number type: int8, fp16 and so on."""
     efficiency: Quantity | None = None
-    """Part of the peak rate that a layer reaches that fills the array."""
+    """Fraction of the peak rate that a layer reaches when it fills the array."""
     vector: Vector
     array: Array | None = None
     memories: tuple[Memory, ...] = Field(min_length=2)
     """Outermost first. The last one feeds the units; its reads are part of pj_per_mac."""
     clock_watts: Quantity | None = None
-    """Drawn all the time the chip is clocked, whatever it does."""
+    """Power drawn whenever the chip is clocked, whatever it does."""
     leakage_watts: Quantity | None = None
-    """Drawn all the time the chip is on."""
+    """Power drawn whenever the chip is on."""
     idle_watts: Quantity | None = None
-    """Drawn between inferences."""
+    """Power drawn between inferences."""
     operating_points: tuple[OperatingPoint, ...] = ()
     """Voltages and clocks; every other number of the profile is stated at the first one."""
     events: Events | None = None
@@ -262,8 +264,9 @@ class Profile(_Frozen):
     def at(self, name: str) -> Profile:
         """Return the profile at another of its operating points.
 
-        Energy an operation goes with the square of the voltage and rates with the clock; clock power
-        with both, leakage with the voltage: ``E = a V^2 + L V t``. What is outside the chip stays.
+        Energy per operation scales with the square of the voltage, rates with the clock, clock power
+        with both, and leakage with the voltage: ``E = a V^2 + L V t``. Numbers of what is outside the
+        chip stay.
 
         Raises:
             HardwareError: the profile has no such point.
@@ -296,9 +299,10 @@ class Profile(_Frozen):
     def unit_for(self, number: Number) -> tuple[Arithmetic, int]:
         """Return the units that compute in `number`, and how many rounds a MAC takes on them.
 
-        The narrowest units wide enough are taken, of the same kind first. A wider product is put
-        together of narrow ones, (bits / width)^2 of them. A chip with integers alone takes floats of
-        its width for integers: a float16 graph stands for a 16-bit chip's operands.
+        These are the narrowest units that are wide enough, of the same kind if there are any. A product
+        that is wider than all units is composed of (bits / width)^2 narrow ones. On a chip with integer
+        units only, floats are taken as integers of the same width: a float16 graph stands for 16-bit
+        operands.
         """
         units = {parse_number(name): unit for name, unit in self.arithmetic.items()}
         same = {n: unit for n, unit in units.items() if n.kind == number.kind} or units

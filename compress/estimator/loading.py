@@ -1,4 +1,4 @@
-"""ONNX files without their weights: what the weights say is read when it is asked for."""
+"""ONNX files read without their weights, which stay in the file until they are needed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from compress.codec.wire import hollow, tensors
 from compress.errors import ModelError
 
 LARGE = 16384
-"""Bytes from which the data of an initializer stay in the file."""
+"""Bytes of an initializer above which its data stay in the file."""
 
 
 def load(path: str | os.PathLike[str]) -> ir.Model:
-    """Return the model of a file; large weights inside it are left there, as if they were external data.
+    """Return the model of a file; its large weights stay there, as if they were external data.
 
     Raises:
-        ModelError: the file cannot be read or is no ONNX file.
+        ModelError: the file cannot be read, or is not an ONNX file.
     """
     path = Path(path)
     proto = onnx.ModelProto()
@@ -42,6 +42,6 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
 
 
 def _without_weights(data: mmap.mmap, name: str) -> bytes:
-    """Return the file's bytes with references to the file itself in place of large raw data."""
+    """Return the file's bytes with large raw data replaced by references to the file itself."""
     large = [each for each in tensors(data) if each.is_initializer and each.raw and each.raw[1] > LARGE]
     return hollow(data, {each.start: (name, *each.raw) for each in large if each.raw})

@@ -28,7 +28,7 @@ DATAFLOWS: tuple[Dataflow, ...] = ("output-stationary", "input-stationary", "wei
 MAX_CANDIDATES = 24
 """Tile sizes tried in each dimension of a three-dimensional search."""
 GRID = 16
-"""Numbers of rows and of columns tried together."""
+"""Numbers of rows, and of columns, that are combined in a search over both."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Words(NamedTuple):
 
 
 class Crossings(NamedTuple):
-    """How many times each operand crosses, partial sums and halo included; 1 is once each element."""
+    """How often each operand crosses, with partial sums and halo; 1 means each element once."""
 
     input: float
     weight: float
@@ -99,18 +99,18 @@ class _Tiles(NamedTuple):
     """Candidate tiles of the pixel loops (n, p and q together), one entry a candidate."""
 
     held_inputs: np.ndarray
-    """Input pixels of one tile, all of the batch tile."""
+    """Input pixels of one tile, for all images in it."""
     held_outputs: np.ndarray
     trips: np.ndarray
     moved_inputs: np.ndarray
-    """Input pixels of all tiles together, halo counted again by every tile."""
+    """Input pixels of all tiles together; every tile counts its own halo."""
 
 
 class _Tilings(NamedTuple):
     """Combinations of tiles of one dataflow; axes are pixel tiles, m tiles, c tiles."""
 
     inputs: np.ndarray
-    """Elements of the input tile, and so on."""
+    """Elements of the input tile; `weights` and `outputs` likewise."""
     weights: np.ndarray
     outputs: np.ndarray
     crossings: tuple[np.ndarray, np.ndarray, np.ndarray]
@@ -135,12 +135,12 @@ def search(
         held: bytes per element inside the buffer.
         capacity_bytes: size of the buffer that the tiles fill.
         dataflows: loop orders that the hardware can run.
-        streams_weights: weights bypass the buffer, so they take no room and cannot be stationary.
+        streams_weights: weights bypass the buffer, so they take no room in it and cannot be stationary.
         moves_padding: padding is fetched like data.
         whole_rows: tiles are not cut into columns while a whole row fits.
 
-    A buffer too small for any tile (less than one word of each operand) is taken as one that holds
-    the smallest: every multiply-accumulate then fetches its operands.
+    If the buffer is too small for any tile (one word of each operand), every multiply-accumulate
+    fetches its operands.
     """
     if not moves_padding and _room(loops, held, streams_weights) <= capacity_bytes:
         return Crossings(1.0, 1.0, 1.0)
@@ -167,7 +167,7 @@ def _room(loops: Loops, held: Words, streams_weights: bool) -> float:
 
 @lru_cache(maxsize=8)
 def _tilings(loops: Loops, dataflow: Dataflow, moves_padding: bool, whole_rows: bool) -> _Tilings:
-    """Return all combinations of tiles; every level of a memory tries the same ones."""
+    """Return all combinations of tiles; they are the same for every level of memory."""
     pixels = _pixel_tiles(loops, moves_padding, whole_rows)
     full = dataflow == "weight-stationary"
     most = MAX_CANDIDATES if full else None
@@ -186,7 +186,7 @@ def _tilings(loops: Loops, dataflow: Dataflow, moves_padding: bool, whole_rows: 
 
 
 def _least_halo(pixels: _Tiles) -> _Tiles:
-    """Return the tiles of which no smaller one has as little halo, thinned."""
+    """Return the tiles with less halo than every smaller one, at most `MAX_CANDIDATES` of them."""
     order = np.lexsort((pixels.moved_inputs, pixels.held_outputs))
     moved = pixels.moved_inputs[order]
     better = np.concatenate([[True], moved[1:] < np.minimum.accumulate(moved)[:-1]])
@@ -229,7 +229,7 @@ def _crossings(
 def crossings(
     loops: Loops, n: int, p: int, q: int, m: int, c: int, dataflow: Dataflow, moves_padding: bool = False
 ) -> Crossings:
-    """Return the crossings of one given tiling, for schedules that others have published."""
+    """Return the crossings of one given tiling, to check published schedules."""
     tile = _tiles(loops, np.array([[n]]), np.array([p]), np.array([q]), moves_padding)
     found = _crossings(loops, tile, np.array([[[m]]]), np.array([[[c]]]), dataflow)
     return Crossings(*(float(crossed.item()) for crossed in found))
@@ -238,10 +238,10 @@ def crossings(
 def whole_maps(loops: Loops, held: Words, capacity_bytes: float, outputs: int, inputs: int) -> Crossings:
     """Return the crossings of a direct convolution that does not cut its maps into tiles.
 
-    For each block of `outputs` channels it goes through all inputs, `inputs` channels at a time, and
-    adds to the whole output map of the block. So inputs repeat for every block unless they all stay,
-    and an output map that does not stay goes out and comes back for every input block. This is the
-    order of ONNX Runtime's NCHWc kernels on CPUs (MLAS).
+    For each block of `outputs` channels it reads all inputs, `inputs` channels at a time, and adds to the
+    whole output map of the block. The inputs are read again for every block unless all of them fit. An
+    output map that does not fit goes out and comes back for every block of inputs. This is the order of
+    ONNX Runtime's NCHWc kernels on CPUs (MLAS).
     """
     blocks_out, blocks_in = -(-loops.m // outputs), -(-loops.c // inputs)
     all_inputs, weights, results = (
@@ -264,9 +264,9 @@ def _without_reuse(loops: Loops) -> Crossings:
 
 
 def _pixel_tiles(loops: Loops, moves_padding: bool, whole_rows: bool) -> _Tiles:
-    """Return tiles of whole rows, and of rows cut into columns, each over 1..n images.
+    """Return tiles of whole rows, and of rows cut into columns, each over 1 to n images.
 
-    Where windows overlap, tiles of several rows and columns have less halo; else only their area counts.
+    If windows overlap, tiles of several rows and columns have less halo; otherwise only the area counts.
     """
     p_all, q_all = loops.out
     overlap = any(reach > step for reach, step in zip(loops.window, loops.stride, strict=True))

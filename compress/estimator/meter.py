@@ -1,4 +1,4 @@
-"""Measured energy and time of a model on this machine, where it has a meter."""
+"""Time of a model measured on this machine, and its energy if the machine has a meter."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Meter:
     name: str
     counters: tuple[Path, ...]
     wraps_at: tuple[int, ...]
-    """Microjoules at which each counter starts again at zero; 0 for never."""
+    """Microjoules at which each counter starts again at zero; 0 if it never does."""
 
     def read(self) -> tuple[int, ...]:
         """Return the counters, in microjoules."""
@@ -45,13 +45,13 @@ class Meter:
 
 @dataclass(frozen=True)
 class Measured:
-    """What one inference took here."""
+    """Measured time and energy of one inference."""
 
     seconds: float
     joules: float | None
-    """With the machine's idle draw subtracted; None where there is no meter. Never an estimate."""
+    """Energy less what the idle machine draws in that time; None without a meter. Never an estimate."""
     meter: str
-    """Name of the meter, or why there is none."""
+    """Name of the meter, or the reason why there is none."""
 
 
 def find_meter() -> Meter | str:
@@ -91,11 +91,11 @@ def measure(
         model: what to run in ONNX Runtime: a model, or the path of an ONNX file.
         feeds: arrays by input name.
         threads: threads of one operator; 0 leaves the choice to the runtime.
-        runs: inferences to take the mean over.
-        idle_seconds: how long the machine's idle draw is read beforehand.
+        runs: inferences that the result is the mean of.
+        idle_seconds: how long the idle power of the machine is measured beforehand.
 
     Raises:
-        ModelError: the runtime takes neither the model nor these inputs.
+        ModelError: the runtime refuses the model or these inputs.
     """
     opened = session(model.ir if isinstance(model, Model) else model, threads=threads)
     meter = find_meter()

@@ -20,7 +20,7 @@ class PointEstimate:
     hertz: float
     estimate: Estimate
     idle_joules: float
-    """Drawn from the end of the inference to the deadline; 0 without a deadline."""
+    """Energy from the end of the inference to the deadline; 0 without a deadline."""
     meets: bool
     """Whether the inference ends by the deadline."""
 
@@ -40,13 +40,13 @@ def compare_points(
 ) -> list[PointEstimate]:
     """Return an estimate for every operating point, the cheapest that meets the deadline first.
 
-    Points that miss the deadline come last. A fast point that races to idle pays the profile's idle
-    power until the deadline; a slow one spends less an operation and leaks longer.
+    Points that miss the deadline come last. A fast point draws the profile's idle power until the
+    deadline ("race to idle"). A slow point spends less energy per operation, but leaks for longer.
 
     Args:
         model: as for `estimate`.
         hardware: as for `estimate`; the profile must state operating points.
-        deadline_seconds: time from one inference to the next; None compares the inferences alone.
+        deadline_seconds: time from one inference to the next; None leaves the wait out.
         shapes: as for `estimate`.
         zeros: as for `estimate`.
 

@@ -50,12 +50,13 @@ class Contraction:
 
     loops: Loops
     input: int | None
-    """Index of the node's input that streams through; None for a result held on the chip."""
+    """Index of the node's input that is multiplied; None for a result held on the chip."""
     weight: int | None
+    """Index of the node's input that it is multiplied by; None for a result held on the chip."""
     steps: int = 1
-    """Times the nest runs, each step needing the one before (recurrent layers)."""
+    """How often the nest runs; each step needs the one before it (recurrent layers)."""
     ops: float = 0.0
-    """Scalar operations of one step besides (gates, softmax of scores)."""
+    """Scalar operations of one step besides the nest (gates, softmax of scores)."""
     writes: bool = True
     """Whether the result leaves the units."""
     label: str = ""
@@ -66,7 +67,7 @@ Reader: TypeAlias = Callable[[View], "list[Contraction]"]
 
 
 def ops_per_element(operator: Operator) -> float:
-    """Return scalar operations for each element read or written, whichever are more."""
+    """Return scalar operations per element, of the larger of what is read and what is written."""
     return _OPS.get(operator.cost, 1.0)
 
 
@@ -77,7 +78,7 @@ def contractions(view: View) -> list[Contraction]:
 
 
 def _weight_index(view: View) -> int:
-    """Return which input is the second factor: that of the weight, constant or not."""
+    """Return the index of the second factor: the input of the weight, whether it is constant or not."""
     weights = facts.of(view.node).weights
     return weights[0].index if weights else 1
 
@@ -97,7 +98,7 @@ def _conv_loops(view: View, x: tuple[int, ...], w: tuple[int, ...], y: tuple[int
     dilation = _plane(view.attribute("dilations", (1,) * rank))
     size = _plane(x[2:])
     reach = [(o - 1) * s + (k - 1) * d + 1 for o, s, k, d in zip(out, stride, kernel, dilation, strict=True)]
-    # A third dimension is taken as more images, its kernel as more channels: reuse along it is lost.
+    # A third dimension counts as more images, its kernel as more channels: reuse along it is not modelled.
     deep = rank == 3
     return Loops(
         groups=groups,
@@ -146,7 +147,7 @@ def _product_loops(a: tuple[int, ...], b: tuple[int, ...]) -> Loops:
 
 
 def _packed_product(view: View) -> list[Contraction]:
-    """MatMulNBits and its like: the packed weight's own sizes stand in attributes K and N."""
+    """MatMulNBits and similar operators: the sizes of the packed weight are the attributes K and N."""
     a = view.shape(0)
     loops = Loops(
         m=int(view.attribute("N", 1)), c=int(view.attribute("K", a[-1])), out=(math.prod(a[:-1]), 1)
@@ -155,9 +156,9 @@ def _packed_product(view: View) -> list[Contraction]:
 
 
 def _einsum(view: View) -> list[Contraction]:
-    """Two operands: labels in both and the output are groups, in both alone are summed.
+    """Two operands: labels in both and in the output are groups, labels not in the output are summed.
 
-    One operand is read and written like a reduction; three and more are not taken apart.
+    Einsum of one operand is a reduction; of three and more it is not modelled.
     """
     if len(view.node.inputs) != 2:
         return []
@@ -189,7 +190,7 @@ def _spell_out(term: str, shape: tuple[int, ...]) -> str:
 
 
 def _recurrent(view: View) -> list[Contraction]:
-    """The inputs of all steps at once, then the state's product step by step."""
+    """The product of the inputs for all steps at once, then that of the state step by step."""
     x, w, r = view.shape(0), view.shape(1), view.shape(2)
     steps, batch = (x[1], x[0]) if view.attribute("layout", 0) else (x[0], x[1])
     directions, hidden, gates = w[0], r[-1], facts.of(view.node).gates

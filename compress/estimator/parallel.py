@@ -30,7 +30,7 @@ class ParallelEstimate:
     seconds_between: float
     """Time from one result to the next when the devices are kept busy."""
     bubble_seconds: float
-    """Time that each device waits in a batch, pipeline alone."""
+    """Time that each device of a pipeline waits in a batch; 0 for other modes."""
 
 
 def estimate_parallel(
@@ -43,25 +43,25 @@ def estimate_parallel(
     zeros: Mapping[str, float] | None = None,
     microbatches: int = 1,
 ) -> ParallelEstimate:
-    """Return the cost of one inference on several devices of a kind.
+    """Return the cost of one inference on several devices of the same kind.
 
     - ``data``: every device runs whole inferences of its own; nothing crosses a link.
-    - ``tensor``: weights are cut over the devices, by outputs and by inputs in turn, so that two
-      products need one all-reduce: 2 (p - 1) / p of the result's bytes on every device.
-    - ``pipeline``: devices run consecutive layers; activations cross at their stored bits. Of
-      ``microbatches`` + p - 1 turns, p - 1 are spent waiting, at leakage and clock power.
+    - ``tensor``: weights are divided among the p devices, by outputs and by inputs in turn, so that two
+      products need one all-reduce of 2 (p - 1) / p times the result's bytes on every device.
+    - ``pipeline``: devices run consecutive layers, and activations cross in the bits they are stored in.
+      Of ``microbatches`` + p - 1 turns, a device waits p - 1, and draws leakage and clock power.
 
     Args:
         model: as for `estimate`.
         hardware: as for `estimate`; it must state a link, unless nothing crosses.
-        devices: how many.
-        parallel: how the work is cut.
+        devices: number of devices.
+        parallel: how the work is divided.
         shapes: as for `estimate`.
         zeros: as for `estimate`.
         microbatches: inferences in flight in a pipeline.
 
     Raises:
-        HardwareError: the profile states no link, or there is less than one device.
+        HardwareError: the profile states no link, or `devices` or `microbatches` is below 1.
     """
     profile = as_profile(hardware)
     if devices < 1 or microbatches < 1:
@@ -90,9 +90,9 @@ def _tensor(work: Workload, profile: Profile, link: Link, devices: int) -> Paral
 def shard(layers: Iterable[LayerWork], devices: int) -> tuple[list[LayerWork], float, float]:
     """Return one device's layers, and the bytes of results that are all-reduced and all-gathered.
 
-    A product whose input every device has whole is cut by its outputs; one whose input is cut, by its
-    inputs, and its partial results are reduced. Products of activations are cut by their groups
-    (attention heads). Normalizations need their input whole.
+    A product is divided by its outputs if every device has its whole input. If the input is divided, so is
+    the product, and its partial results are reduced. Products of activations are divided by their groups
+    (attention heads). Normalizations need their whole input.
     """
     cut: set[str] = set()
     done: list[LayerWork] = []
@@ -168,9 +168,9 @@ def _pipeline(
 
 
 def stages(seconds: Sequence[float], devices: int) -> list[tuple[int, int]]:
-    """Return consecutive ranges of layers, at most one a device, whose slowest is as fast as can be.
+    """Return consecutive ranges of layers, at most one a device, whose slowest is as fast as possible.
 
-    Bisection on the slowest stage's time; a greedy walk tells whether it can be met.
+    Bisection on the time of the slowest stage; a greedy walk decides whether that time can be met.
     """
     low, high = max(seconds, default=0.0), sum(seconds)
     for _ in range(50):
@@ -190,7 +190,7 @@ def _greedy(seconds: Sequence[float], limit: float) -> list[tuple[int, int]]:
 
 
 def _crossing(layers: Sequence[LayerWork], start: int) -> float:
-    """Return the bytes of activations made before layer `start` and read from it on."""
+    """Return the bytes of activations that layers before `start` make and later ones read."""
     made = {o.name: o.bytes for layer in layers[:start] for o in layer.operands if o.name == layer.produces}
     needed = {o.name for layer in layers[start:] for o in layer.operands}
     return math.fsum(size for name, size in made.items() if name in needed)

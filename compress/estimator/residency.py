@@ -16,12 +16,12 @@ SHARE = 0.5
 
 
 def homes(layers: Sequence[LayerWork], profile: Profile, outputs: frozenset[str]) -> dict[str, int]:
-    """Return by tensor name the index of the memory it lives in; tensors not named live in the outermost.
+    """Return the index of the memory where a tensor lives, by name; others live in the outermost memory.
 
-    Weights stay in a memory that keeps weights if all of them fit in its share. An intermediate
-    result stays in the outermost memory that keeps activations if it fits beside what is alive at
-    the same time, first come first served; tensors only one side of which is in the graph (inputs,
-    `outputs`) cross from outside.
+    Weights stay in a memory that keeps weights if all of them fit into its `SHARE`. An intermediate
+    result stays in the outermost memory that keeps activations if it fits beside everything that is
+    alive at the same time; earlier results come first. Inputs and `outputs` of the graph are in the
+    outermost memory.
     """
     found: dict[str, int] = {}
     weights = {o.name: o.bytes for layer in layers for o in layer.operands if o.is_weight}

@@ -57,9 +57,9 @@ class Estimate:
     hardware: str
     layers: tuple[LayerCost, ...]
     uncosted: Mapping[str, float]
-    """Share of all bytes by operator type, of operators whose arithmetic is not known and is left out."""
+    """Operators whose arithmetic is unknown and left out, each with its share of all bytes."""
     on_host: Mapping[str, float]
-    """The same of operators that the hardware leaves to its host, left out altogether."""
+    """Operators that the hardware leaves to its host, left out altogether, with their share of all bytes."""
 
     def __repr__(self) -> str:
         return f"Estimate({self.hardware!r}: {self.total}; {units.count(len(self.layers), 'layer')})"
@@ -112,16 +112,15 @@ def estimate(
 
     Args:
         model: a path, an ``onnx.ModelProto``, an ``onnx_ir.Model`` or a `compress.Model`; not changed.
-            The path of a packed file stands for the model in it, with its weights coded wherever the
-            profile decodes them (`decode_at`), and as they are where it does not.
+            The path of a packed file stands for the model in it. Its weights count as coded if the
+            profile states where it decodes them (`decode_at`), and as they are otherwise.
         hardware: identifier of a profile, path of a YAML file, or a profile.
         shapes: shape by input name, or size by the name of a symbolic dimension, where the model leaves
             dimensions open; otherwise the first dimension is 1 and others are 128.
-        zeros: fraction of zeros by value name, for hardware that compresses or skips them; those of
-            weights are counted unless given. `compress.estimator.zeros.spread` tells which other values
-            they stand for.
-        seconds: measured time by layer name; it replaces the modelled time, and with it the energy
-            that is drawn as long as the layer runs.
+        zeros: fraction of zeros by value name, for hardware that compresses or skips them; zeros of
+            weights are counted unless they are given. `compress.estimator.zeros.spread` says which other
+            values a fraction stands for.
+        seconds: measured time by layer name; it replaces the modelled time, also in the static energy.
         coded: weights that are stored entropy-coded, and where they are decoded.
 
     Raises:
@@ -157,7 +156,7 @@ class Workload:
     homes: Mapping[str, int]
     """Index of the memory where a tensor lives, by name; the outermost if not named."""
     uncosted: Mapping[str, float]
-    """As in `Estimate`, and so is `on_host`."""
+    """As in `Estimate`; so is `on_host`."""
     on_host: Mapping[str, float]
 
 

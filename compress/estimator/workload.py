@@ -1,4 +1,4 @@
-"""A graph as a tuple of layers: what is computed, on how many bytes as stored."""
+"""A graph as a list of layers: what each computes, and the stored bytes of its operands."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Operand:
     name: str
     elements: int
     bytes: float
-    """Scales, zero points and codebooks included."""
+    """Stored bytes, scales, zero points and codebooks included."""
     is_weight: bool = False
     zeros: float | None = None
     """Fraction of the elements that are zero; None if that is not known."""
@@ -35,12 +35,13 @@ class Operand:
     """Width of one element's code."""
     is_integer: bool = False
     encoded: bool = False
-    """Whether values are computed from the stored codes before use."""
+    """Whether values are decoded from stored codes before use."""
     two_of_four: bool = False
     """Whether at least two of every four weights along the reduction are zero."""
     coded_bytes: float = 0.0
-    """Bytes after entropy coding, held and sent by memories outside level `decoded_at`; 0 if not coded."""
+    """Bytes after entropy coding, in memories outside level `decoded_at`; 0 if not coded."""
     decoded_at: int = 0
+    """Index of the outermost memory that holds it decoded."""
 
     def part(self, parts: int) -> Operand:
         """Return one of equal parts."""
@@ -64,13 +65,13 @@ class LayerWork:
     weight: Operand = NOTHING
     output: Operand = NOTHING
     streamed: tuple[Operand, ...] = ()
-    """Operands read or written once, besides those of the nest."""
+    """Operands besides those of the nest; each is read or written once."""
     produces: str = ""
     """Name of the tensor that the layer writes."""
     ops: float = 0.0
     """Scalar operations of one step, besides the multiply-accumulates."""
     steps: int = 1
-    """Times the whole layer runs, one after the other."""
+    """How often the whole layer runs, one run after the other."""
 
     @property
     def macs(self) -> int:
@@ -95,7 +96,8 @@ class WorkloadReader:
     Args:
         model: the model, local functions inlined.
         known: shape and type of every value.
-        logical: read Q/DQ and arithmetic on constants as stored codes; else take every node as run.
+        logical: whether Q/DQ and arithmetic on constants only say how values are stored; else every node
+            runs.
         zeros: fraction of zeros by value name; those of a weight replace the count.
         weight_zeros: count zeros in weights (reads every weight).
     """
@@ -107,11 +109,11 @@ class WorkloadReader:
     weight_zeros: bool = False
 
     def layers(self) -> list[LayerWork]:
-        """Return the layers in the order of the graph, those of loop bodies with their trips as steps."""
+        """Return the layers in the order of the graph; layers of loop bodies have one step for each trip."""
         return self._read_graph(self.model.graph)
 
     def uncosted(self) -> set[str]:
-        """Return names of operators whose arithmetic is not known; their bytes are counted all the same."""
+        """Return the names of operators whose arithmetic is unknown; their bytes are counted nevertheless."""
         return {
             node.op_type
             for node in self.model.graph.all_nodes()
@@ -129,7 +131,7 @@ class WorkloadReader:
         return [replace(x, name=f"{outer}/{x.name}", steps=x.steps * trips) for x in heaviest]
 
     def _trips(self, node: ir.Node) -> int | None:
-        """Return how often a node's body runs, None if it has none or that cannot be known."""
+        """Return how often a node's body runs; None if it has no body or the number is unknown."""
         if not bodies(node):
             return None
         if node.op_type == "If":
@@ -168,7 +170,7 @@ class WorkloadReader:
     def _contraction_layer(self, node: ir.Node, part: Contraction, parts: Sequence[Contraction]) -> LayerWork:
         """Return the layer of one part of a node.
 
-        The node's other inputs go with the first part, its outputs with the last one that runs once.
+        The node's other inputs belong to the first part, its outputs to the last part that runs once.
         """
         last = [one for one in parts if one.steps == 1][-1]
         taken = {index for one in parts for index in (one.input, one.weight) if index is not None}
@@ -203,7 +205,7 @@ class WorkloadReader:
     def _with_parameters(
         self, node: ir.Node, a: Operand, b: Operand, rest: list[Operand]
     ) -> tuple[Operand, Operand, list[Operand]]:
-        """Put the scales and zero points of packed weights with the weights they belong to."""
+        """Add the scales and zero points of packed weights to the weights they belong to."""
         if facts.of(node).cost != "packed product":
             return a, b, rest
         extra, others = rest[:2], rest[2:]
@@ -237,7 +239,7 @@ class WorkloadReader:
         )
 
     def _number(self, node: ir.Node, a: Operand, b: Operand) -> Number:
-        """Return the type a node multiplies in: integers only if both operands are."""
+        """Return the type that a node multiplies in: integers only if both operands are integers."""
         if node.op_type == "DynamicQuantizeMatMul" or _accuracy_level(node) == 4:
             return Number(kind="int", bits=8)
         operands = [o for o in (a, b) if o.elements]
@@ -254,7 +256,7 @@ class WorkloadReader:
         return self.operand(node.outputs[index])
 
     def operand(self, value: ir.Value) -> Operand:
-        """Return the tensor behind a value, as stored."""
+        """Return the tensor that stores a value."""
         found = self._operands.get(value)
         if found is None:
             found = self._operands[value] = self._look_at(value)
@@ -290,9 +292,9 @@ class WorkloadReader:
             is_weight=True,
             zeros=zeros,
             two_of_four=structured,
-            # Several weights may be in one code, and several codes in one byte.
+            # One code may hold several weights, and one byte several codes.
             bits=max(round(8 * codes.nbytes / info.elements), 1),
-            # The first thing looked up in is a palette, the first thing scaled is integers.
+            # The first tensor is what is looked up in (a palette of floats) or what is scaled (integers).
             is_integer=next(iter(tensors.values())).dtype.is_integer(),
             encoded=codes.dtype != info.dtype,
         )
@@ -304,7 +306,7 @@ class WorkloadReader:
 
     @cached_property
     def _constants(self) -> dict[ir.Value, tuple[ir.Value, ...]]:
-        """Initializers and values computed from them alone, each with the initializers behind it."""
+        """Initializers, and values computed only from initializers, each with those it is computed from."""
         found: dict[ir.Value, tuple[ir.Value, ...]] = {
             value: (value,)
             for graph in self.model.graphs()
@@ -317,7 +319,7 @@ class WorkloadReader:
                 found |= dict.fromkeys(node.outputs, ())
                 continue
             if inputs and all(value in found for value in inputs):
-                # As run, constants have been folded already and what is left runs; sizes never do.
+                # In the graph as it runs, constants are folded already, and what is left does run.
                 if not self.logical and all(found[value] for value in inputs):
                     continue
                 leaves = tuple(dict.fromkeys(leaf for value in inputs for leaf in found[value]))
@@ -331,7 +333,7 @@ class WorkloadReader:
         return value in self._constants
 
     def _stored_name(self, value: ir.Value | None) -> str:
-        """Return the name of the tensor that holds a value: through views, and through Q and DQ."""
+        """Return the name of the tensor that stores a value; views and Q/DQ are looked through."""
         if value is None:
             return ""
         name = self._stored.get(value)
@@ -339,7 +341,7 @@ class WorkloadReader:
 
     @cached_property
     def _stored(self) -> dict[ir.Value, str]:
-        """Values that are another tensor's view, or its dequantized (soon quantized) form."""
+        """Values that another tensor stores: it is viewed, dequantized, or what they are quantized to."""
         names: dict[ir.Value, str] = {}
         for node in self.model.graph.all_nodes():
             source = node.inputs[0] if node.inputs else None
@@ -355,7 +357,7 @@ class WorkloadReader:
 
 
 def _zeros(tensor: ir.TensorProtocol) -> tuple[float, bool]:
-    """Return a weight's fraction of zeros, and whether two of every four along either first axis are."""
+    """Return a weight's fraction of zeros, and whether two of every four along axis 0 or 1 are zero."""
     array = tensor.numpy()
     if array.size == 0:
         return 0.0, False
@@ -368,9 +370,9 @@ def _zeros(tensor: ir.TensorProtocol) -> tuple[float, bool]:
 
 
 def _appends(node: ir.Node) -> bool:
-    """Tell whether a node adds to a cache: it reads the old one from outside, and the new one goes outside.
+    """Tell whether a node appends to a cache: the old cache is a graph input, the new one a graph output.
 
-    Hardware adds in place; what was there is neither read nor written again.
+    Hardware appends in place; the old content is neither read nor written again.
     """
     old = node.inputs[0]
     return (
@@ -382,7 +384,7 @@ def _appends(node: ir.Node) -> bool:
 
 
 def _added(new: Operand, old: Operand) -> Operand:
-    """Return what a cache has more than before."""
+    """Return the part of a cache that is new."""
     if not old.bytes:
         return new
     return replace(new, elements=max(new.elements - old.elements, 0), bytes=max(new.bytes - old.bytes, 0.0))
@@ -400,7 +402,7 @@ def _bits(dtype: ir.DataType) -> int:
 
 
 def _seen_only_through(value: ir.Value) -> list[ir.Value]:
-    """Return a computed value that has one reader, and what it is a view of while that has one too."""
+    """Return a value and the values that it is a view of, as long as each has one reader only."""
     chain: list[ir.Value] = []
     producer = value.producer()
     while producer is not None and len(value.uses()) == 1 and not value.is_graph_output():

@@ -1,4 +1,4 @@
-"""Fractions of zeros: counted on data, and carried over operators that keep them."""
+"""Fractions of zeros: counted on data, and carried on through operators that keep them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 
 def spread(model: ir.Model, zeros: Mapping[str, float]) -> dict[str, float]:
-    """Return the fractions of zeros with those of values that must have the same.
+    """Return the given fractions of zeros, and those of values related to them.
 
-    What is given stands. Otherwise a value has the zeros of the value it was made from by
-    an operator that keeps zeros or makes more, or of the one that an operator which keeps them makes from
-    it: zeros given for a pooled map stand for the map that was pooled, and the other way round.
+    Fractions that are given stay. An operator that keeps zeros, or makes more, gives its output the
+    fraction of its input. One that keeps them also gives its input the fraction of its output: zeros
+    given for a pooled map stand for the map that was pooled, too.
 
     Raises:
         ModelError: a fraction is not between 0 and 1, or the graph has no value of that name.
@@ -45,7 +45,7 @@ def spread(model: ir.Model, zeros: Mapping[str, float]) -> dict[str, float]:
 
 
 def counted(model: Model, batches: Iterable[Feeds]) -> dict[str, float]:
-    """Return the fraction of zeros of every float activation that is multiplied, over some batches.
+    """Return the fraction of zeros in every float activation that is multiplied, over some batches.
 
     Args:
         model: a model that runs.
