@@ -1,4 +1,4 @@
-"""What a variant does differently from its original, and what the runtime really runs."""
+"""How a variant differs from its original, and what the runtime really runs."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Activations through ONNX Runtime, one batch at a time, into statistics."""
+"""Activations of a graph, computed by ONNX Runtime one batch at a time."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ def put_out(old: ir.Value, new: ir.Value) -> None:
 
 
 def set_input(node: ir.Node, index: int, value: ir.Value | None) -> None:
-    """Let a node read `value` as its input `index`; what it read before is removed if nothing else does."""
+    """Make `value` the input `index` of a node; what it read before is removed if nothing else reads it."""
     if index >= len(node.inputs):
         node.resize_inputs(index + 1)
     before = node.inputs[index]

@@ -1,4 +1,4 @@
-"""What layers read, as second moments: all that least squares and GPTQ need of the data."""
+"""Second moments of what layers read: all that least squares and GPTQ need of the data."""
 
 from __future__ import annotations
 

@@ -18,13 +18,13 @@ def only_reader(value: ir.Value) -> ir.Node | None:
 
 
 def after_activation(value: ir.Value) -> ir.Value:
-    """Return the output of the activation that alone reads `value` and cuts it off; else `value` itself."""
+    """Return the output of the Relu or Clip that alone reads `value`; else `value` itself."""
     reader = only_reader(value)
     return reader.outputs[0] if reader is not None and facts.of(reader).cuts else value
 
 
 def before_activation(value: ir.Value) -> ir.Node | None:
-    """Return what makes a value, or what makes the input of the activation that cuts it off."""
+    """Return the node that makes a value, or the one before it if that is a Relu or a Clip."""
     producer = value.producer()
     if producer is not None and facts.of(producer).cuts and producer.inputs[0] is not None:
         return producer.inputs[0].producer()

@@ -1,8 +1,8 @@
 """What every operator is, told once: `of(node)` returns the one record that all rooms ask.
 
 A new operator is one entry, or one more name in an entry of several, in the file of its kind (`elementwise`,
-`movement`, `products`, `statistics`).
-tests/contract/test_facts.py then asks each room about it, and checks what the entry says on numbers.
+`movement`, `products`, `statistics`). tests/contract/test_facts.py then asks each room about it, and checks
+what the entry says on numbers.
 Two things that look like facts stand elsewhere, since one room alone asks for them: how an argument reaches
 the function that computes an operator in torch (its signature in `compress.trainable.operators`), and how
 many loops a contraction has (`compress.estimator.operators`, by `Operator.cost`).
