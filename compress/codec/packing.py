@@ -5,7 +5,6 @@ from __future__ import annotations
 import filecmp
 import hashlib
 import io
-import mmap
 import os
 import shutil
 import tempfile
@@ -21,7 +20,7 @@ import numpy as np
 from compress.codec.clusters import Shape
 from compress.codec.coders import CHUNK_BYTES, encode
 from compress.codec.container import GRAPH, File, Index, Reader, Writer, ahead, is_beside
-from compress.codec.wire import FEWEST_BYTES, Tensor, tensors
+from compress.codec.wire import FEWEST_BYTES, Tensor, mapped, tensors
 from compress.errors import ModelError, StoreError, writing
 
 LONGEST_REST = 1 << 20
@@ -88,14 +87,8 @@ def pack(model: str | os.PathLike[str], path: str | os.PathLike[str]) -> Index:
 
 def _sources(model: Path) -> list[Source]:
     """Return the model and the files with its external data."""
-    size = model.stat().st_size
-    if not size:
-        raise ModelError(f"{model}: not an ONNX file: it is empty")
-    with model.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as buffer:
-        try:
-            found = tensors(buffer)
-        except ModelError as error:
-            raise ModelError(f"{model}: {error}") from error
+    with mapped(model) as buffer:
+        size, found = len(buffer), tensors(buffer)
     inside = [
         Piece(start, end, one.name, kind, Shape.of(one.dims, end - start))
         for one in found

@@ -10,7 +10,9 @@ from __future__ import annotations
 import mmap
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import NamedTuple, TypeAlias
 
 from compress.errors import ModelError
@@ -86,6 +88,24 @@ class Tensor:
     def kind(self) -> str:
         """Number type of its raw bytes, a key of `compress.codec.coders.NUMBERS`."""
         return KINDS.get(self.data_type, "uint8")
+
+
+@contextmanager
+def mapped(path: Path) -> Iterator[mmap.mmap]:
+    """Map an ONNX file into memory; a `ModelError` that is raised meanwhile gets the file's path.
+
+    Raises:
+        ModelError: the file cannot be read, or is empty.
+    """
+    try:
+        if not path.stat().st_size:
+            raise ModelError("not an ONNX file: it is empty")
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            yield data
+    except OSError as error:
+        raise ModelError(f"{path}: {error.strerror or error}") from error
+    except ModelError as error:
+        raise ModelError(f"{path}: {error}") from error
 
 
 def tensors(buffer: Buffer) -> list[Tensor]:

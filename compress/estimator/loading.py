@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
 
-from compress.codec.wire import hollow, tensors
+from compress.codec.wire import hollow, mapped, tensors
 from compress.errors import ModelError
 
 LARGE = 16384
@@ -26,13 +26,9 @@ def load(path: str | os.PathLike[str]) -> ir.Model:
     path = Path(path)
     proto = onnx.ModelProto()
     try:
-        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        with mapped(path) as data:
             proto.ParseFromString(_without_weights(data, path.name))
         model = ir.from_proto(proto)
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror or error}") from error
-    except ModelError as error:
-        raise ModelError(f"{path}: {error}") from error
     except (DecodeError, ValueError) as error:
         raise ModelError(f"{path}: not an ONNX file: {error}") from error
     if not model.graph.outputs:

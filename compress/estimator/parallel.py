@@ -100,13 +100,14 @@ def shard(layers: Iterable[LayerWork], devices: int) -> tuple[list[LayerWork], f
     for layer in layers:
         read_cut = any(o.name in cut for o in layer.operands if o.name != layer.produces and not o.is_weight)
         if layer.weight.is_weight and layer.loops is not None:
-            done.append(_cut_product(layer, devices, by_input=read_cut))
             if read_cut:
+                done.append(_cut(layer, devices, "c", ("input", "weight")))
                 reduced += layer.output.bytes
             else:
+                done.append(_cut(layer, devices, "m", ("weight", "output")))
                 cut.add(layer.produces)
         elif read_cut and facts.named(layer.op_type).cost != "normalization":
-            done.append(_cut_rest(layer, devices))
+            done.append(_cut(layer, devices, "m"))
             cut.add(layer.produces)
         else:
             gathered += math.fsum(o.bytes for o in layer.operands if o.name in cut)
@@ -114,33 +115,20 @@ def shard(layers: Iterable[LayerWork], devices: int) -> tuple[list[LayerWork], f
     return done, reduced, gathered
 
 
-def _cut_product(layer: LayerWork, devices: int, by_input: bool) -> LayerWork:
-    assert layer.loops is not None  # only products come here
-    side = "c" if by_input else "m"
-    if layer.loops.groups > 1:
-        side = "groups"
-    loops = replace(layer.loops, **{side: -(-getattr(layer.loops, side) // devices)})
-    weight = layer.weight.part(devices)
-    streamed = tuple(o.part(devices) for o in layer.streamed)
-    smaller = replace(layer, loops=loops, weight=weight, streamed=streamed, ops=layer.ops / devices)
-    if by_input:
-        return replace(smaller, input=layer.input.part(devices))
-    return replace(smaller, output=layer.output.part(devices))
-
-
-def _cut_rest(layer: LayerWork, devices: int) -> LayerWork:
+def _cut(
+    layer: LayerWork, devices: int, side: str, operands: Iterable[str] = ("input", "weight", "output")
+) -> LayerWork:
+    """Return one device's part of a layer: of one side of its loops, or its groups, and of `operands`."""
     loops = layer.loops
     if loops is not None:
-        side = "groups" if loops.groups > 1 else "m"
+        side = "groups" if loops.groups > 1 else side
         loops = replace(loops, **{side: -(-getattr(loops, side) // devices)})
     return replace(
         layer,
         loops=loops,
-        input=layer.input.part(devices),
-        weight=layer.weight.part(devices),
-        output=layer.output.part(devices),
         streamed=tuple(o.part(devices) for o in layer.streamed),
         ops=layer.ops / devices,
+        **{name: getattr(layer, name).part(devices) for name in operands},
     )
 
 
