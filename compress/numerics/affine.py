@@ -15,9 +15,9 @@ from compress.numerics.formats import IntegerFormat
 from compress.numerics.granularity import Granularity
 
 CLIP_RATIOS = tuple(0.94**step for step in range(-2, 22))
-"""Tried by the mse search, as fractions of the range that the weights span."""
+"""Ranges that the mse search tries, as fractions of the range that the weights span."""
 CHUNK = 1 << 17
-"""Elements searched at once: small enough for a core's cache, so that memory stays bounded too."""
+"""Elements that are searched at once, few enough for a core's cache."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -26,9 +26,8 @@ class Quantized:
 
     Attributes:
         values: integers in the tensor's own shape (int8 or uint8 up to 8 bits).
-        scale: float32 or, to be stored so, float16 (`half_scales`), in the shape that the granularity gives
-            (ONNX's layout); the mse search may make it negative at 4 bits and fewer, unless the range
-            is narrow.
+        scale: float32, or float16 after `half_scales`, in the shape that the granularity gives (ONNX's
+            layout). With 4 bits and fewer, the mse search may make it negative, unless the range is narrow.
         zero_point: integers of the same type as `values`, shape of `scale`.
         format: what the values can be, and which of them share a scale.
     """
@@ -45,7 +44,7 @@ class Quantized:
 
     @property
     def bits(self) -> int:
-        """Bits that a value uses; `IntegerFormat.stored_bits` tells what it takes in a file."""
+        """Bits of a value; `IntegerFormat.stored_bits` tells how many it takes in a file."""
         return self.format.bits
 
     def dequantize(self) -> Tensor:
@@ -67,7 +66,7 @@ class Quantized:
         return sum(-(-count * self.format.stored_bits // 8) for count in integers) + self.scale.nbytes
 
     def half_scales(self) -> Quantized:
-        """Return the same integers with scales in float16, or itself if that would move one by 0.1 %."""
+        """Return the same integers with float16 scales, or this object if a scale would change by 0.1 %."""
         half = self.scale.half()
         exact = torch.allclose(half.float(), self.scale.float(), rtol=1e-3, atol=0)
         return replace(self, scale=half) if exact else self
@@ -91,10 +90,10 @@ def quantize(
     Args:
         weight: floating-point tensor.
         format: what the integers can be.
-        importance: weight of each squared error in the mse search, broadcastable to `weight`: the mean
-            square of a layer's inputs, or the weight's own magnitude, which without data keeps
-            language models (not every other) more accurate.
-        scale: use these scales, in the shape that the granularity gives for the weight, and search none.
+        importance: factor on each squared error in the mse search, broadcastable to `weight`: the mean
+            square of a layer's inputs, or, without data, the weight's own magnitude, which keeps language
+            models more accurate, though not every other model.
+        scale: given scales, in the shape that the granularity gives for the weight; none are searched then.
         zero_point: zero points that go with `scale`; the middle of the range if left out.
 
     Raises:
@@ -137,14 +136,14 @@ def choose_range(
     """Return scale and zero point, both float [R], for each row of [R, elements].
 
     The mse search tries `CLIP_RATIOS` of the full range; for the integers q that one gives, the
-    best scale is the least-squares one, ``<w, q> / <q, q>``, and the error that remains is
+    best scale is the least-squares scale, ``<w, q> / <q, q>``, and the error that remains is
     ``<w, w> - <w, q>² / <q, q>``. Symmetric ranges of up to 4 bits have one more integer below zero
     than above; the search gives it to a row's largest weight by letting scales be negative.
 
     Args:
         rows: [R, elements], finite.
         format: what the integers can be; its granularity has made the rows and is not read.
-        importance: [R, elements], weight of each squared error in the mse search.
+        importance: [R, elements], factor on each squared error in the mse search.
     """
     if rows.shape[1] == 0:
         return rows.new_ones(rows.shape[0]), rows.new_full((rows.shape[0],), format.middle)
@@ -177,7 +176,7 @@ def range_to_scale(bottom: Tensor, top: Tensor, format: IntegerFormat) -> tuple[
     bottom, top = bottom.clamp(max=0), top.clamp(min=0)
     low, high = format.limits
     steps = high - low
-    # The ends are divided before they are added, for their distance may overflow.
+    # The ends are divided before they are subtracted, because their distance may overflow.
     scale = torch.maximum(-bottom, top) * (2 / steps) if format.symmetric else top / steps - bottom / steps
     scale = torch.where(scale < torch.finfo(torch.float32).tiny, 1.0, scale)
     if format.symmetric:

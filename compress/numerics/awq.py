@@ -1,4 +1,4 @@
-"""AWQ: scale up the input features that matter before rounding, and their inputs down by as much.
+"""AWQ: weights of important input features are scaled up before rounding, and their inputs scaled down.
 
 Lin et al., "AWQ: Activation-aware Weight Quantization for LLM Compression and Acceleration" (2023).
 """
@@ -14,7 +14,7 @@ from compress.numerics.affine import Quantized, quantize, require_finite
 from compress.numerics.formats import IntegerFormat
 
 STRENGTHS = tuple(step / 20 for step in range(20))
-"""Exponents of the activation's magnitude that are tried; 0 is plain rounding."""
+"""Exponents of the activation magnitude that are tried; 0 is plain rounding."""
 
 
 def awq(
@@ -22,9 +22,9 @@ def awq(
 ) -> tuple[Tensor, Quantized]:
     """Search scales s for the least error of the outputs, and quantize ``s * weight``.
 
-    ``s = magnitude ** strength``, normalised to a geometric mean of the extremes of one; the best
-    strength of `STRENGTHS` wins. The layer computes the same when its inputs are divided by s: in the
-    operator before it, where that is linear, or by one multiplication.
+    ``s = magnitude ** strength``, normalised so that the geometric mean of its extremes is one; the best
+    strength of `STRENGTHS` wins. The layer computes the same if its inputs are divided by s, either in a
+    linear operator before it or by one multiplication.
 
     Args:
         weight: [K, N], K input features. Layers that share their input are searched together, side by side.

@@ -1,9 +1,9 @@
-"""Codebooks by k-means: every weight, or every few weights in a row, becomes the number of an entry.
+"""Codebooks by k-means: every weight, or every few consecutive weights, becomes the code of an entry.
 
 Scalar codebooks are found on sorted values, where one step of Lloyd's algorithm (Lloyd, "Least squares
 quantization in PCM", 1982) takes a binary search and differences of running sums. Codebooks of vectors
-grow by splitting (Linde, Buzo and Gray, "An algorithm for vector quantizer design", 1980). Nothing is
-drawn at random.
+grow by splitting (Linde, Buzo and Gray, "An algorithm for vector quantizer design", 1980). The results are
+deterministic.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from compress.numerics.formats import CodebookFormat
 STEPS = 40
 """Steps of Lloyd's algorithm on sorted values."""
 STEPS_OF_VECTORS = 12
-"""The same after a codebook of vectors has its full size; half of them after every split before."""
+"""Steps for a codebook of vectors at its full size; earlier splits take half as many."""
 SAMPLE = 1 << 15
-"""Vectors that a codebook is found from."""
+"""About how many vectors a codebook is fitted to."""
 CHUNK = 1 << 20
-"""Distances that are held at once."""
+"""Distances that are held in memory at once."""
 MANY_ZEROS = 0.1
 """Share of zeros from which one entry is exactly zero, so that what was pruned stays pruned."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Palette:
-    """Weights as entries of codebooks, one codebook a row.
+    """Weights as entries of codebooks, one codebook per row.
 
     Attributes:
         codes: uint8 [rows, vectors].
@@ -50,10 +50,10 @@ def palettize(rows: Tensor, format: CodebookFormat, importance: Tensor | None = 
     """Find codebooks of least squared error.
 
     Args:
-        rows: [rows, elements]; a row shares a codebook.
-        format: entries of a codebook, those beyond a row's distinct vectors being left unused, and the
-            elements that one code stands for; they divide the elements of a row.
-        importance: weight of each squared error, broadcastable to `rows`; none is negative.
+        rows: [rows, elements]; the elements of a row share a codebook.
+        format: entries of a codebook, and dimensions of an entry, which divide the elements of a row. Entries
+            beyond the number of distinct vectors of a row are unused.
+        importance: factor on each squared error, not negative, broadcastable to `rows`.
 
     Raises:
         ValueError: the dimensions do not fit, or a value is not finite.
@@ -66,7 +66,9 @@ def palettize(rows: Tensor, format: CodebookFormat, importance: Tensor | None = 
     values = rows.double()
     weights = torch.ones_like(values) if importance is None else importance.double().expand(rows.shape)
     require_finite(weights)
-    weights = weights / weights.mean().clamp(min=1e-30) + 1e-6  # what had no weight is not arbitrary
+    weights = (
+        weights / weights.mean().clamp(min=1e-30) + 1e-6
+    )  # weights of no importance are still approximated
     if dimensions == 1:
         book = _scalars(values, weights, entries)[..., None]
     else:
@@ -103,7 +105,7 @@ def _scalars(values: Tensor, weights: Tensor, entries: int) -> Tensor:
 
 
 def _even(ordered: Tensor, entries: int) -> list[Tensor]:
-    """Return the levels of affine quantization, symmetric and not: what Lloyd's steps can only improve."""
+    """Return the levels of affine quantization, symmetric and asymmetric; Lloyd's steps only improve them."""
     low, high = ordered[:, :1].clamp(max=0), ordered[:, -1:].clamp(min=0)
     steps = torch.arange(entries, dtype=ordered.dtype)
     symmetric = torch.maximum(-low, high) * 2 / (entries - 1)
@@ -146,7 +148,7 @@ def _vectors(values: Tensor, weights: Tensor, entries: int) -> Tensor:
             moved = torch.zeros_like(book).index_add_(0, codes, weights * values)
             errors = (weights * (values - book[codes]).square()).sum(1)
             book = torch.where(total > 0, moved / total.clamp(min=1e-30), book)
-            # An unused entry takes the place of a vector that is served worst.
+            # An unused entry moves to one of the vectors with the largest errors.
             free = (total[:, 0] == 0).nonzero()[: len(errors), 0]
             book[free] = values[errors.topk(len(free)).indices]
     return book
@@ -167,7 +169,7 @@ def _nearest(values: Tensor, weights: Tensor, book: Tensor) -> Tensor:
 
 
 def _with_zero(values: Tensor, book: Tensor) -> Tensor:
-    """Make the entry nearest to zero zero in rows [rows, elements] with many zeros."""
+    """Set the entry nearest to zero to zero, for rows [rows, elements] with many zeros."""
     many = (values == 0).double().mean(1) >= MANY_ZEROS
     nearest = book.square().sum(2).argmin(1)
     book[many, nearest[many]] = 0

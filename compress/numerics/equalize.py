@@ -20,11 +20,11 @@ SMALL_ROW = 1e-3
 
 
 def cross_layer_scales(*ranges: Tensor) -> list[Tensor]:
-    """Return what to divide each layer's output channels by, so that all layers' ranges become equal.
+    """Return the divisors of each layer's output channels that make the ranges of all layers equal.
 
     Layer i's outputs (weight and bias) are divided by the i-th result and the inputs of layer i + 1
-    are multiplied by it; every layer then has the geometric mean of the ranges. Between the layers
-    only functions with ``f(s x) = s f(x)`` for s > 0, such as ReLU, may stand. Nagel et al., "Data-Free
+    are multiplied by it; the range of every layer is then the geometric mean of the ranges. Functions
+    between the layers must fulfil ``f(s x) = s f(x)`` for s > 0, as ReLU does. Nagel et al., "Data-Free
     Quantization Through Weight Equalization and Bias Correction" (2019), equation 11; with three
     ranges, the middle one depthwise, the form used for separable convolutions.
 
@@ -47,13 +47,13 @@ def smooth_scales(activation: Tensor, weight: Tensor, strength: float) -> Tensor
     """Return SmoothQuant's scales: ``activation ** strength / weight ** (1 - strength)``, [K].
 
     Inputs are divided and weight rows multiplied by them. Xiao et al., "SmoothQuant" (2022),
-    equation 4. With strength 1 every input feature gets the range [-1, 1], which is what a layer
-    needs whose features differ by orders of magnitude (input-scale equalization).
+    equation 4. With strength 1, every input feature gets the range [-1, 1], which suits a layer whose
+    features differ by orders of magnitude (input-scale equalization).
 
     Args:
         activation: [K] largest magnitude of each input feature.
         weight: [K] largest magnitude of the weights of each input feature.
-        strength: 0 to 1, the share of the difficulty that moves to the weights.
+        strength: 0 to 1, the share of the range that moves to the weights.
     """
     live = (activation > 0) & (weight > 0)
     scales = torch.where(live, activation, 1.0).pow(strength)

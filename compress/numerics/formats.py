@@ -1,7 +1,7 @@
-"""Number formats: which numbers a weight can become, each as one frozen value.
+"""Number formats of weights, each as one frozen value.
 
-Functions of `compress.numerics` and `compress.quantize` take a format where they would otherwise take
-its parts one by one. The module does without torch, so that settings and recipes may name a format.
+Functions of `compress.numerics` and `compress.quantize` take a format instead of its parts. The module does
+not import torch, so that settings and recipes may name a format.
 """
 
 from __future__ import annotations
@@ -112,7 +112,7 @@ _FLAGS: dict[str, dict[str, Any]] = {
     "narrow": {"narrow": True},
     "mse": {"method": "mse"},
 }
-"""Words of a format that are not its default."""
+"""Words for the parts of a format that differ from the defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +150,11 @@ Specification (OFP8), revision 1.0, 2023."""
 
 @dataclass(frozen=True, slots=True)
 class CodebookFormat:
-    """Entries of codebooks: every weight, or every few weights in a row, is the number of an entry.
+    """Codebooks: every weight, or every few consecutive weights, is stored as the code of an entry.
 
     Attributes:
         entries: entries of a codebook, 2 to 256.
-        dimensions: weights in a row that one entry holds.
+        dimensions: consecutive weights that one entry holds.
         channels: output channels that share a codebook; None where the whole tensor does.
 
     Raises:
@@ -173,7 +173,7 @@ class CodebookFormat:
 
     @property
     def code_bits(self) -> int:
-        """Bits that the number of an entry takes in a file: 2, 4 or 8."""
+        """Bits that a code takes in a file: 2, 4 or 8."""
         return next(size for size in (2, 4, 8) if self.entries <= 1 << size)
 
     def __str__(self) -> str:

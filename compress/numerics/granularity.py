@@ -1,8 +1,8 @@
 """Which weights share a scale: the whole tensor, a slice along one axis, or a run of a fixed length.
 
-Each granularity knows its ONNX layout (the shape of ``scale`` that DequantizeLinear wants) and how
-to lay a tensor out as one row for each scale, which is the form all searches work on. The module
-does without torch, so that settings and recipes may name a granularity.
+Each granularity gives the shape of ``scale`` in ONNX's DequantizeLinear, and arranges a tensor as one row for
+each scale, the form that all searches work on. The module does not import torch, so that settings and recipes
+may name a granularity.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class PerGroup:
         return (*shape[:axis], -(-shape[axis] // self.size), *shape[axis + 1 :])
 
     def rows(self, tensor: Tensor) -> Tensor:
-        """Return `tensor` as [scales, size]; a shorter last group is filled up with zeros."""
+        """Return `tensor` as [scales, size]; a shorter last group is padded with zeros."""
         shape = tuple(tensor.shape)
         axis = _checked(self.axis, shape)
         groups = self.scale_shape(shape)[axis]
@@ -107,7 +107,7 @@ class PerGroup:
         return split.movedim(axis + 1, -1).reshape(-1, self.size)
 
     def from_rows(self, rows: Tensor, shape: Shape) -> Tensor:
-        """Undo `rows`: return the tensor of `shape`, the filling cut off."""
+        """Undo `rows`: return the tensor of `shape`, without the padding."""
         axis = _checked(self.axis, shape)
         split = rows.reshape(*self.scale_shape(shape), self.size).movedim(-1, axis + 1)
         return split.flatten(axis, axis + 1).narrow(axis, 0, shape[axis]).contiguous()

@@ -1,4 +1,4 @@
-"""How much each of a set of coupled channels matters: one score a channel, larger is more important."""
+"""Importance of coupled channels: one score per channel, larger is more important."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ def slice_energy(weight: npt.NDArray[np.floating], axis: int) -> Scores:
 
 
 def coupled(parts: Iterable[tuple[Scores, Indices]], size: int) -> Scores:
-    """Return the importance of each of `size` channels from the energies of all that runs through them.
+    """Return the importance of each of `size` channels from the energies of all tensors that share them.
 
-    The parts are added, each scaled to mean 1, so that a large weight does not drown a small one
-    (Fang et al., DepGraph, CVPR 2023, section 3.3); the result is their root mean square, so that
-    groups of different size and depth can be compared.
+    The energies of each tensor are scaled to mean 1, so that large weights do not outweigh small ones (Fang
+    et al., DepGraph, CVPR 2023, section 3.3). The result is the root of their mean, so that groups of
+    different size and depth can be compared.
 
     Args:
-        parts: energies along one dimension of a tensor, and for each index of that dimension the channel
-            it belongs to, or -1.
+        parts: for each tensor, the energies along one of its dimensions, and for each index of that
+            dimension the channel that it belongs to, or -1.
         size: number of channels.
     """
     total, count = np.zeros(size), 0

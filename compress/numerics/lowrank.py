@@ -1,4 +1,4 @@
-"""A weight as the product of two thin ones, with the least error of the outputs."""
+"""Low-rank approximation: a weight as the product of two thin ones, with the least error of the outputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Spectrum:
-    """The singular values of a weight, seen through its inputs, and the factors that belong to them.
+    """The singular value decomposition of a weight in the metric of its inputs.
 
     Attributes:
         left: [K, R], R the smaller of K and N.
@@ -25,12 +25,12 @@ class Spectrum:
 
     @property
     def cost(self) -> int:
-        """Numbers that one component takes."""
+        """Numbers in one component of both factors."""
         return self.left.shape[0] + self.right.shape[1]
 
     @property
     def dense(self) -> int:
-        """Numbers of the weight itself."""
+        """Numbers in the weight itself."""
         return self.left.shape[0] * self.right.shape[1]
 
     def shares(self) -> Tensor:
@@ -39,10 +39,10 @@ class Spectrum:
 
 
 def spectrum(weight: Tensor, hessian: Tensor | None = None, damping: float = 1e-3) -> Spectrum:
-    """Decompose a weight so that the first r components are the best approximation of rank r.
+    """Decompose a weight so that its first r components are the best approximation of rank r.
 
-    Best for the outputs on inputs of second moments ``H = S Sᵀ``: the singular value decomposition is that
-    of ``Sᵀ W`` (Wang et al., SVD-LLM, ICLR 2025); without `hessian`, of W.
+    It is the best one for the outputs, on inputs of second moments ``H = S Sᵀ``, and follows from the
+    singular value decomposition of ``Sᵀ W`` (Wang et al., SVD-LLM, ICLR 2025), or of W without `hessian`.
 
     Args:
         weight: [K, N].
@@ -69,8 +69,8 @@ def rank_for_error(found: Spectrum, error: float) -> int:
 def ranks_for_size(spectra: Sequence[Spectrum], numbers: float) -> list[int | None]:
     """Return ranks that fit into a total of `numbers` at the least sum of relative squared errors.
 
-    The components of all layers are taken by what they explain for each number they take; None stands
-    for a layer that is smaller as it is.
+    The components of all layers are taken in the order of their share of energy per number. None stands
+    for a layer that is smaller without factorization.
     """
     worth = [found.shares() / found.cost for found in spectra]
     low, high = 0.0, max((float(values.max()) for values in worth), default=0.0)

@@ -1,10 +1,10 @@
-"""Quantization for weights that will be entropy coded: error weighed against the length of the codes.
+"""Entropy-constrained quantization: errors of weights are traded against the length of their codes.
 
-One step for all values of equal importance, rounded toward shorter codes where the error allows it,
-comes within a quarter of a bit of what any quantizer can do at that error (entropy-constrained scalar
-quantization: Gish and Pierce, "Asymptotically efficient quantizing", 1968; Sullivan, "Efficient scalar
-quantization of exponential and Laplacian random variables", 1996). A fixed number of levels between the
-extremes of every channel spends bits on precision that the other channels do not have.
+With one step for all values of equal importance, and rounding towards shorter codes where the error allows
+it, the rate is within a quarter of a bit of the optimum at that error (Gish and Pierce, "Asymptotically
+efficient quantizing", 1968; Sullivan, "Efficient scalar quantization of exponential and Laplacian random
+variables", 1996). A fixed number of levels between the extremes of each channel instead gives some channels
+more precision than others.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from compress.numerics.affine import require_finite
 from compress.numerics.gptq import factors, solve_rows
 
 LARGEST = 127
-"""Codes lie within plus and minus this, so that they fit into 8 bits."""
+"""Largest magnitude of a code, so that codes fit into 8 bits."""
 SLOPE = math.log(2) / 6
-"""Squared steps of error that one bit is worth: the slope of ``step² / 12`` over the entropy, which
-falls by one bit as the step doubles."""
+"""Error, in squared steps, that one bit is worth: the slope of ``step² / 12`` over the entropy, which falls
+by one bit as the step doubles."""
 SCALE_BITS = 32
-"""What a scale takes."""
+"""Bits of a scale."""
 DAMPING = 0.1
-"""Added to the second moments' diagonal, as a fraction of its mean: other inputs may come."""
+"""Added to the diagonal of the second moments, as a fraction of its mean, against overfitting."""
 LEAST_COST = 1e-20
-"""Of a squared error; what no output depends on has none."""
+"""Smallest cost of a squared error; the cost is zero for weights that no output depends on."""
 ROUNDS = 2
-"""Times that codes are chosen for the lengths that the codes before have."""
+"""Times that codes are chosen again for the code lengths of the last choice."""
 
 Floats: TypeAlias = npt.NDArray[np.float32]
 
@@ -52,7 +52,7 @@ def entropy(codes: Tensor) -> float:
 def code_lengths(codes: Floats) -> Floats:
     """Return the bits of every code from -`LARGEST` to `LARGEST` in an ideal code for such `codes`.
 
-    Codes that do not occur are taken to occur half a time (Krichevsky and Trofimov's estimate).
+    Half an occurrence is added to the count of each code (the Krichevsky-Trofimov estimator).
     """
     counts = np.bincount((codes.reshape(-1) + LARGEST).astype(np.intp), minlength=2 * LARGEST + 1) + 0.5
     lengths: Floats = -np.log2(counts / counts.sum()).astype(np.float32)
@@ -60,9 +60,9 @@ def code_lengths(codes: Floats) -> Floats:
 
 
 def cheapest(wanted: Floats, lengths: Floats) -> Floats:
-    """Return the codes with the least squared error and length, a bit being worth `SLOPE`.
+    """Return the codes with the least sum of squared error and `SLOPE` times code length.
 
-    Tried are the nearest code, its neighbour toward zero, and zero.
+    The nearest code, its neighbour towards zero, and zero are tried.
 
     Args:
         wanted: values in steps.
@@ -102,11 +102,11 @@ class Coded:
 
 
 class PricedWeight:
-    """A weight to be coded, and what its errors cost.
+    """A weight to be coded, and the cost of its errors.
 
     Args:
         weight: [K, N].
-        cost: of one squared error; where it is small against that of other weights, codes are coarse.
+        cost: cost of one squared error; the lower it is relative to other weights, the coarser the codes.
         hessian: [K, K] second moments of the inputs, or None; with them errors are fed forward as in GPTQ.
 
     Raises:
@@ -129,8 +129,8 @@ class PricedWeight:
     def steps(self, quality: float) -> Tensor:
         """Return the steps at which one bit saves the same cost in every weight, [N], or [1] for all columns.
 
-        No step is so small that codes leave their range. Columns have steps of their own where few large
-        weights would make the step too coarse for all, and the error saved is worth the scales.
+        Steps are large enough that codes stay in their range. Columns get their own steps if a few large
+        weights would make a common step too coarse, and the saved error is worth the bits of the scales.
         """
         wanted = quality * self.cost**-0.5
         one = max(wanted, float(self.peaks.max()) / LARGEST)
@@ -143,11 +143,11 @@ class PricedWeight:
         return own if len(self.weight) * (bits(shared) - bits(own)) > SCALE_BITS else shared
 
     def code(self, quality: float, every: int = 1) -> Coded:
-        """Choose codes one by one.
+        """Choose each code independently of the others.
 
         Args:
-            quality: root of what an error as large as a step costs.
-            every: of the rows only the first of each `every`, as a sample.
+            quality: root of the cost of an error of one step.
+            every: only every so many rows are coded, as a sample; 1 codes all rows.
         """
         steps = self.steps(quality)
         wanted = (self.weight[::every] / steps).numpy()
@@ -157,12 +157,12 @@ class PricedWeight:
         return Coded(torch.from_numpy(codes), steps)
 
     def rate(self, quality: float) -> float:
-        """Return about how many bits `solve` will take."""
+        """Estimate from a sample how many bits the result of `solve` takes."""
         coded = self.code(quality, max(self.weight.numel() // SAMPLE, 1))
         return entropy(coded.codes) * self.weight.numel() + SCALE_BITS * coded.scale.numel()
 
     def solve(self, quality: float) -> Coded:
-        """Choose codes, each after the errors of those before it, and fit the scales to them."""
+        """Choose codes in turn with error feedback; without second moments, fit the scales to the codes."""
         coded = self.code(quality)
         if self.feedback is None:
             return Coded(coded.codes, _fitted(self.weight, coded.codes, coded.scale))
@@ -177,27 +177,27 @@ class PricedWeight:
 
 
 def _fitted(weight: Tensor, codes: Tensor, steps: Tensor) -> Tensor:
-    """Return the scales of least error for `codes`; `steps` where all codes are zero."""
+    """Return the least-squares scales for `codes`; `steps` where all codes are zero."""
     axes = (0,) if steps.numel() > 1 else (0, 1)
     product, square = (weight * codes).sum(axes).reshape(-1), codes.square().sum(axes).reshape(-1)
     return torch.where(square > 0, product / square.clamp(min=1), steps)
 
 
 SAMPLE = 1 << 14
-"""Elements of a weight that are coded while the quality is sought."""
+"""Elements of a weight that are coded during the search for the quality."""
 TOLERANCE = 0.01
-"""How far below the target the rate may end up, as a fraction."""
+"""Fraction by which the rate may lie below the target."""
 GUESSES, CORRECTIONS = 12, 4
-"""Times that a sample is coded, and everything, each time at a quality nearer to the target."""
+"""Search steps on samples, and then on all weights, towards the quality that gives the target rate."""
 
 
 def code_to_rate(weights: Sequence[PricedWeight], rate: float) -> list[Coded]:
     """Code all weights at the one quality that takes `rate` bits a weight on average, or a little less.
 
-    One bit saves the same cost in every weight, so that no bit could be moved to where it does more good.
+    One bit saves the same cost in every weight, so that no other distribution of bits costs less.
 
     Raises:
-        ValueError: scales alone take more than `rate`.
+        ValueError: the rate cannot be reached.
     """
     total = sum(each.weight.numel() for each in weights)
     if not total:
@@ -205,7 +205,7 @@ def code_to_rate(weights: Sequence[PricedWeight], rate: float) -> list[Coded]:
     goal = (1 - TOLERANCE / 2) * rate
 
     def nearer(quality: float, bits: float) -> float:
-        # Twice the step takes a bit off, or a share of the bit where there is less than one.
+        # A step of twice the size saves one bit, or a fraction of the rate where that is below one bit.
         return quality * math.exp2(max(min((bits / total - goal) / min(1.0, goal), 4.0), -4.0))
 
     energy = sum(each.cost * float(each.weight.square().sum()) for each in weights)
@@ -222,5 +222,7 @@ def code_to_rate(weights: Sequence[PricedWeight], rate: float) -> list[Coded]:
                 break
         quality = nearer(quality, bits)
     if not best:
-        raise ValueError(f"{rate:g} bits a weight are out of reach: scales and rare codes take more")
+        raise ValueError(
+            f"a rate of {rate:g} bits cannot be reached, because scales and rare codes take more; raise it"
+        )
     return best

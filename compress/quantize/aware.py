@@ -1,4 +1,4 @@
-"""Quantization-aware training: values are rounded while a graph learns, and stored as they were rounded."""
+"""Quantization-aware training: fake quantizers round values in training as they are stored afterwards."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from compress.train.settings import Training
 from compress.trainable.roles import trained_initializers
 
 AUTO_RATE = 3e-4
-"""The learning rate where nobody says one."""
+"""The learning rate, if the setting is auto."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Rounding:
         weight_bits: bits of a weight.
         activations: whether activations are rounded to eight bits as well.
         group_size: weights that share a scale where activations stay float.
-        learn_scales: whether scales are trained, or stay as they were observed.
+        learn_scales: whether scales are trained, or stay as observed before training.
     """
 
     weight_bits: int
@@ -65,18 +65,19 @@ class Rounding:
 def quantization_aware_training(
     model: Model, chosen: Callable[..., bool], how: Training, rounding: Rounding
 ) -> list[Change]:
-    """Fold, put fake quantizers in, train, and store integers in their place.
+    """Fold a graph, insert fake quantizers, train it, and store integers in their place.
 
     Args:
         model: the model, with calibration data; changed in place.
-        chosen: tells from the names of a layer's node and weight whether it is quantized; everything trains.
+        chosen: tells from the names of a layer's node and weight whether it is quantized; all weights are
+            trained.
         how: the settings of the training.
         rounding: what is rounded.
 
     Raises:
         DataError: there are no calibration data, or their labels are not numbers.
         ModelError: a node cannot run in torch.
-        PassError: there is nothing to learn from, the loss is not finite, or a process failed.
+        PassError: there are neither labels nor a teacher, the loss is not finite, or a process failed.
     """
     fold(model.ir)
     regions = rounding.regions(model.graph, chosen)
@@ -125,7 +126,7 @@ def _kernels(regions: Regions, rounding: Rounding) -> dict[str, FakeQuantizer]:
 
 
 def _insert_all(graph: ir.Graph, regions: Regions, quantizers: Mapping[str, FakeQuantizer]) -> None:
-    """Put a fake quantizer behind every value that is rounded."""
+    """Insert a fake quantizer after every value that is rounded."""
     for value, readers in regions.readers.items():
         insert(graph, value, readers, quantizers[value.name or ""])
     for name, value in list(graph.initializers.items()):
@@ -139,7 +140,7 @@ def _store_regions(
     quantizers: Mapping[str, FakeQuantizer],
     found: Mapping[str, torch.Tensor],
 ) -> list[Change]:
-    """Put integers where the fake quantizers were; return a change per layer."""
+    """Quantize what the fake quantizers rounded; return a change per layer."""
     for value, readers in regions.readers.items():
         name = value.name or ""
         zero_point = np.uint8(-quantizers[name].low)
@@ -167,7 +168,7 @@ def _store_others(
         regions: whose kernels take the weights that stay.
         chosen: tells from the names of a layer's node and weight whether it is quantized.
         rounding: what is rounded.
-        found: scales that were trained, by name; others are those of the least squared error.
+        found: trained scales by name; other weights get the scales of the least squared error.
     """
     kernels = {layer.name for layer in regions.kernels}
     operators: Operators = "standard" if rounding.activations else "onnxruntime"

@@ -1,4 +1,4 @@
-"""Empirical bias correction: what quantization moved the means of outputs by is taken off the biases.
+"""Empirical bias correction: biases compensate for the shift of output means by quantization.
 
 Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (2019), section 4.2,
 in its empirical form.
@@ -26,11 +26,11 @@ from compress.graph.walks import bias_place, depths
 from compress.model import Model
 
 MOST_BATCHES = 4
-"""Batches of calibration data that are read; means settle soon."""
+"""Batches of calibration data that are read; means converge quickly."""
 
 
 def correct_bias(model: Model, chosen: Callable[..., bool]) -> list[Change]:
-    """Correct the biases of chosen layers in place; undo it if the outputs do not come closer.
+    """Correct the biases of chosen layers in place, unless the outputs of the model get worse.
 
     Args:
         model: a quantized model with calibration data and its original; changed in place.
@@ -48,12 +48,12 @@ def correct_bias(model: Model, chosen: Callable[..., bool]) -> list[Change]:
     if corrected >= plain:
         return changes
     model.ir = before.ir
-    reason = "the outputs would come no closer to the original's"
+    reason = "correction would not bring the outputs closer to the original's"
     return [Change(change.layer, skipped=change.skipped or reason) for change in changes]
 
 
 def move_biases(model: Model, reference: Model, chosen: Callable[..., bool]) -> list[Change]:
-    """Correct biases in place, so that means of outputs are those of the float model `reference`."""
+    """Correct biases in place, so that layer outputs have the means of the float model `reference`."""
     known = {value.name: value for node in model.graph for value in node.outputs}
     known |= {value.name: value for value in model.graph.inputs}
     stages: dict[int, list[_Site]] = {}
@@ -98,7 +98,7 @@ class _Site:
 
 
 def _is_float(node: ir.Node | None) -> bool:
-    """Tell whether a node multiplies a float initializer."""
+    """Tell whether a node has a float weight, or there is no node."""
     return node is None or any(is_float_weight(value) for value in node.inputs[1:2])
 
 
@@ -116,7 +116,7 @@ def _means(model: Model, sites: Sequence[_Site], batches: Sequence[Feeds]) -> di
 
 
 def _add(graph: ir.Graph, site: _Site, correction: Array) -> None:
-    """Add to a bias, in its own steps if it is stored as integers."""
+    """Add to a bias, in steps of its scale if it is stored as integers."""
     reader, index = site.node, site.index
     value = reader.inputs[index]
     dequantizer = value.producer() if value is not None else None

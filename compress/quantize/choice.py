@@ -18,11 +18,11 @@ from compress.quantize.ways import Way, calibrated_ways, mixed_ways, ways_of_eac
 from compress.quantize.weight_only import store_int8_weights
 
 INDULGENCE_DB = 4.0
-"""How much less than the target agreement may be where nothing else is faster."""
+"""Decibels below the target that are accepted if no candidate at the target is faster than the original."""
 WEIGHTS_MARGIN_DB = 2.0
-"""How much less than 8-bit weights alone integer arithmetic may agree, where these are under the target."""
+"""Decibels that integer arithmetic may lose against 8-bit weights alone, if these miss the target."""
 BISECTIONS = 4
-"""Steps in which the number of layers that go back to 8-bit weights is found."""
+"""Bisection steps for the number of layers that return to 8-bit weights and float arithmetic."""
 INTEGERS = "integers, "
 """How the names of ways that multiply integers begin."""
 
@@ -68,7 +68,7 @@ def _account(changes: Sequence[Change], choice: str) -> list[Change]:
 
 
 def _rounded(judge: Judge, model: Model, chosen: Callable[..., bool]) -> dict[int, dict[str, Quantized]]:
-    """Return integers of weights by bits and name, rounded by GPTQ where it can be done."""
+    """Return the integers of weights by GPTQ, by bits and weight name; empty where GPTQ fails."""
     found: dict[int, dict[str, Quantized]] = {}
     with judge.refusals("rounding by GPTQ"):
         for bits in sorted({8, weight_bits("auto")}):

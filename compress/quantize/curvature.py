@@ -1,4 +1,4 @@
-"""How much an error of each weight costs at the outputs, from gradients."""
+"""How much an error of each weight changes the outputs, estimated from gradients."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
     from compress.model import Model
 
 PROBES = 6
-"""Batches of random directions of the outputs that are traced back."""
+"""Random directions of the outputs that are back-propagated."""
 
 
 def curvature(model: Model, names: Collection[str]) -> dict[str, Tensor]:
     """Return the diagonal of the Gauss-Newton matrix of the outputs' relative error, by initializer.
 
-    An error e of one weight adds ``curvature * e²`` to noise over signal, summed over the outputs. It is
-    estimated as the mean square of gradients of the outputs times random signs (Hutchinson, 1990), one
-    sign an output element, so that samples of one batch do not mix.
+    An error e of one weight adds ``curvature * e²`` to the noise-to-signal ratio, summed over the outputs. It
+    is estimated as the mean square of the gradients of the outputs times random signs (Hutchinson, 1990).
+    Every output element has its own sign, so that the samples of a batch do not mix.
 
     Args:
         model: a model with calibration data; float outputs count.
-        names: initializers.
+        names: names of initializers.
 
     Raises:
         DataError: there are no calibration data.

@@ -1,4 +1,4 @@
-"""Layers whose inputs become 8-bit integers as the model runs, in ranges that each run finds for itself."""
+"""Dynamic quantization: layers whose inputs become 8-bit integers in ranges that are found at each run."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STANDARD_GATES = ["Sigmoid", "Tanh", "Tanh"]
-"""Activations of an LSTM that leaves them out, one direction's."""
+"""Default activations of an LSTM, for one direction."""
 
 
 def int8_dynamic(model: Model, chosen: Callable[..., bool], weight_bits: int) -> list[Change]:
@@ -51,12 +51,12 @@ def int8_dynamic(model: Model, chosen: Callable[..., bool], weight_bits: int) ->
 
 @dataclass(slots=True)
 class Dynamic:
-    """What of a graph can run that way.
+    """The layers of a graph that can run with dynamic quantization.
 
     Attributes:
-        weights: the layers that read each weight of linear layers, embeddings among them.
+        weights: for each weight of linear layers, all layers that read it, embeddings included.
         recurrent: LSTM nodes with input and hidden weights.
-        skipped: layers that cannot, with the reason.
+        skipped: names of layers that cannot, with the reason.
     """
 
     weights: list[tuple[Layer, ...]] = field(default_factory=list)
@@ -110,11 +110,11 @@ def _obstacle(layer: Layer) -> str:
         case "MatMul" | "Gemm":
             pass
         case _:
-            return f"{node.op_type} has no fast kernel for integers whose range is found as it runs"
+            return f"{node.op_type} has no fast kernel for ranges that are found at each run"
     if node.inputs[0] is None or node.inputs[0].const_value is not None:
         return "its input is constant"
     if layer.index != 1:
-        return "its weight comes first"
+        return "its weight is the first operand"
     scaled = any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta"))
     if scaled or bool(node.attributes.get_int("transA", 0)):
         return "its product is scaled or transposed"
@@ -122,17 +122,17 @@ def _obstacle(layer: Layer) -> str:
 
 
 def _lstm_obstacle(node: ir.Node) -> str:
-    """Return why the runtime's kernel, which knows less than the standard, cannot take an LSTM."""
+    """Return why the runtime's integer kernel, which supports less than the standard, cannot take an LSTM."""
     if bool(node.attributes.get_int("layout", 0)):
-        return "its batch comes first, which the integer kernel does not know"
+        return "its inputs have the batch first, which the integer kernel does not support"
     given = node.attributes.get_strings("activations", STANDARD_GATES)
     if any(name != STANDARD_GATES[place % 3] for place, name in enumerate(given)):
-        return "its activations are not the usual ones"
+        return "its activations are not the default ones"
     return ""
 
 
 def _shared_otherwise(group: Sequence[Layer]) -> str:
-    """Tell whether something needs the floats of a weight that `group` reads."""
+    """Return why the weight that `group` reads must stay in float; empty if it need not."""
     if all(layer.in_axis is None for layer in group):
         return "an embedding multiplies nothing"
     nodes = {layer.node for layer in group}
@@ -140,7 +140,7 @@ def _shared_otherwise(group: Sequence[Layer]) -> str:
     others = [use.node for use in group[0].weight.uses() if use.node not in nodes | turned]
     others += [node for each in turned for node in each.outputs[0].consumers() if node not in nodes]
     if others or any(each.outputs[0].is_graph_output() for each in turned):
-        return "something else reads its weight in float"
+        return "another node reads its weight in float"
     if group[0].node.op_type == "LSTM" and len(group) > 1:
         return "its weight is shared"
     return "" if len({layer.out_axis for layer in group}) == 1 else "its weight is read in two layouts"
@@ -153,9 +153,9 @@ def _transpose(layer: Layer) -> ir.Node | None:
 
 
 def place(graph: ir.Graph, found: Dynamic, bits: int, known: Mapping[str, Quantized]) -> list[Change]:
-    """Let what was found multiply integers, with weights of `bits` per output channel, in place.
+    """Quantize what was found, in place, with weights of `bits` and one scale per output channel.
 
-    Linear weights whose name is in `known` are stored as they are there.
+    Weights of linear layers whose name is in `known` get those integers; others are rounded to the nearest.
 
     Raises:
         PassError: a weight cannot be quantized; the message names the layer.
@@ -189,7 +189,7 @@ def _place_linear(
 
 
 def _integers(graph: ir.Graph, name: str, quantized: Quantized, *, is_table: bool) -> ir.Value:
-    """Store a linear weight as [inputs, outputs]; one that is an embedding too keeps its rows."""
+    """Store a linear weight as [inputs, outputs]; one that is an embedding table too keeps its layout."""
     values = quantized.values.numpy()
     rows = quantized.granularity == PerAxis(0)
     if not (rows and is_table):
@@ -206,7 +206,7 @@ def _integers(graph: ir.Graph, name: str, quantized: Quantized, *, is_table: boo
 def _multiply(
     graph: ir.Graph, layer: Layer, weight: ir.Value, quantized: Quantized, rounded: dict[ir.Value, ir.Node]
 ) -> None:
-    """Put in a linear layer's place what the runtime fuses into one kernel.
+    """Replace a linear layer by the nodes that the runtime fuses into one kernel.
 
     ``MatMulInteger(x, weight) * (scale of x * scale of weight) + bias``
     """
@@ -228,14 +228,14 @@ def _multiply(
 
 
 def _round(graph: ir.Graph, value: ir.Value) -> ir.Node:
-    """Add the node that makes integers of a value; layers that read it share them."""
+    """Add the node that quantizes a value for all layers that read it."""
     node = ir.node("DynamicQuantizeLinear", [value], num_outputs=3, name=f"{value.name}.quantize")
     edit.insert_after(value, node)
     return node
 
 
 def _place_lstm(graph: ir.Graph, pair: tuple[Layer, Layer], bits: int) -> list[Change]:
-    """Let the runtime's DynamicQuantizeLSTM do an LSTM; weights become [directions, inputs, 4 hidden].
+    """Replace an LSTM by the runtime's DynamicQuantizeLSTM; weights become [directions, inputs, 4 hidden].
 
     Source: ONNX Runtime's ContribOperators.md, com.microsoft.DynamicQuantizeLSTM.
     """

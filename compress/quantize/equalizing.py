@@ -1,4 +1,4 @@
-"""Cross-layer equalization: neighbouring layers share their range, channel by channel.
+"""Cross-layer equalization: neighbouring layers get the same range of weights in each channel.
 
 Nagel et al., "Data-Free Quantization Through Weight Equalization and Bias Correction" (2019).
 """
@@ -29,7 +29,7 @@ from compress.quantize.scaling import (
 )
 
 SWEEPS = 20
-"""Most sweeps over all chains of layers."""
+"""Largest number of sweeps over all chains of layers."""
 SETTLED = 1e-3
 """Largest relative change of a scale at which the sweeps end."""
 
@@ -55,19 +55,21 @@ def equalize(model: Model, chosen: Callable[..., bool]) -> list[Change]:
             continue
         links[node].divide(model.graph, scales)
         multiply(own[node], scales)
-        done = f"outputs divided by {scales.min():.3g} to {scales.max():.3g}"
+        done = f"output channels divided by {scales.min():.3g} to {scales.max():.3g}"
         changes.append(Change(links[node].node.name or "", done))
     linked = {found.node for found in links.values()}
     changes += [
-        Change(layer.name, skipped="nothing but scales may stand between it and one other layer")
+        Change(
+            layer.name, skipped="no single layer follows it through operators that keep scales, such as ReLU"
+        )
         for node, layer in own.items()
         if node not in linked
     ]
-    return changes or [Change("all layers", skipped="no layer selected has a weight of its own")]
+    return changes or [Change("all layers", skipped="no selected layer has a weight of its own")]
 
 
 def _search(own: Mapping[ir.Node, Layer], links: Mapping[ir.Node, Source]) -> dict[ir.Node, Array]:
-    """Return what each reader's input channels are multiplied by so that neighbours have equal ranges.
+    """Return the factors on the input channels of each layer that give neighbours equal ranges.
 
     Raises:
         PassError: a weight is not finite; the message names the layer.
@@ -80,7 +82,7 @@ def _search(own: Mapping[ir.Node, Layer], links: Mapping[ir.Node, Source]) -> di
         moved = 0.0
         for last in links:
             if is_depthwise(own[last]) and last in feeding:
-                continue  # it stands in the middle of a chain
+                continue  # it is in the middle of a chain
             readers = [last]
             while is_depthwise(own[first := links[readers[0]].node]) and first in links:
                 readers.insert(0, first)

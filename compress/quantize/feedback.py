@@ -1,4 +1,4 @@
-"""Integers of weights whose rounding errors make up for each other: GPTQ for convolutions and linears."""
+"""Integers of weights by GPTQ and AdaRound, for convolutions and linear layers with a scale per channel."""
 
 from __future__ import annotations
 
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from compress.model import Model
 
 MOMENTS_BYTES = 1 << 30
-"""Second moments that are held at once; more layers take more sweeps over the calibration data."""
+"""Memory for second moments; layers that need more take more sweeps over the calibration data."""
 ROWS_OF_A_BATCH, SAMPLED_BATCHES = 128, 8
-"""Rows kept of each of the first batches, for AdaRound."""
+"""Rows kept of a batch, and batches of which rows are kept, for AdaRound."""
 
 
 def solve(model: Model, layers: Sequence[Layer], bits: int, *, learn: bool = False) -> dict[str, Quantized]:
     """Return the integers of each layer's weight by the weight's name, one scale an output channel.
 
-    GPTQ on the inputs that the float model gives. A layer that sees fewer rows of inputs than it has
-    features is left out: it would be fitted to what it saw.
+    GPTQ sees the inputs of the float model. A layer with fewer rows of inputs than features is left out,
+    because it would be overfitted to them.
 
     Args:
         model: a float model with calibration data.
         layers: convolutions and linear layers of it, as `linear_layers` yields them.
-        bits: of the integers.
-        learn: whether AdaRound goes on from there, on a sample of the rows.
+        bits: bits of the integers.
+        learn: whether AdaRound refines the integers on a sample of the rows.
 
     Raises:
         DataError: there are no calibration data, or they are not finite.
@@ -55,7 +55,7 @@ def solve(model: Model, layers: Sequence[Layer], bits: int, *, learn: bool = Fal
 
 
 def _sweeps(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
-    """Yield the layers in parts whose second moments fit into memory together."""
+    """Yield the layers in parts whose second moments together take no more than `MOMENTS_BYTES`."""
     part: list[Layer] = []
     taken = 0
     for layer in layers:
@@ -72,12 +72,12 @@ def _sweeps(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
 
 @dataclass(slots=True)
 class _Seen:
-    """What was seen of the rows that a layer multiplies.
+    """What was observed of the rows that a layer multiplies.
 
     Attributes:
         moments: sums of ``x xᵀ``, [groups, features, features].
-        count: how many rows that is.
-        rows: some of them, [groups, rows, features] of each batch.
+        count: number of rows.
+        rows: a sample of them, [groups, rows, features] of each batch.
     """
 
     moments: Tensor
@@ -125,7 +125,7 @@ def _gptq(layer: Layer, moments: Tensor, bits: int) -> Quantized:
 
 
 def _learn(layer: Layer, start: Quantized, seen: _Seen) -> Quantized:
-    """Return integers, of the same form, that AdaRound finds for a sample of rows."""
+    """Return integers, in the layout of `start`, that AdaRound finds for the sample of rows."""
     content = _content(layer)
     groups, _, outputs = content.shape
     rows = torch.cat(seen.rows, 1).transpose(0, 1)

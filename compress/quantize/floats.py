@@ -1,4 +1,4 @@
-"""Weights in floating point of fewer bits, and whole graphs that compute in float16."""
+"""Weights in floating-point formats of fewer bits, and whole graphs that compute in float16."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ TYPES = {
 
 
 def store_float_weights(model: Model, chosen: Callable[..., bool], format: FloatFormat) -> list[Change]:
-    """Store all chosen float32 weights in `format`, in place, and widen them as they are read.
+    """Store all chosen float32 weights in `format`, in place, each followed by a Cast to float32.
 
     Args:
         model: the model; changed in place.
         chosen: called with the names of a weight and of the nodes that read it.
-        format: what weights become; a weight that it cannot hold stays as it is.
+        format: the format of the weights; a weight beyond its range stays as it is.
 
     Returns:
         A change per weight.
@@ -47,7 +47,7 @@ def _store(weight: ir.Value, chosen: Callable[..., bool], format: FloatFormat) -
     if not chosen(name, *(node.name for node in weight.consumers())):
         return Change(name, skipped="not selected")
     if not is_float_weight(weight, rank=1):
-        return Change(name, skipped="not float32, a single number, or an output of the graph")
+        return Change(name, skipped="it is not float32, or a single number, or an output of the graph")
     before, scale = array(weight), None
     if format.scaled:
         highest = float(np.abs(before).max()) / format.largest
@@ -55,7 +55,7 @@ def _store(weight: ir.Value, chosen: Callable[..., bool], format: FloatFormat) -
     with np.errstate(over="ignore"):
         after = (before if scale is None else before / scale).astype(TYPES[format.name])
     if not np.isfinite(after.astype(np.float32)).all():
-        return Change(name, skipped=f"holds values beyond {format.largest:g}")
+        return Change(name, skipped=f"it has values beyond {format.largest:g}, the largest of {format.name}")
     widen_weight(weight, ir.tensor(after), scale)
     restored = after.astype(np.float32) * (1 if scale is None else scale)
     stored = after.nbytes + (0 if scale is None else scale.nbytes)
@@ -88,7 +88,7 @@ def compute_in_float16(model: Model, chosen: Callable[..., bool]) -> list[Change
 
 
 def _overflows(node: ir.Node) -> bool:
-    """Tell whether a node reads float32 weights that float16 does not hold."""
+    """Tell whether a node reads float32 weights beyond the range of float16."""
     return any(
         value is not None
         and is_float_weight(value, rank=0)

@@ -1,4 +1,4 @@
-"""Which of several quantized models to take: what agrees well enough with the original and runs fastest."""
+"""The choice between quantized models: the fastest that agrees well enough with the original."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from compress.model import Model
 from compress.quantize.ways import Way
 
 JUDGING = 4
-"""Every fourth calibration batch judges and does not calibrate."""
+"""Every fourth calibration batch is used to judge models, and not to calibrate."""
 MOST_BATCHES = 4
-"""Batches that judge."""
+"""Largest number of batches that judge."""
 TIMED_SECONDS = 1.0
 """Time spent on each of two timings of a candidate: one sample and one batch."""
 TIMING_NOISE = 1.05
-"""Ratios of two runs of one model scatter about this far on an ordinary machine."""
+"""Ratio up to which timings count as equal: those of one model differ by this on an ordinary machine."""
 WORTHWHILE = 0.9
-"""Time over the original's at which a way counts as faster."""
+"""Time relative to the original's up to which a candidate counts as faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Judge:
 
     @contextmanager
     def refusals(self, name: str) -> Iterator[None]:
-        """Note why a way cannot be taken; another one will be."""
+        """Note why a way cannot be taken, and go on with another one."""
         try:
             yield
         except (DataError, ModelError, PassError) as error:
@@ -88,7 +88,7 @@ class Judge:
         return Candidate(name, way, model, changes, snr_db)
 
     def timed(self, candidate: Candidate) -> Candidate:
-        """Add the time of a run in turn with the original's."""
+        """Return the candidate with its time, measured in turn with the original's."""
         run = partial(session(candidate.model.ir, threads=1).run, None)
         ratios = [processor_ratio(run, self._original, feeds, TIMED_SECONDS) for feeds in self._timed]
         return replace(candidate, ratio=max(ratios))
@@ -100,7 +100,7 @@ class Judge:
 
 
 def split(data: Data) -> tuple[Data, Data]:
-    """Return data to calibrate with and data to judge with; with too few batches both are all of them."""
+    """Return data for calibration and data to judge by; with too few batches, both are all the data."""
     if sum(1 for _ in itertools.islice(data.raw(), JUDGING)) < JUDGING:
         return data, data
 

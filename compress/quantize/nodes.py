@@ -1,4 +1,4 @@
-"""Quantized tensors as ONNX nodes: Q/DQ pairs, DequantizeLinear of weights, MatMulNBits."""
+"""ONNX nodes for quantized tensors: Q/DQ pairs, DequantizeLinear, MatMulNBits, GatherBlockQuantized."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def dequantize_weight(weight: ir.Value, quantized: Quantized) -> ir.Value:
 
 
 def expand_weight(weight: ir.Value, quantized: Quantized) -> None:
-    """Store `weight` as integers, and compute the floats in plain arithmetic that runtimes fold as they load.
+    """Store `weight` as integers, and restore the floats by arithmetic that runtimes fold at load time.
 
-    The file is small and the model runs as fast as in float, and moves as many bytes: a
-    DequantizeLinear in this place would be computed at every run.
+    The file is small, and the model runs as fast as in float and moves as many bytes. A DequantizeLinear
+    instead would be computed at every run.
     """
     graph, name = edit.graph_of(weight), weight.name or ""
     values, scale, zero_point = _broadcasting(quantized)
@@ -78,7 +78,7 @@ def expand_weight(weight: ir.Value, quantized: Quantized) -> None:
 
 
 def _broadcasting(quantized: Quantized) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return values, scales and zero points that broadcast: groups get an axis of their own."""
+    """Return values, scales and zero points that broadcast against each other; groups get their own axis."""
     values, scale, zero_point = (
         each.numpy() for each in (quantized.values, quantized.scale, quantized.zero_point)
     )
@@ -102,9 +102,9 @@ def _floats(stored: ir.Value) -> ir.Value:
 
 
 def _first(op_type: str, inputs: list[ir.Value], **attributes: int) -> ir.Value:
-    """Return the output of a new node that stands before all others but those that it reads.
+    """Return the output of a new node that is inserted as early as its inputs allow.
 
-    The node gets no name and its output a short one: in small networks names outweigh what scales save.
+    The node gets no name and its output a short one, because names take many bytes of a small network.
     """
     node = ir.node(op_type, inputs, attributes, name="")
     graph = edit.graph_of(inputs[0])
@@ -115,7 +115,7 @@ def _first(op_type: str, inputs: list[ir.Value], **attributes: int) -> ir.Value:
 
 
 def widen_weight(weight: ir.Value, stored: ir.TensorProtocol, scale: np.float32 | None = None) -> None:
-    """Store `weight` as `stored` (float16, say) and let its readers read it as float32, times `scale`."""
+    """Store `weight` as `stored` (float16, say); its readers read it as float32, multiplied by `scale`."""
     graph, name = edit.graph_of(weight), weight.name or ""
     value = add_initializer(graph, f"{name}.{str(stored.dtype).lower()}", stored.numpy())
     nodes = [ir.node("Cast", [value], {"to": ir.DataType.FLOAT}, name=f"{name}.widen")]
@@ -128,7 +128,7 @@ def widen_weight(weight: ir.Value, stored: ir.TensorProtocol, scale: np.float32 
 
 
 def dequantize_bias(node: ir.Node, values: np.ndarray, scale: np.ndarray) -> None:
-    """Let input 2 of a Conv or Gemm come from int32 `values` [N] times float32 `scale` [N]."""
+    """Store the bias of a Conv or Gemm, input 2, as int32 `values` [N] with float32 `scale` [N]."""
     graph, before = edit.graph_of(node), node.inputs[2]
     name = (before.name if before is not None else None) or f"{node.name}.bias"
     inputs = [
@@ -152,8 +152,8 @@ def quantize_activation(
 ) -> None:
     """Put a QuantizeLinear and DequantizeLinear pair between `value` and `readers` (node, input index).
 
-    The type of `zero_point` is the type of the integers. With `final`, the graph puts out what is
-    dequantized, under the name that `value` had.
+    The type of `zero_point` is the type of the integers. With `final`, the dequantized value replaces
+    `value` as output of the graph, under the same name.
     """
     graph, name = edit.graph_of(value), value.name or ""
     scale_value = add_initializer(graph, f"{name}.scale", np.asarray(scale, np.float32))
@@ -174,12 +174,12 @@ def quantize_activation(
 
 
 def matmul_nbits(node: ir.Node, weight: ir.Value, quantized: Quantized) -> None:
-    """Let ONNX Runtime's MatMulNBits do a ``MatMul(x, weight)``, ``MatMul(x, Transpose(weight))`` or Gemm.
+    """Replace ``MatMul(x, weight)``, ``MatMul(x, Transpose(weight))`` or Gemm by ONNX Runtime's MatMulNBits.
 
-    Weights are stored as uint8 [N, groups, bytes of a group], a group's first value in the lowest
-    bits; scales as [N, groups]; zero points packed alike, left out if all are the middle of the
-    range. `quantized` is unsigned, grouped along the K axis of [K, N] or [N, K]. Level 4 of
-    accuracy lets the kernel quantize activations to int8: three to seven times faster on CPUs.
+    Weights are stored as uint8 [N, groups, bytes of a group], with a group's first value in the lowest
+    bits, and scales as [N, groups]. Zero points are packed in the same way, and left out if all are the
+    middle of the range. `quantized` is unsigned, grouped along the K axis of [K, N] or [N, K]. Accuracy
+    level 4 lets the kernel quantize activations to int8, which is three to seven times faster on CPUs.
 
     Source: ONNX Runtime's ContribOperators.md, com.microsoft.MatMulNBits.
     """
@@ -207,10 +207,10 @@ def matmul_nbits(node: ir.Node, weight: ir.Value, quantized: Quantized) -> None:
 def gather_quantized(
     node: ir.Node, weight: ir.Value, quantized: Quantized, *, multiplied: bool = False
 ) -> None:
-    """Let GatherBlockQuantized read the rows of an embedding [rows, K], grouped along K, unsigned.
+    """Replace the Gather of an embedding [rows, K] by GatherBlockQuantized; unsigned, grouped along K.
 
-    With `multiplied`, a MatMulNBits reads the table too: both read the one stored in its layout,
-    as long as whole blocks fill the rows.
+    With `multiplied`, a MatMulNBits reads the table too. Both nodes then share one table in the layout of
+    MatMulNBits, if whole blocks fill the rows.
 
     Source: ONNX Runtime's ContribOperators.md, com.microsoft.GatherBlockQuantized.
     """
@@ -238,10 +238,10 @@ def gather_quantized(
 
 
 def gather_dequantize(node: ir.Node, weight: ir.Value, quantized: Quantized) -> None:
-    """Gather integer rows and their scales apart, and multiply: standard operators only.
+    """Gather integer rows and their scales separately and multiply them, with standard operators only.
 
-    `quantized` is symmetric, with one scale a row. A DequantizeLinear before the Gather would
-    expand the whole table at every run.
+    `quantized` is symmetric, with one scale for each row. A DequantizeLinear before the Gather would
+    dequantize the whole table at every run.
     """
     graph, name = edit.graph_of(weight), weight.name or ""
     table = add_initializer(graph, f"{name}.quantized", packed(quantized.values.numpy(), quantized.bits))

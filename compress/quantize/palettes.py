@@ -1,4 +1,4 @@
-"""Weights as numbers of codebook entries: which weights share a codebook, and the nodes that look them up."""
+"""Weights as codes of codebook entries: which weights share a codebook, and the nodes that look them up."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from compress.numerics.gptq import Hessian
 
 SHIFTS = np.array([0, 2, 4, 6], np.uint8)
-"""Bits by which each of the four two-bit numbers of a byte is shifted."""
+"""Positions of the four two-bit codes of a byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +37,8 @@ class CodebookPlan:
 
     Attributes:
         readers: the layers that read it.
-        format: its codebooks; the channels divide those of the weight, and the dimensions divide what
-            shares a codebook.
+        format: its codebooks. Their channels divide those of the weight, and the dimensions divide the
+            number of weights that share a codebook.
     """
 
     readers: tuple[Layer, ...]
@@ -46,7 +46,7 @@ class CodebookPlan:
 
     @classmethod
     def of(cls, readers: Sequence[Layer], wanted: CodebookFormat) -> CodebookPlan:
-        """Return the layout nearest to what is wanted: numbers that do not divide the weight get smaller."""
+        """Return the layout nearest to `wanted`: numbers that do not divide the weight are lowered."""
         layer, channels = readers[0], wanted.channels
         shape, axis = layer.array.shape, layer.out_axis
         if channels is not None and layer.in_axis is not None:
@@ -64,7 +64,7 @@ class CodebookPlan:
 
     @property
     def is_table(self) -> bool:
-        """Whether rows of the weight are looked up, and nothing else is done with it."""
+        """Whether the weight is an embedding table that nothing but its readers reads."""
         nodes = {reader.node for reader in self.readers}
         looked_up = all(
             reader.in_axis is None and (ids := reader.node.inputs[1]) is not None and ids.shape is not None
@@ -73,14 +73,14 @@ class CodebookPlan:
         return looked_up and all(use.node in nodes for use in self.layer.weight.uses())
 
     def rows(self, weight: Tensor) -> Tensor:
-        """Return a weight, or what has its shape, as [codebooks, elements]."""
+        """Return a weight, or a tensor of its shape, as [codebooks, elements]."""
         if self.format.channels is None:
             return weight.reshape(1, -1)
         moved = weight.movedim(self.layer.out_axis, 0)
         return moved.reshape(len(moved) // self.format.channels, -1)
 
     def solve(self, moments: Hessian | None) -> Palette:
-        """Find codebooks; `moments` of the layer's inputs say what an error of each feature costs.
+        """Find codebooks; `moments` of the layer's inputs weigh the errors of its features.
 
         Raises:
             PassError: the weight is not finite; the message names the layer.
@@ -111,8 +111,8 @@ def store_palettes(
     Args:
         model: the model; changed in place.
         chosen: called with the names of a layer's node and weight.
-        wanted: the codebooks, each made smaller where a weight wants it.
-        decoded: look entries up at every run, instead of as the model is loaded.
+        wanted: the format of the codebooks; see `CodebookPlan.of` for weights that it does not divide.
+        decoded: look entries up at every run, instead of once as the model is loaded.
 
     Raises:
         PassError: a weight is not finite; the message names the layer.
@@ -148,7 +148,10 @@ def _store(graph: ir.Graph, plan: CodebookPlan, palette: Palette, *, decoded: bo
         bits = 4
     size = math.ceil(codes.size * bits / 8) + palette.codebook.nbytes
     if size >= before.nbytes:
-        return Change(layer.name, skipped=f"codebooks would outweigh what {entries} entries save")
+        return Change(
+            layer.name,
+            skipped=f"codes and codebooks of {entries} entries would take more bytes than the weight",
+        )
     if plan.is_table:
         bits = max(bits, 4)
         size = math.ceil(codes.size * bits / 8) + palette.codebook.nbytes
@@ -167,7 +170,7 @@ def _store(graph: ir.Graph, plan: CodebookPlan, palette: Palette, *, decoded: bo
 
 
 class _Chain:
-    """Nodes that follow one another, each reading what the one before gives."""
+    """Nodes in a row, each of which reads the output of the one before."""
 
     def __init__(self, name: str, value: ir.Value) -> None:
         self.name, self.value, self.nodes = name, value, list[ir.Node]()
@@ -196,7 +199,7 @@ def _stored(graph: ir.Graph, name: str, codes: np.ndarray, bits: int) -> ir.Valu
 def _look_up(
     graph: ir.Graph, plan: CodebookPlan, codes: np.ndarray, book: np.ndarray, bits: int, *, decoded: bool
 ) -> None:
-    """Compute the weight from its codes before all other nodes."""
+    """Restore the weight from its codes before all other nodes."""
     weight, name = plan.layer.weight, plan.layer.weight.name or ""
     books, entries, dimensions = book.shape
     packed = codes
@@ -207,7 +210,7 @@ def _look_up(
     if bits == 2:
         chain.then("BitShift", add_initializer(graph, f"{name}.shifts", SHIFTS), direction="RIGHT")
         chain.then("BitwiseAnd", add_initializer(graph, f"{name}.mask", np.array(3, np.uint8)))
-    if decoded:  # which the runtime computes at every run, and all that follows it
+    if decoded:  # the runtime does not fold this node, nor what depends on it
         chain.then("DequantizeLinear", add_initializer(graph, f"{name}.one", np.array(1, np.float32)))
     chain.then("Cast", to=ir.DataType.INT32)
     if books > 1:
@@ -228,12 +231,12 @@ def _look_up(
 def _look_up_rows(
     graph: ir.Graph, plan: CodebookPlan, codes: np.ndarray, book: np.ndarray, bits: int
 ) -> None:
-    """Look up the codes of rows, and then their entries: the table is never expanded."""
+    """Look up the codes of rows and then their entries, so that the table is never restored as a whole."""
     name = plan.layer.weight.name or ""
     table = codes.reshape(len(plan.layer.array), -1)
     entries = add_initializer(graph, f"{name}.codebook", book.reshape(-1, book.shape[2]))
     stored = _stored(graph, name, table, bits)
-    if bits == 4:  # the runtime looks up no smaller type than bytes, and widens these once
+    if bits == 4:  # the runtime's Gather takes no type smaller than bytes; the Cast is folded at load time
         cast = ir.node("Cast", [stored], {"to": ir.DataType.UINT8}, name=f"{name}.bytes")
         edit.insert_first(graph, cast)
         stored = cast.outputs[0]

@@ -1,4 +1,4 @@
-"""How each weight of a graph will be stored: which integers, in which groups, for which nodes."""
+"""Plans of how each weight of a graph is stored: in which integer format, read by which nodes."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ Operators = Literal["onnxruntime", "expanded", "standard"]
 """Integer kernels of ONNX Runtime where it has them; weights that become float as the model is loaded;
 or DequantizeLinear of the ONNX standard, which runtimes compute at every run or fuse."""
 SMALLEST_BLOCK = 16
-"""Blocks of the runtime's kernels are powers of two from here to 256."""
+"""Smallest block of the runtime's kernels; blocks are powers of two up to 256."""
 FEWEST_WEIGHTS = 32
-"""Channels of fewer weights stay in 8 bits: their errors do not average out."""
+"""Channels of fewer weights keep 8 bits, because their errors do not average out."""
 TABLE_BLOCK = 128
 """Weights of an embedding that share a scale where it has 8 bits and other weights have fewer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Precision:
-    """How weights shall be stored; `plans` makes an `IntegerFormat` of it for each of them.
+    """How weights are to be stored; `plans` derives the `IntegerFormat` of each weight from it.
 
     Attributes:
         bits: bits of a weight.
         group_size: the largest number of weights that share a scale; None for one scale a channel.
-        symmetric: zero points in the middle of the range. None leaves it to the layer: convolutions of
-            fewer than 8 bits store zero points; kernels of linear layers are faster without, and others
-            lose nothing.
+        symmetric: whether zero points are the middle of the range. With None, only convolutions of fewer
+            than 8 bits store zero points; the kernels of linear layers are faster without.
         method: how ranges are chosen.
         table_bits: bits of embedding tables; None for those of other weights.
         fewest_weights: channels of fewer weights have 8 bits.
@@ -90,11 +89,11 @@ def blame(layer: Layer, error: ValueError) -> PassError:
 def plans(
     graph: ir.Graph, chosen: Callable[[Layer], bool], precision: Precision, operators: Operators
 ) -> tuple[list[Plan], list[Change]]:
-    """Plan how every chosen layer's weight is stored; return the plans, and the changes of other layers.
+    """Return a plan for the weight of every chosen layer, and the changes of the other layers.
 
-    With `operators` "onnxruntime", MatMul, Gemm and embeddings go to blocked kernels, and all other
-    weights are expanded as the model is loaded; with "expanded", embeddings alone stay in integers.
-    A weight that several nodes read is planned once.
+    With `operators` "onnxruntime", MatMul, Gemm and embeddings use blocked kernels, and all other weights
+    become float as the model is loaded. With "expanded", only embeddings stay integers. A weight that
+    several nodes read is planned once.
     """
     found, changes = chosen_weights(graph, chosen)
     return [_plan(readers, precision, operators) for readers in found], changes
@@ -103,7 +102,7 @@ def plans(
 def chosen_weights(
     graph: ir.Graph, chosen: Callable[[Layer], bool]
 ) -> tuple[list[tuple[Layer, ...]], list[Change]]:
-    """Return the readers of every weight that at least one of them chooses, and changes of other weights."""
+    """Return the readers of each weight of which one is chosen, and the changes of the other weights."""
     found: dict[str, list[Layer]] = {}
     for layer in layers(graph):
         found.setdefault(layer.weight.name or "", []).append(layer)
@@ -133,7 +132,7 @@ def _plan(readers: tuple[Layer, ...], precision: Precision, operators: Operators
     symmetric = precision.symmetric
     if symmetric is None:
         symmetric = bits >= 8 or "Conv" not in layer.node.op_type
-    # An embedding outside of blocked kernels is multiplied by its scales alone.
+    # An embedding outside of blocked kernels has scales but no zero points.
     symmetric |= not blocked and layer.in_axis is None
     granularity = _granularity(layer, bits, group_size, blocked=blocked)
     integers = IntegerFormat(bits, granularity, symmetric, signed=not blocked, method=precision.method)
@@ -143,7 +142,7 @@ def _plan(readers: tuple[Layer, ...], precision: Precision, operators: Operators
 def fits_blocked_kernel(layer: Layer, bits: int) -> bool:
     """Tell whether a blocked kernel of the runtime can compute what `layer` does."""
     node = layer.node
-    if node.op_type == "Gather":  # the kernel takes rows for whole bytes
+    if node.op_type == "Gather":  # the kernel takes rows of whole bytes
         return bool(layer.array.shape[1] * bits % 8 == 0)
     if node.op_type == "Gemm":
         plain = node.attributes.get_float("alpha", 1.0) == 1.0 == node.attributes.get_float("beta", 1.0)
@@ -160,7 +159,7 @@ def _group_axis(layer: Layer) -> int:
 
 
 def read_elsewhere(readers: Sequence[Layer]) -> bool:
-    """Tell whether anything but `readers` reads their weight: its floats are needed then."""
+    """Tell whether a node other than `readers` reads their weight, so that its floats are needed."""
     nodes = {reader.node for reader in readers}
     for use in readers[0].weight.uses():
         turned = use.node.op_type == "Transpose" and not use.node.outputs[0].is_graph_output()
@@ -187,7 +186,7 @@ def _granularity(layer: Layer, bits: int, group_size: int | None, *, blocked: bo
 def cheapest_block(features: int, largest: int, bits: int) -> int:
     """Return the power of two from 16 to `largest` that stores `features` weights in the fewest bytes.
 
-    The last block is filled up with zeros, which makes large blocks dear for odd sizes.
+    The last block is padded with zeros, which makes large blocks expensive for odd sizes.
     """
     sizes = [SMALLEST_BLOCK << step for step in range(5) if SMALLEST_BLOCK << step <= largest]
     return min(sizes or [SMALLEST_BLOCK], key=lambda size: -(-features // size) * (size * bits // 8 + 2))

@@ -1,4 +1,4 @@
-"""Weights of a graph coded at one rate: what their errors cost, and where their integers go."""
+"""Weights of a graph at a given entropy: what their errors cost, and how their integers are stored."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from compress.quantize.weight_only import store
 def store_coded_weights(
     model: Model, chosen: Callable[..., bool], rate: float, operators: Operators
 ) -> list[Change]:
-    """Store the weights of all chosen layers as integers that are short once coded, in place.
+    """Store the weights of all chosen layers as integers of low entropy, in place.
 
     Args:
         model: the model; changed in place.
@@ -63,14 +63,14 @@ def store_coded_weights(
 
 
 class _Costs:
-    """What errors of weights cost at the outputs, or relative to the weights where that is not known."""
+    """What errors of weights cost at the outputs; relative to the weights' energy where that is unknown."""
 
     def __init__(self, model: Model, plans: Sequence[Plan]) -> None:
         self.curvature: dict[str, Tensor] = {}
         self.moments: dict[ir.Value, Hessian] = {}
         if model.calibration is None:
             return
-        # Without functions for all nodes there are no gradients, but inputs all the same.
+        # If torch cannot run the graph there are no gradients, but the inputs of layers are still known.
         with contextlib.suppress(ModelError):
             self.curvature = curvature(model, [plan.layer.weight.name or "" for plan in plans])
         plain = {layer.weight for layer in linear_layers(model.graph) if groups(layer) == 1}
@@ -90,7 +90,7 @@ class _Costs:
     def _hessian(self, layer: Layer) -> Tensor | None:
         """Return the second moments of the rows that `_columns` of a weight are multiplied with."""
         moments = self.moments.get(layer.weight)
-        # With fewer rows of inputs than features, feedback fits the rows it saw and does worse on others.
+        # With fewer rows of inputs than features, error feedback overfits these rows.
         if moments is None or moments.rows < matrix(layer, layer.array).shape[1]:
             return None
         directions = 1 if _is_matrix(layer) else layer.array.shape[0]
@@ -116,7 +116,7 @@ def _restored(layer: Layer, content: Tensor) -> Tensor:
 
 
 def _store(plan: Plan, coded: Coded, operators: Operators) -> Change:
-    """Store a weight's integers, in 4 bits if they fit."""
+    """Store the integers of a weight, in 4 bits if they fit."""
     layer = plan.layer
     narrow = bool((coded.codes >= -8).all() and (coded.codes <= 7).all()) and _may_be_narrow(plan)
     bits = 4 if narrow else 8

@@ -1,9 +1,9 @@
-"""Where integer arithmetic begins and ends: which activations of a graph are to be quantized.
+"""Regions of integer arithmetic: which activations of a graph are quantized.
 
-Convolutions run in integers only if their output is quantized as well; linear layers may leave
-floats behind. Operators between integer layers that only move, pool or add values join them, so
-that a residual network stays in integers from end to end, while a transformer's LayerNorm,
-softmax and residual sums stay in float between its linear layers.
+Convolutions run on integers only if their output is quantized as well; linear layers may return floats.
+Operators between integer layers that only move, pool or add values join them. A residual network so stays in
+integers from end to end, while a transformer's LayerNorm, softmax and residual sums stay in float between
+its linear layers.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ class Regions:
     Attributes:
         kernels: layers to run in integers.
         readers: for each value to quantize, the uses (node, input index) that read the integers.
-        final: values to quantize that the graph puts out and that no float exists of.
-        same_as: values that take scale and zero point of another, since an operator only moves them.
+        final: outputs of the graph that only exist as integers; their dequantized values replace them.
+        same_as: values that take scale and zero point of another value, because an operator only moves it.
         skipped: layers that stay in float, with the reason.
     """
 
@@ -95,7 +95,7 @@ def _obstacle(layer: Layer) -> str:
     if node.op_type not in KERNELS:
         return f"{node.op_type} has no integer kernel"
     if node.inputs[layer.index] is not layer.weight:
-        return "its weight is shared in another layout"
+        return "its weight is also used in another layout"
     if len(layer.weight.uses()) > 1:
         return "its weight is shared"
     if node.inputs[0] is None or node.inputs[0].const_value is not None:
@@ -106,7 +106,7 @@ def _obstacle(layer: Layer) -> str:
 
 
 def _joins(node: ir.Node, quantized: dict[ir.Value | None, None]) -> bool:
-    """Tell whether an operator between integer layers is to run in integers as well."""
+    """Tell whether an operator between integer layers runs on integers as well."""
     operator = facts.of(node)
     if operator.on_integers not in ("computes", "passes"):
         return False
@@ -120,7 +120,7 @@ def _joins(node: ir.Node, quantized: dict[ir.Value | None, None]) -> bool:
 def _moved_to_integers(
     node: ir.Node, integer: set[ir.Node], quantized: dict[ir.Value | None, None]
 ) -> ir.Value | None:
-    """Return the input of an operator that moves values to integer layers alone: it may move integers."""
+    """Return the input of an operator that only moves values, and only to integer layers; else None."""
     source, moved = node.inputs[0] if node.inputs else None, node.outputs[0]
     if facts.of(node).on_integers != "passes" or node in integer or len(node.outputs) > 1:
         return None
@@ -130,9 +130,10 @@ def _moved_to_integers(
 
 
 def _readers(value: ir.Value, integer: set[ir.Node]) -> tuple[list[tuple[ir.Node, int]], bool]:
-    """Return who reads the integers, and whether the graph's output does too.
+    """Return the uses of a value that read its integers, and whether the output of the graph does too.
 
-    It is everyone, where no float exists; else only the integer nodes.
+    All uses read them if an integer kernel computes the value, so that no float exists; otherwise only the
+    integer nodes do.
     """
     producer = before_activation(value)
     everyone = producer in integer and producer is not None and facts.of(producer).cost != "product"

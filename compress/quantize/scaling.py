@@ -1,4 +1,4 @@
-"""Moving scales of channels from one layer into another without changing what the graph computes."""
+"""Moving channel scales from one layer into another without changing what the graph computes."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from compress.graph.linear import Array, store
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """What makes a value, when the value's channels can be scaled there.
+    """The operator in which the channels of a value can be scaled.
 
     Attributes:
         node: a layer, a normalization, or a multiplication by a constant.
         layer: the layer, if it is one.
-        constants: what is added or multiplied on the way, scaled too: node, place, shape of the channels.
-        values: all values from the node's output to the value, whose channels are scaled with it.
+        constants: constants between the node and the value that are scaled too: node, input, broadcast shape.
+        values: all values from the node's output to the value; their channels are scaled too.
     """
 
     node: ir.Node
@@ -31,7 +31,7 @@ class Source:
     values: tuple[ir.Value, ...]
 
     def divide(self, graph: ir.Graph, scales: Array) -> None:
-        """Divide the channels of the value by `scales` [channels]; what is scaled gets a new name."""
+        """Divide the channels of the value by `scales` [channels]; scaled values get new names."""
         if self.layer is not None:
             content = self.layer.array
             store(self.layer.weight, content / along(scales, self.layer.out_axis, content.ndim))
@@ -42,12 +42,12 @@ class Source:
 
 
 def rename(value: ir.Value) -> None:
-    """Give a value whose meaning changed another name, so that nothing takes it for the original's."""
+    """Rename a value that was scaled, so that no later step compares it with the original's."""
     value.name = f"{value.name}.scaled"
 
 
 def multiply(layer: Layer, scales: Array) -> None:
-    """Multiply a weight so that it takes inputs that were divided by `scales`, one for each channel."""
+    """Multiply a weight by `scales`, one for each input channel, so that it takes inputs divided by them."""
     store(layer.weight, layer.array * along(scales, input_axis(layer), layer.array.ndim))
 
 
@@ -57,7 +57,7 @@ def input_axis(layer: Layer) -> int:
 
 
 def along(scales: Array, axis: int, rank: int) -> Array:
-    """Return scales in a shape that broadcasts along one axis."""
+    """Return scales in a shape of `rank` that broadcasts along `axis`."""
     return scales.reshape([-1 if each == axis else 1 for each in range(rank)])
 
 
@@ -73,11 +73,11 @@ def takes_scales(layer: Layer) -> bool:
 
 
 def source(readers: Sequence[Layer], layers: Mapping[ir.Node, Layer]) -> Source | None:
-    """Return what alone makes the value that `readers` read, if its channels can be scaled there.
+    """Return the operator in which the channels of the value that `readers` read can be scaled, if any.
 
     Args:
-        readers: layers that read one value, linear ones or convolutions; nothing else may read it, and
-            nothing at all a value between it and its source.
+        readers: linear layers or convolutions that read one value. No other node may read that value, or
+            a value between it and its source.
         layers: the layers with a weight of their own, by node.
     """
     value, taken = readers[0].node.inputs[0], {reader.node for reader in readers}
@@ -115,7 +115,7 @@ def _layer_source(
     node = layer.node
     images = node.op_type == "Conv"
     bias = node.inputs[2] if len(node.inputs) > 2 else None
-    # Channels lie on the same axis for both, and pooling runs over the others.
+    # The channels must be on the same axis in both; pooling acts on the other axes.
     if kinds != {images} or (bias is not None and bias.const_value is None):
         return None
     view = (-1, *[1] * (layer.array.ndim - 2)) if images else (-1,)
@@ -142,7 +142,7 @@ def _scaling_source(
             fits = not images and len(places) == len(node.inputs) - 1 and max(shapes) == 1
         case _:
             fits = False
-    # Behind a Flatten of images the rank before it is not known.
+    # After a Flatten of images the rank before it is unknown.
     if not fits or len(kinds) > 1 or (images and rank == 0):
         return None
     shape = view if node.op_type == "Mul" else (-1,)

@@ -1,4 +1,4 @@
-"""SmoothQuant, for convolutions too: outliers of activations move into the weights.
+"""SmoothQuant, for linear layers and convolutions: outliers of activations move into the weights.
 
 Xiao et al., "SmoothQuant" (2022).
 """
@@ -23,10 +23,11 @@ from compress.numerics.ranges import MinMax
 from compress.quantize.scaling import multiply, source, takes_scales
 
 ROWS_OF_A_BATCH = 64
-"""Rows of each activation kept from a batch, drawn at random."""
+"""Rows of an activation that are kept from a batch, drawn at random."""
 ROWS_KEPT = 512
+"""Rows of an activation that are kept over all batches."""
 CLEAR_GAIN = 0.25
-"""Error with smoothing over that without, below which a Mul before a convolution is worth its time."""
+"""Error with smoothing relative to that without, up to which a Mul before a convolution is worth its time."""
 
 
 def smooth(model: Model, chosen: Callable[..., bool], strength: float | None = None) -> list[Change]:
@@ -65,7 +66,7 @@ def _smooth(
     sample: _Sample,
     strengths: Sequence[float],
 ) -> Change:
-    """Smooth layers that read one value; say what was done to them."""
+    """Smooth layers that read one value; return the change, without the name of a layer."""
     weights = [linear.matrix(each, each.array) for each in readers]
     weight = torch.from_numpy(np.concatenate(weights, axis=2))
     observed = map(torch.from_numpy, (sample.rows, sample.low, sample.high))
@@ -74,7 +75,7 @@ def _smooth(
     if best.strength is None:
         return Change("", skipped="smoothing would not lower its error")
     if origin is None and readers[0].node.op_type == "Conv" and best.error > CLEAR_GAIN:
-        return Change("", skipped="smoothing would take a Mul before it and gain too little")
+        return Change("", skipped="smoothing would need a Mul before it, and would gain too little")
     scales = best.scales.numpy()
     if origin is None:
         _insert(graph, readers, scales)
@@ -91,7 +92,7 @@ def _obstacle(layer: Layer, own: Mapping[ir.Node, Layer]) -> str:
     if not linear.is_linear(layer):
         return f"{node.op_type} is not a linear layer or convolution"
     if node not in own or layer.weight is not node.inputs[1]:
-        return "its weight is shared, or it is more than a plain product"
+        return "its weight is shared, or its product is scaled or transposed"
     if not takes_scales(layer):
         return "its weight has groups"
     if node.inputs[0] is None or node.inputs[0].const_value is not None:
@@ -100,19 +101,19 @@ def _obstacle(layer: Layer, own: Mapping[ir.Node, Layer]) -> str:
 
 
 def _shape(layer: Layer) -> Hashable:
-    """Return a key that layers share which read the same value in the same way."""
+    """Return a key that is equal for layers that read the same value in the same way."""
     node = layer.node
     return node.inputs[0], node.op_type == "Conv", node.attributes.get_int("group", 1), layer.array.shape[2:]
 
 
 @dataclass(frozen=True, slots=True)
 class _Sample:
-    """What was seen of an activation.
+    """What was observed of an activation.
 
     Attributes:
-        rows: up to `ROWS_KEPT` of them, [groups, rows, features].
+        rows: up to `ROWS_KEPT` rows, [groups, rows, features].
         low: lowest value of each channel over all rows, [channels].
-        high: highest value.
+        high: highest value of each channel, [channels].
     """
 
     rows: np.ndarray
@@ -121,7 +122,7 @@ class _Sample:
 
 
 def _observe(model: Model, groups: Sequence[Sequence[Layer]]) -> list[_Sample]:
-    """Return, of what each group of layers reads, the extremes of the channels and some rows."""
+    """Return the channel extremes and some rows of the value that each group of layers reads."""
     kept: list[list[np.ndarray]] = [[] for _ in groups]
     extremes = [MinMax(axis=linear.channel_axis(readers[0])) for readers in groups]
     reading: dict[str, list[int]] = {}
@@ -144,7 +145,7 @@ def _observe(model: Model, groups: Sequence[Sequence[Layer]]) -> list[_Sample]:
 
 
 def _insert(graph: ir.Graph, readers: Sequence[Layer], scales: np.ndarray) -> None:
-    """Let the readers see their input divided by `scales`, by a Mul."""
+    """Insert a Mul that divides the readers' input by `scales`."""
     value, nodes = readers[0].node.inputs[0], [layer.node for layer in readers]
     assert value is not None
     images = nodes[0].op_type == "Conv"

@@ -1,4 +1,4 @@
-"""Integers of weights in few bits: rounded to the nearest, or for the least error of the layer's outputs."""
+"""Solvers for the integers of weights in few bits: round to nearest, HQQ, GPTQ and AWQ."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ if TYPE_CHECKING:
     from compress.model import Model
 
 Solver = Literal["rtn", "hqq", "gptq", "awq"]
-"""How integers are chosen: to the nearest; for the least p-norm of the weights' errors (HQQ, which chooses
-ranges as well); or for the least error of outputs, by feedback (GPTQ) or by scaled inputs (AWQ)."""
+"""How integers are chosen: rtn, the nearest; hqq, for the least p-norm of the weights' errors, with ranges
+chosen accordingly; gptq, for the least error of the outputs, by error feedback; awq, the same by scaling."""
 
 MOST_MOMENTS = 1 << 28
-"""Second moments of a layer, squares of features; one with more is rounded, for want of memory and rows."""
+"""Most second moments of a layer, groups times squared features; a layer with more is rounded to nearest."""
 TABLE_DAMPING = 0.3
-"""Damping for a table that is embedding and classifier: the embedding wants all features right."""
+"""Damping for a table that is embedding and classifier: the embedding needs all features accurate."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -54,9 +54,9 @@ class Solution:
 
     Attributes:
         quantized: the integers, of the weight times its input scales.
-        story: how they were found, for people.
-        input_scales: what the layer's inputs are divided by, [K]; None for nothing.
-        by_row: whether the rows of the weight, not its columns, go with them.
+        story: how they were found, for the change.
+        input_scales: scales that the layer's inputs are divided by, [K]; None without scales.
+        by_row: whether the scales apply to the rows of the weight, not its columns.
     """
 
     quantized: Quantized
@@ -65,7 +65,7 @@ class Solution:
     by_row: bool = False
 
     def effective(self) -> Tensor:
-        """Return the float weight that the layer has now."""
+        """Return the float weight that the layer effectively has."""
         weight = self.quantized.dequantize()
         if self.input_scales is None:
             return weight
@@ -73,7 +73,7 @@ class Solution:
 
 
 def solve_alone(plan: Plan, solver: Solver = "rtn") -> Solution:
-    """Choose the integers of one weight without knowing its inputs: by HQQ if asked, or the nearest.
+    """Choose the integers of one weight without its inputs: by HQQ if asked, otherwise the nearest.
 
     Raises:
         PassError: the weight is not finite; the message names the layer.
@@ -93,12 +93,12 @@ def solve_alone(plan: Plan, solver: Solver = "rtn") -> Solution:
 def solutions(model: Model, plans: Sequence[Plan], solver: Solver) -> list[tuple[Plan, Solution]]:
     """Return every plan with its integers and the solver that found them.
 
-    GPTQ and AWQ take convolutions, linear and recurrent layers in the order of the graph. Each is
-    fitted to the inputs that the layers before it, in few bits already, give it, so as to make of them
-    what it made of the original ones. Layers with one input are solved side by side. AWQ divides the
-    inputs of linear layers in `model` and scales their weights up. Both solvers round all other
-    weights, those in 8 bits, and those whose inputs were not seen; GPTQ wants as many rows of inputs
-    as it has features.
+    GPTQ and AWQ take convolutions, linear and recurrent layers in the order of the graph. Each layer is
+    fitted to the inputs that the already quantized layers before it give, with its outputs on the original
+    inputs as targets. Layers that share their input are solved side by side. AWQ divides the inputs of
+    linear layers in `model` by scales and multiplies their weights by them. Both solvers round to nearest
+    all other weights, weights in 8 bits, and those whose inputs are unknown. GPTQ needs at least as many
+    rows of inputs as features.
 
     Raises:
         DataError: the solver needs calibration data, and there are none or they are not finite.
@@ -128,8 +128,8 @@ def solutions(model: Model, plans: Sequence[Plan], solver: Solver) -> list[tuple
 def _tables(model: Model, plans: Sequence[Plan]) -> dict[int, Solution]:
     """Return the solutions of embeddings that a MatMul, the classifier most often, reads as well.
 
-    They come before all other layers: the network starts with them. The classifier's inputs in the
-    original model tell which errors matter; strong damping keeps the embedding's own small.
+    They are solved before all other layers, because the network starts with them. Errors are weighed by
+    the classifier's inputs in the original model; strong damping keeps the embedding's own errors small.
     """
     multiplied = {
         id(plan): next(reader for reader in plan.readers if reader.in_axis is not None)
@@ -162,7 +162,7 @@ def _is_linear(layer: Layer) -> bool:
 
 
 def _sharing_inputs(graph: ir.Graph, plans: Sequence[Plan], solver: Solver) -> list[list[Plan]]:
-    """Return the plans that a solver takes in the order of the graph, those of the same rows together."""
+    """Return the plans that a solver takes, in the order of the graph; the same inputs go together."""
     plain = {layer.weight for found in (linear_layers, recurrent_layers) for layer in found(graph)}
     found: dict[Hashable, list[Plan]] = {}
     for plan in plans:
@@ -181,7 +181,7 @@ def _sharing_inputs(graph: ir.Graph, plans: Sequence[Plan], solver: Solver) -> l
 
 
 def _of_matrix(plan: Plan) -> Granularity | None:
-    """Return the granularity over [features, outputs]; None if groups there are no runs of one length."""
+    """Return the granularity over [features, outputs]; None if the groups have different lengths there."""
     granularity = plan.format.granularity
     if isinstance(granularity, PerGroup):
         channels = plan.layer.array.shape[granularity.axis]
@@ -193,7 +193,7 @@ def _of_matrix(plan: Plan) -> Granularity | None:
 def _solve(sharing: list[Plan], before: Walk, now: Walk, solver: Solver) -> list[Solution]:
     """Quantize the weights of layers with one input, side by side, each group with its own moments."""
     moments = _moments(sharing[0].layer, before, now)
-    # With fewer rows than features GPTQ fits the rows it saw and does worse on others than rounding.
+    # With fewer rows than features, GPTQ overfits these rows and does worse than rounding on others.
     if moments[0].rows < (len(moments[0]) if solver == "gptq" else 1):
         return [solve_alone(plan, solver) for plan in sharing]
     weights = [torch.from_numpy(np.array(matrix(plan.layer, plan.layer.array))) for plan in sharing]
@@ -214,7 +214,7 @@ def _solve(sharing: list[Plan], before: Walk, now: Walk, solver: Solver) -> list
 def _scaled(sharing: list[Plan], weight: Tensor, moments: Hessian, integers: IntegerFormat) -> list[Solution]:
     """Quantize linear layers with one input by AWQ."""
     hessian = moments.matrix()
-    magnitude = hessian.diagonal().sqrt()  # the root of the mean square stands for the mean
+    magnitude = hessian.diagonal().sqrt()  # the root mean square approximates the mean magnitude
     scales, result = awq(weight, hessian, magnitude, integers)
     widths = [plan.layer.array.shape[plan.layer.out_axis] for plan in sharing]
     return [
@@ -230,7 +230,7 @@ def _format_of_matrix(plan: Plan) -> IntegerFormat:
 
 
 def _moments(layer: Layer, before: Walk, now: Walk) -> list[Hessian]:
-    """Return the second moments of a layer's inputs as they are now, and how they drifted, group by group.
+    """Return the second moments of a layer's present inputs and of their drift, group by group.
 
     Raises:
         DataError: an input is not finite.

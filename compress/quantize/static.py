@@ -1,4 +1,4 @@
-"""Layers that multiply 8-bit integers, with the ranges of their inputs known from calibration data."""
+"""Static quantization: layers on 8-bit integers, with activation ranges from calibration data."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ from compress.quantize.weight_only import store_int8_weights
 Observer: TypeAlias = Histogram | MinMax
 Calibration: TypeAlias = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
 OBSERVERS = {"minmax": MinMax, "moving-average": MovingAverage}
-"""What is kept of an activation for each kind of range; a histogram for the others."""
+"""Observers of an activation by calibration; the other calibrations use a histogram."""
 INT32_ROOM = float(2**30)
-"""A bias may take this many steps, half of what int32 holds, before its channel's scale is widened."""
+"""Largest number of steps of a bias, half of int32's range; beyond it, its channel's scale is widened."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,8 @@ class Activations:
 
     Attributes:
         calibration: how a range is chosen.
-        percentile: share of the values within the range, in percent, for that calibration.
-        bits: of the integers, 8 or 16.
+        percentile: share of the values within the range, in percent, for the calibration of that name.
+        bits: bits of the integers, 8 or 16.
         symmetric: whether they are signed, with zero point 0.
     """
 
@@ -51,7 +51,7 @@ class Activations:
     symmetric: bool = False
 
     def observer(self) -> Observer:
-        """Return what is to see the values of an activation."""
+        """Return a new observer of an activation."""
         return OBSERVERS.get(self.calibration, Histogram)()
 
     def scale(self, observed: Observer) -> tuple[float, np.generic]:
@@ -67,7 +67,7 @@ class Activations:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """How the weights that integer activations multiply become integers.
+    """How the weights of integer kernels become integers.
 
     Attributes:
         bits: 8, or 7 where sums of products would saturate.
@@ -102,7 +102,7 @@ def int8_static(
     rounding: Literal["nearest", "gptq", "learned"],
     store_others: bool,
 ) -> list[Change]:
-    """Fold a model, observe its activations, and put Q/DQ pairs around what runs in integers, in place.
+    """Fold a model, observe its activations, and insert Q/DQ pairs around what runs on integers, in place.
 
     Args:
         model: the model, with calibration data; changed in place.
@@ -111,7 +111,7 @@ def int8_static(
         weight_bits: bits of the weights, 7 or 8.
         per_channel: whether every output channel of a weight has a scale of its own.
         rounding: how the integers of weights are chosen.
-        store_others: whether weights that no integer kernel takes are stored in 8 bits all the same.
+        store_others: whether weights without an integer kernel are stored in 8 bits too.
 
     Raises:
         DataError: there are no calibration data, or they are not finite.
@@ -131,7 +131,7 @@ def int8_static(
 def solve_all(
     model: Model, chosen: Callable[..., bool], bits: int, learn: bool = False
 ) -> dict[str, Quantized]:
-    """Return integers of all chosen linear weights that make up for each other's errors, by name."""
+    """Return the integers of all chosen linear weights by GPTQ, and AdaRound if `learn`, by weight name."""
     layers = [layer for layer in linear_layers(model.graph) if chosen(*layer.names)]
     return solve(model, layers, bits, learn=learn)
 
@@ -142,12 +142,12 @@ def place(
     observed: Mapping[str, Observer],
     weights: Weights,
 ) -> list[Change]:
-    """Put Q/DQ pairs around what runs in integers, in place; return a change per layer.
+    """Insert Q/DQ pairs around what runs on integers, in place; return a change per layer.
 
     Args:
         regions: what is to run in integers, of a folded graph.
         activations: how activations become integers.
-        observed: what was seen of each activation of the regions, by value name.
+        observed: an observer of each activation of the regions, by value name.
         weights: how weights become integers.
     """
     for value, readers in regions.readers.items():
@@ -159,7 +159,7 @@ def place(
 
 
 def quantize_kernel(layer: Layer, quantized: Quantized, action: str) -> Change:
-    """Store weight and bias of a layer whose input is dequantized already as integers.
+    """Store as integers the weight and bias of a layer whose input has a Q/DQ pair.
 
     Args:
         layer: the layer.
@@ -192,10 +192,10 @@ def observe_ranges(
 def _quantize_bias(layer: Layer, weight: torch.Tensor, quantized: Quantized) -> Quantized:
     """Store a constant bias as int32 in steps of ``input scale x weight scale``, as integer kernels sum it.
 
-    A channel whose steps are too fine for its bias (its weights are almost zero) gets wider ones.
+    A channel whose scale is too small for its bias, because its weights are almost zero, gets a larger one.
 
     Returns:
-        The layer's weight, quantized anew where scales were widened.
+        The layer's weight, quantized again if a scale was enlarged.
     """
     value = layer.node.inputs[2]
     if value is None or value.const_value is None:

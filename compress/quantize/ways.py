@@ -1,4 +1,4 @@
-"""Ways to run a float model on 8-bit integers: which layers, in which ranges, with which weights."""
+"""Ways to quantize a float model to 8 bits: which layers, with which ranges and which weights."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from compress.quantize.plans import Operators
 from compress.quantize.weight_only import store_int8_weights
 
 RANGES: tuple[static.Calibration, ...] = ("minmax", "mse")
-"""Kinds of ranges from calibration that are tried."""
+"""Calibrations that are tried."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

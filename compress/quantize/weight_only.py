@@ -1,4 +1,4 @@
-"""Weights stored in few bits while activations stay float: rounded, and put where each layer reads them."""
+"""Weight-only quantization: weights are stored in few bits, and activations stay float."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from compress.model import Model
 
 FEWEST_HALVES = 64
-"""Fewer numbers stay float32: the Cast that float16 needs takes more of the file than it saves."""
+"""Tensors of fewer numbers stay float32, because the Cast after float16 takes more bytes than it saves."""
 
 
 def store_integer_weights(
@@ -52,7 +52,7 @@ def store_integer_weights(
         precision: bits and groups of the integers.
         solver: how the integers are chosen.
         operators: which nodes compute with the integers.
-        halves: whether tables, matrices and biases that are no weights of layers go to float16.
+        halves: whether tables, matrices and biases that belong to no layer are stored in float16.
 
     Raises:
         DataError: the solver needs calibration data, and there are none or they are not finite.
@@ -79,14 +79,14 @@ def store_int8_weights(
 ) -> list[Change]:
     """Store the weights of all chosen layers as 8-bit integers, in place; return a change per weight.
 
-    Weights in the bodies of If, Loop and Scan are stored as well. Layers that another pass has quantized
-    already have no float weight left, so that this function stores what the other pass left over.
+    Weights in the bodies of If, Loop and Scan are stored as well. Layers that are already quantized have no
+    float weight, so that this function stores the weights that an earlier step left in float.
 
     Args:
         model: the model; changed in place.
         chosen: called with the names of a layer's node and weight.
         operators: which nodes compute with the integers.
-        besides: operators whose weights stay as they are, outside of the bodies of If, Loop and Scan.
+        besides: operators whose weights stay in float, except in the bodies of If, Loop and Scan.
         rounded: integers by the weight's name, used where a weight is stored with one scale a channel;
             other weights are rounded to the nearest.
 
@@ -124,7 +124,7 @@ def _store_nearest(
     operators: Operators,
     known: Mapping[str, Quantized],
 ) -> list[Change]:
-    """Store weights as the integers that are known, or as the nearest ones."""
+    """Store weights as the known integers of their name, or as the nearest ones."""
     found, changes = plans(graph, fits, precision, operators)
     for plan in found:
         integers = known.get(plan.layer.weight.name or "")
@@ -135,16 +135,18 @@ def _store_nearest(
 
 
 def store(plan: Plan, quantized: Quantized, operators: Operators) -> Change:
-    """Replace a weight by its integers, and its readers by what computes with them."""
+    """Replace a weight by its integers, and its readers by nodes that compute with them."""
     layer, weight, before = plan.layer, plan.weight(), plan.layer.array.nbytes
     bits = quantized.bits
-    # The standard has no integers of two bits, which blocked kernels read.
+    # Blocked kernels read integers of two bits, which the standard lacks.
     stored = _widened(quantized, stored_bits(bits if plan.blocked else max(bits, 4)))
     decoded = not plan.blocked and _stays_decoded(plan.readers, stored, operators)
     if not decoded and stored.scale.numel() >= FEWEST_HALVES:
         stored = stored.half_scales()
     if stored.bytes >= before:
-        return Change(layer.name, skipped=f"scales would outweigh what {bits} bits save")
+        return Change(
+            layer.name, skipped=f"{bits}-bit integers with their scales would take more bytes than the weight"
+        )
     form = _emit(plan.readers, stored, blocked=plan.blocked, decoded=decoded)
     granularity = stored.granularity
     groups = (
@@ -165,10 +167,11 @@ def store(plan: Plan, quantized: Quantized, operators: Operators) -> Change:
 
 
 def store_halves(graph: ir.Graph, planned: Sequence[Plan], chosen: Callable[..., bool]) -> list[Change]:
-    """Store tables, matrices and biases without a plan in float16, unless that would move a value by 0.1 %.
+    """Store tables, matrices and biases without a plan in float16, unless a value would change by 0.1 %.
 
-    Positions and the biases of convolutions and recurrent layers: a good part of a small file whose
-    other weights have 4 bits. Other vectors stay, for graphs are recognized by them.
+    These are position embeddings and the biases of convolutions and recurrent layers, a good part of a
+    small file whose other weights have 4 bits. Other vectors stay float32, because the runtime recognizes
+    fusible patterns by them.
 
     Args:
         graph: the graph; changed in place.
@@ -193,7 +196,7 @@ def store_halves(graph: ir.Graph, planned: Sequence[Plan], chosen: Callable[...,
 
 
 def _widened(quantized: Quantized, bits: int) -> Quantized:
-    """Return the same numbers in the range of `bits`; zero points in the middle stay there."""
+    """Return the same numbers as integers of `bits`; zero points in the middle of the range stay there."""
     if bits <= quantized.bits:
         return quantized
     wider = replace(quantized.format, bits=bits)
@@ -203,7 +206,7 @@ def _widened(quantized: Quantized, bits: int) -> Quantized:
 
 
 def _emit(readers: Sequence[Layer], quantized: Quantized, *, blocked: bool, decoded: bool) -> str:
-    """Rewrite the readers of one weight; return the name of the form, for people."""
+    """Rewrite the readers of one weight; return how they read it, for the change."""
     weight = readers[0].weight
     if blocked:
         multiplied = any(reader.in_axis is not None for reader in readers)
@@ -230,12 +233,12 @@ def _only_gathered(readers: Sequence[Layer]) -> bool:
 
 
 def _stays_decoded(readers: Sequence[Layer], quantized: Quantized, operators: Operators) -> bool:
-    """Tell whether a weight outside of blocked kernels is read by a DequantizeLinear."""
+    """Tell whether a weight outside of blocked kernels is read through a DequantizeLinear."""
     return operators == "standard" or _ends_short(quantized) or _fuses(readers, quantized, operators)
 
 
 def _fuses(readers: Sequence[Layer], quantized: Quantized, operators: Operators) -> bool:
-    """Tell whether the runtime makes a MatMulNBits of DequantizeLinear and the layer."""
+    """Tell whether the runtime fuses the DequantizeLinear and the layer into a MatMulNBits."""
     return (
         operators == "onnxruntime"
         and isinstance(quantized.granularity, PerAxis)

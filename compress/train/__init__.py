@@ -1,4 +1,4 @@
-"""Training a graph: loop, objective, examples, fake quantizers."""
+"""Training of a graph: loop, loss, examples, fake quantizers, several processes."""
 
 import lazy_loader
 

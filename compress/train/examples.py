@@ -1,4 +1,4 @@
-"""Training data in memory: batches, their order, and what a teacher says to them."""
+"""Training data in memory: batches, their order, and the outputs of a teacher for them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 from compress.trainable.module import Trainable
 
 ROOM_BYTES = 1 << 30
-"""Memory for what a teacher said; where it would take more, the teacher says it again."""
+"""Memory for the outputs of a teacher; if they take more, the teacher runs again at every step."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Input tensors by name, labels if there are any, and what a teacher makes of the inputs, if kept."""
+    """Input tensors by name, labels if there are any, and the teacher's outputs if they are kept."""
 
     feeds: dict[str, Tensor]
     labels: Tensor | None = None
@@ -52,9 +52,9 @@ class Examples:
     """Training data in memory, in an order that depends on seed and epoch alone.
 
     Attributes:
-        batches: the data as they came.
+        batches: the data as they were given.
         batch_size: samples of a step, drawn from all batches; 0 takes the batches as they are.
-        seed: what the order derives from.
+        seed: seed of the order.
     """
 
     batches: list[Batch]
@@ -62,7 +62,7 @@ class Examples:
     seed: int = 0
 
     def split(self, held_out: float) -> tuple[Examples, Examples]:
-        """Return what to train on and what to judge by; a fraction of the batches, or samples, at the end."""
+        """Return the training part and the held-out part, which is a fraction of the samples or batches."""
         count = math.floor(len(self.batches) * held_out)
         if self.batch_size:
             pool = _joined(self.batches)
@@ -82,7 +82,7 @@ class Examples:
         return max(sum(len(batch) for batch in self.batches) // self.batch_size, 1)
 
     def epoch(self, number: int) -> Iterator[Batch]:
-        """Yield the batches of an epoch, shuffled; a last one that is not full is left out."""
+        """Yield the batches of an epoch, shuffled; a last batch that is not full is left out."""
         generator = torch.Generator().manual_seed(self.seed * 100_003 + number)
         if not self.batch_size:
             for place in torch.randperm(len(self.batches), generator=generator).tolist():
@@ -94,7 +94,7 @@ class Examples:
             yield pool.chosen(samples)
 
     def in_order(self) -> Iterator[Batch]:
-        """Yield all batches as they come, none left out."""
+        """Yield all batches in the given order, none left out."""
         for batch in self.batches:
             for samples in torch.split(torch.arange(len(batch)), self.batch_size or len(batch)):
                 yield batch.chosen(samples)
@@ -111,16 +111,16 @@ def _joined(batches: list[Batch]) -> Batch:
 
 
 def can_shuffle(batches: list[Batch]) -> bool:
-    """Tell whether samples of different batches may share one: rows of one shape in every tensor."""
+    """Tell whether samples of different batches can be mixed: the rows of each tensor have one shape."""
     rows = all(tensor.shape[:1] == (len(batch),) for batch in batches for tensor in batch.tensors())
     return rows and len({tuple(tensor.shape[1:] for tensor in batch.tensors()) for batch in batches}) == 1
 
 
 def taught(batches: list[Batch], teacher: Trainable, device: torch.device) -> list[Batch]:
-    """Return the batches with what a teacher makes of them, so that it runs once and not in every epoch.
+    """Return the batches with the outputs of a teacher, so that it runs once and not in every epoch.
 
-    They come back as they were, for the teacher to run at every step, if a result has no row for each
-    sample or all together take more than `ROOM_BYTES`.
+    The batches are returned unchanged if an output does not have one row for each sample, or if all outputs
+    take more than `ROOM_BYTES`. The teacher then runs at every step.
     """
     kept: list[Batch] = []
     room = ROOM_BYTES

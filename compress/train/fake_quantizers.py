@@ -1,4 +1,4 @@
-"""Fake quantizers in a graph: nodes that round like the stored integers will, for training through them."""
+"""Fake quantizers in a graph: nodes that round values as the stored integers will, with gradients."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class FakeQuantizer:
     """How one value is rounded.
 
     Attributes:
-        owner: name of the value whose scales these are; values that only move share one's.
+        owner: name of the value that owns the scales; values that an operator only moves share them.
         scale: float32, in the shape that `granularity` gives.
         low: lowest step, counted from the zero point.
         high: highest step.
@@ -36,7 +36,7 @@ class FakeQuantizer:
 
     @classmethod
     def of(cls, name: str, quantized: Quantized) -> FakeQuantizer:
-        """Return what rounds a weight as a symmetric `quantized` does."""
+        """Return the fake quantizer that rounds a weight as the symmetric `quantized` does."""
         (low, high), middle = quantized.format.limits, quantized.format.middle
         # A negative scale only says which end of the range is the longer one.
         return cls(name, quantized.scale.abs(), low - middle, high - middle, quantized.granularity)
@@ -58,8 +58,8 @@ def insert(
     Args:
         graph: the graph that `value` is in.
         value: what is rounded: an activation or a weight.
-        readers: who reads it rounded.
-        quantizer: range, granularity and first scales.
+        readers: the nodes, with their input indices, that read the rounded value.
+        quantizer: range, granularity and initial scales.
     """
     name = scale_name(quantizer)
     scales = graph.initializers.get(name)
@@ -81,7 +81,7 @@ def insert(
 
 
 def scales(graph: ir.Graph, quantizer: FakeQuantizer) -> Tensor:
-    """Return the scales that a fake quantizer has in the graph now, in the shape of its first ones."""
+    """Return the current scales of a fake quantizer in the graph, in the shape of its initial ones."""
     tensor = graph.initializers[scale_name(quantizer)].const_value
     if tensor is None:
         raise ValueError(f"{quantizer.owner!r} has no scales")

@@ -1,4 +1,4 @@
-"""Further training of a graph: what learns, from what, and how fast."""
+"""Further training of a graph: which weights are trained, on which loss, at which learning rate."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from compress.trainable.module import to_torch
 from compress.trainable.roles import trained_initializers
 
 AUTO_SAMPLES = 32
-"""Samples of a step, where nobody says how many."""
+"""Samples of a step, if the setting is auto."""
 AUTO_RATE = 1e-3
-"""The learning rate of `finetune` where nobody says one."""
+"""The learning rate of `finetune`, if the setting is auto."""
 
 
 def finetune(model: Model, selects: Callable[..., bool], how: Training) -> list[Change]:
@@ -35,13 +35,13 @@ def finetune(model: Model, selects: Callable[..., bool], how: Training) -> list[
 
     Args:
         model: the model, with calibration data.
-        selects: tells from the names of a weight and of the nodes that read it whether it learns.
+        selects: tells from the names of a weight and of the nodes that read it whether it is trained.
         how: the settings.
 
     Raises:
         DataError: there are no calibration data, or their labels are not numbers.
         ModelError: a node cannot run in torch.
-        PassError: there is nothing to learn from, the loss is not finite, or a process failed.
+        PassError: there are neither labels nor a teacher, the loss is not finite, or a process failed.
     """
     learnt, initializers = trained_initializers(model.ir), model.graph.initializers
     read = dict.fromkeys(
@@ -72,11 +72,11 @@ def fit(
     """Train a graph on the data of a model, in as many processes as the settings ask for.
 
     Args:
-        model: the model; its calibration data and its original teach.
+        model: the model with the calibration data; its original is the teacher.
         student: the graph that is trained in place, with the inputs and outputs of the model.
-        weights: initializers of the student that learn.
+        weights: names of the student's initializers that are trained.
         how: the settings.
-        auto_rate: the learning rate where the settings leave it open; a tenth with attention.
+        auto_rate: the learning rate if the setting is auto; networks with attention take a tenth of it.
         changed: whether the student differs from the original.
 
     Raises:
@@ -112,7 +112,7 @@ def _is_changed(model: Model) -> bool:
 
 def _batches(model: Model, how: Training) -> Iterator[Batch]:
     if model.calibration is None:
-        raise DataError("finetune needs calibration data, and the model came without")
+        raise DataError("finetune needs calibration data, and the model has none")
     ignored = how.distill is not False and how.distill_share == 1
     for feeds, labels in model.calibration.batches(model.graph.inputs):
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in feeds.items()}
@@ -128,7 +128,7 @@ def _batches(model: Model, how: Training) -> Iterator[Batch]:
 
 
 def samples_of_a_step(model: Model, batches: list[Batch], how: Training) -> int:
-    """Return how many samples a step has; 0 where batches must stay as they came."""
+    """Return how many samples a step has; 0 if the batches must be used as they are."""
     if how.batch_size == 0:
         return 0
     mixable = can_shuffle(batches)
@@ -146,12 +146,12 @@ def _distillation(how: Training, *, labelled: bool, changed: bool) -> Distillati
     if how.distill == "auto":
         if not (changed or labelled):
             raise PassError(
-                "finetune: the data have no labels, and no pass has changed the model: nothing to learn"
+                "finetune: nothing to learn: the data have no labels, and no pass has changed the model"
             )
         return "mse" if changed or how.hidden or not labelled else None
     kind: Distillation | None = "mse" if how.distill is True else how.distill or None
     if kind is None and how.hidden:
-        raise PassError("finetune: hidden values are compared with the original's: distill: true")
+        raise PassError("finetune: hidden values are compared with the original's, which needs distill: true")
     return kind
 
 
@@ -168,7 +168,7 @@ def attends(graph: ir.Graph) -> bool:
 
 
 def _rows_are_samples(model: Model, batches: list[Batch]) -> bool:
-    """Tell whether reversing the rows of the inputs reverses the results: none knows of the others."""
+    """Tell whether each row's result depends on that row only: reversed inputs give reversed results."""
     first, second = batches[0].feeds, batches[-1].feeds
     rows = {name: torch.cat([first[name], second[name]])[: 2 * AUTO_SAMPLES].numpy() for name in first}
     count = len(next(iter(rows.values())))
@@ -176,7 +176,7 @@ def _rows_are_samples(model: Model, batches: list[Batch]) -> bool:
         forward = model.run(rows)
         backward = model.run({name: array[::-1].copy() for name, array in rows.items()})
     except RUNTIME_ERRORS:
-        return False  # the graph takes fewer rows than its input says
+        return False  # the graph does not take this number of rows
     return all(
         result.shape[:1] == (count,)
         and np.abs(result - mirrored[::-1]).max(initial=0) <= 0.01 * np.abs(result).max(initial=0)
@@ -185,6 +185,6 @@ def _rows_are_samples(model: Model, batches: list[Batch]) -> bool:
 
 
 def _moved(before: torch.Tensor, after: torch.Tensor) -> float | None:
-    """Return how far a weight went, relative to where it was; None if it was zero."""
+    """Return the change of a weight relative to its former value; None if that was zero."""
     norm = float(before.norm())
     return float((after.detach() - before).norm()) / norm if norm else None

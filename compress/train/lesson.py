@@ -1,4 +1,4 @@
-"""One training as a value: everything that a process needs to take part in it, and doing so."""
+"""A training as a value: all that a process needs to take part in it."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ STUDENT, TEACHER, DATA, SETTINGS = "student.onnx", "teacher.onnx", "data.pt", "s
 
 @dataclass(frozen=True)
 class Lesson:
-    """What is trained, on what, and towards which goal.
+    """What is trained, on which data, and towards which goal.
 
     Attributes:
         student: the graph that is trained, in place.
-        weights: its initializers that learn.
-        teacher: the graph whose outputs and hidden values are imitated, if any are.
+        weights: names of its initializers that are trained.
+        teacher: the graph whose outputs and hidden values are imitated.
         outputs: names of the outputs, the same in both graphs.
         batches: the training data.
         distillation: how the teacher is imitated; None trains on labels alone.

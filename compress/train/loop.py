@@ -14,9 +14,9 @@ from typing import Any
 import torch
 import torch.distributed as distributed
 
-# Its functions have the process group of the moment of their import as a default argument. The first
-# optimizer would import it when the group exists; the group would then outlive its destruction, and its
-# threads would abort the exit of the interpreter.
+# At import, its functions take the current process group as a default argument. The first optimizer would
+# import it while a group exists. That group would then outlive its destruction, and its threads would abort
+# the exit of the interpreter.
 import torch.distributed.nn
 from torch import Tensor, nn
 
@@ -28,7 +28,7 @@ from compress.train.settings import ResolvedTraining
 
 @dataclass
 class Outcome:
-    """What training came to."""
+    """What a training achieved."""
 
     epochs: int = 0
     losses: list[float] = field(default_factory=list)
@@ -38,11 +38,11 @@ class Outcome:
 
     @property
     def kept(self) -> int:
-        """How many epochs the weights have seen that did best on held-out examples; the last ones without."""
+        """The epoch whose weights are kept: the best on held-out examples, or the last one without such."""
         return self.scores.index(min(self.scores)) if self.scores else self.epochs
 
     def story(self) -> str:
-        """Return in words what happened."""
+        """Describe the training in words, for a change."""
         kept = "" if self.kept == self.epochs else f", epoch {self.kept} kept"
         return f"trained {self.epochs} epochs, loss {self.losses[0]:.3g} to {self.losses[-1]:.3g}{kept}"
 
@@ -60,9 +60,9 @@ def train(
     how: ResolvedTraining,
     report: Report,
 ) -> Outcome:
-    """Train `weights` of a module in place and leave the best of them, by held-out examples, there.
+    """Train `weights` of a module in place, and keep those of the epoch that did best on held-out examples.
 
-    The result depends on seed and data alone. In a process group of `torch.distributed` every process
+    The result depends on settings and data alone. In a process group of `torch.distributed` every process
     takes its share of the batches and all end with the same weights.
 
     Args:
@@ -89,7 +89,7 @@ def train(
 
 
 class _Run:
-    """The state of one training: what a checkpoint holds and what an epoch moves on."""
+    """The state of one training, which a checkpoint holds and each epoch advances."""
 
     def __init__(
         self,
@@ -108,7 +108,7 @@ class _Run:
         if not self.steps:
             raise PassError(f"{len(examples)} batches are too few for {self.processes} processes")
         self.optimizer = optimizer(weights.values(), how)
-        # A zero with a gradient of zero stays one: decay, momentum and Adam's step are all zero.
+        # A zero weight whose gradients are set to zero stays zero: decay, momentum and Adam's step vanish.
         many = [weight for weight in weights.values() if weight.dim() > 1 and how.keep_zeros]
         self.alive = [(weight, weight.detach() != 0) for weight in many]
         self.checkpoint = Path(how.checkpoint) if how.checkpoint else None
@@ -133,7 +133,7 @@ class _Run:
         )
 
     def epoch(self, report: Report) -> None:
-        """Train one epoch, judge it and remember the weights if they are the best so far."""
+        """Train one epoch, and score the weights."""
         number = self.outcome.epochs
         torch.manual_seed(self.how.seed * 100_003 + number)
         self.module.train()
@@ -148,14 +148,14 @@ class _Run:
         self.judge()
 
     def judge(self) -> None:
-        """Score the weights before the first epoch and after each; remember them if they are the best."""
+        """Score the weights, before the first epoch and after each; copy them if they are the best so far."""
         if self.held_out.batches and len(self.outcome.scores) == self.outcome.epochs:
             self.outcome.scores.append(self._score())
             if self.outcome.scores[-1] == min(self.outcome.scores):
                 self.best = {name: tensor.clone() for name, tensor in self.module.state_dict().items()}
 
     def _share(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Yield this process's batches; what does not go round is left out of the epoch."""
+        """Yield the batches of this process; a remainder that is too small for all processes is left out."""
         for place, batch in enumerate(batches):
             if place % self.processes == self.rank and place < self.steps * self.processes:
                 yield batch
@@ -209,7 +209,7 @@ class _Run:
         return mean.item()
 
     def save(self) -> None:
-        """Write the checkpoint, whole or not at all."""
+        """Write the checkpoint atomically."""
         path = self.checkpoint
         if path is None or self.rank:
             return
@@ -233,7 +233,9 @@ class _Run:
             return
         state = torch.load(path, map_location=self.device, weights_only=True)
         if state["key"] != self.key:
-            raise PassError(f"{path}: is the checkpoint of another training; delete it or name another")
+            raise PassError(
+                f"{path} is the checkpoint of another training; delete it, or set checkpoint to another file"
+            )
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.schedule.last_epoch = state["schedule"]
@@ -263,14 +265,14 @@ def optimizer(weights: Iterable[nn.Parameter], how: ResolvedTraining) -> torch.o
 
 
 def _place() -> tuple[int, int]:
-    """Return this process's number and how many there are."""
+    """Return the rank of this process and the number of processes."""
     if distributed.is_available() and distributed.is_initialized():
         return distributed.get_rank(), distributed.get_world_size()
     return 0, 1
 
 
 def _rate(step: int, warm: int, total: int) -> float:
-    """Return the part of the learning rate at a step: up in a line, down as half a cosine."""
+    """Return the factor on the learning rate at a step: a linear rise, then half a cosine down to zero."""
     if step < warm:
         return (step + 1) / warm
     return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(total - warm, 1)))

@@ -1,4 +1,4 @@
-"""What training makes small: the loss on labels, the distance from a teacher, or a mix."""
+"""The training loss: on labels, as the distance from a teacher, or as a mix of both."""
 
 from __future__ import annotations
 
@@ -23,15 +23,16 @@ Distillation = Literal["mse", "kl"]
 
 @dataclass(frozen=True)
 class Objective:
-    """What training makes small: the loss on labels, the distance from a teacher, or a mix.
+    """The training loss: on labels, as the distance from a teacher, or as a mix of both.
 
     Attributes:
         teacher: returns the outputs to imitate, then the hidden values; None trains on labels alone.
         outputs: how many of the results are outputs of the model.
-        distillation: "mse" compares each output, relative to its power; "kl" the classes of the first
-            output, softened by the temperature (Hinton et al., "Distilling the knowledge in a neural
-            network", 2015).
-        share: what part of the loss distillation has where there are labels too.
+        distillation: "mse" compares each output, relative to its power; "kl" compares the class
+            probabilities of the first output, softened by the temperature (Hinton et al., "Distilling the
+            knowledge in a neural network", 2015).
+        temperature: divides the scores of the classes that "kl" compares.
+        share: share of distillation in the loss where there are labels too.
         probabilities: whether the first output has gone through a softmax.
     """
 
@@ -57,7 +58,7 @@ class Objective:
         return label_loss(result if labels.is_floating_point() else self._scores(result), labels)
 
     def _scores(self, result: Tensor) -> Tensor:
-        """Return what a softmax turns into the classes' probabilities."""
+        """Return scores whose softmax gives the class probabilities."""
         return result.clamp(min=1e-12).log() if self.probabilities else result
 
     def _distance(self, results: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
@@ -68,7 +69,7 @@ class Objective:
             if result.shape != target.shape:
                 raise PassError(
                     f"{name!r} is {list(target.shape)} in the original and {list(result.shape)} now; "
-                    "distil values whose size pruning did not change"
+                    "distil only values whose size pruning did not change"
                 )
             if target.is_floating_point():
                 loss = loss + relative_error(result, target)
@@ -85,7 +86,7 @@ def relative_error(result: Tensor, target: Tensor) -> Tensor:
 
 
 def soft_divergence(scores: Tensor, target: Tensor, temperature: float) -> Tensor:
-    """Return the Kullback-Leibler divergence of softened classes, times the temperature squared."""
+    """Return the Kullback-Leibler divergence of softened classes, times the squared temperature."""
     axis = 1 if scores.dim() > 3 else -1
     student = F.log_softmax(scores.float() / temperature, axis)
     teacher = F.log_softmax(target.float() / temperature, axis)
@@ -107,9 +108,9 @@ def labels_of(batch: Batch) -> Tensor:
 
 
 def label_loss(result: Tensor, labels: Tensor) -> Tensor:
-    """Return cross entropy for whole-numbered labels, mean squared error for others.
+    """Return the cross entropy for integer labels, the mean squared error for floating-point ones.
 
-    Classes lie on the axis of `result` that the labels do not have: the last, or the second.
+    The classes are on the axis of `result` that the labels lack: the last or the second.
 
     Raises:
         PassError: the shapes do not fit.
@@ -122,7 +123,7 @@ def label_loss(result: Tensor, labels: Tensor) -> Tensor:
 
 
 def accuracy(result: Tensor, labels: Tensor) -> float:
-    """Return the part of whole-numbered labels that has the highest score."""
+    """Return the fraction of integer labels whose class has the highest score."""
     return float((_classes_second(result, labels).argmax(1) == labels).float().mean())
 
 
@@ -136,7 +137,9 @@ def _classes_second(result: Tensor, labels: Tensor) -> Tensor:
 
 def gives_probabilities(model: Model) -> bool:
     """Tell from the first batch whether the first output has been through a softmax, in one node or many."""
-    scores = model.copy().run(next(model.batches()))[0]  # a session of its own: the graph may yet change
+    scores = model.copy().run(next(model.batches()))[
+        0
+    ]  # a session of its own, because the graph may still change
     if scores.ndim < 2 or scores.dtype.kind != "f":
         return False
     sums = scores.sum(axis=1 if scores.ndim > 3 else -1, dtype=np.float64)

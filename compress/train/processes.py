@@ -1,7 +1,7 @@
-"""Several processes that train together: each takes part in the same lesson.
+"""Several processes that train together on the same lesson.
 
-Started by `group` for the setting ``processes``. Under ``torchrun`` a script makes the process group itself
-and then applies the pass in every process; the training loop finds the group either way.
+`group` starts them for the setting ``processes``. Under ``torchrun``, a script initializes the process group
+itself and applies the pass in every process. The training loop finds the group in both cases.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ STORE = "store"
 
 @contextmanager
 def group(save: Callable[[Path], None], count: int) -> Iterator[None]:
-    """Run the body as the first of `count` processes, while the others learn the same lesson.
+    """Run the body as the first of `count` processes, while the others train on the same lesson.
 
-    They get the lesson in files, and what they make is thrown away.
+    The others read the lesson from files, and their results are discarded.
 
     Args:
         save: writes the lesson into a folder.
-        count: processes, this one included.
+        count: number of processes, this one included.
 
     Raises:
         PassError: another process failed; the message says why.
@@ -55,7 +55,7 @@ def group(save: Callable[[Path], None], count: int) -> Iterator[None]:
                 other.wait()
             _check(folder, others)
         except RuntimeError:
-            # A connection that breaks here is the consequence; what broke the other process is the cause.
+            # A connection that breaks here is a consequence: the failure of the other process is the cause.
             _check(folder, others, patience_seconds=5.0)
             raise
         finally:
@@ -80,7 +80,7 @@ def _await(folder: Path, others: list[subprocess.Popen[bytes]]) -> None:
 
 
 def _check(folder: Path, others: list[subprocess.Popen[bytes]], patience_seconds: float = 0.0) -> None:
-    """Raise the error of a process that has failed, or that fails before patience ends."""
+    """Raise the error of a process that has failed or that fails within `patience_seconds`."""
     end = time.monotonic() + patience_seconds
     while True:
         for rank, other in enumerate(others, 1):
@@ -94,7 +94,7 @@ def _check(folder: Path, others: list[subprocess.Popen[bytes]], patience_seconds
 
 
 def _join(folder: Path, rank: int, count: int) -> None:
-    """Enter the process group; a file is the meeting point, so no port can be taken."""
+    """Join the process group through a file, so that no port can be in use already."""
     backend = "nccl" if torch.cuda.is_available() else "gloo"
     distributed.init_process_group(
         backend, init_method=f"file://{folder / STORE}", rank=rank, world_size=count
@@ -102,7 +102,7 @@ def _join(folder: Path, rank: int, count: int) -> None:
 
 
 def _help(folder: Path, rank: int, count: int) -> None:
-    """Take part in a training; what comes of it is the first process's to keep."""
+    """Take part in a training; only the first process keeps the result."""
     lesson = Lesson.load(folder)
     (folder / f"{rank}.ready").touch()
     _join(folder, rank, count)

@@ -110,7 +110,7 @@ def test_refusals_name_the_layer(build, normal):
     with pytest.raises(PassError, match=r"layer 'bad', weight 'w': value inf at index \[3, 4\]"):
         CodedWeights()(compress.load(build(text, w=weight)))
     tiny = compress.load(build("g (float[N,4] x) => (float[N,4] y) { y = MatMul(x, w) }", w=normal(4, 4)))
-    with pytest.raises(PassError, match="coded-weights: 1 bits a weight are out of reach"):
+    with pytest.raises(PassError, match="coded-weights: a rate of 1 bits cannot be reached"):
         CodedWeights(rate=1)(tiny)
 
 
