@@ -1,8 +1,8 @@
-"""Where the weights are in the bytes of an ONNX file, whoever wrote it.
+"""Where the weights lie in the bytes of an ONNX file, whatever program wrote it.
 
 A serialized message is a row of fields: a number and a wire type, then a varint, 4 or 8 bytes, or a
 length and as many bytes, which may be a message again (https://protobuf.dev/programming-guides/encoding).
-The scan goes from tensor to tensor and reads nothing of what they hold. The numbers are those of onnx.proto.
+The scan goes from tensor to tensor without reading their values. The field numbers are those of onnx.proto.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _CHILDREN: dict[str, dict[int, str]] = {
 }
 _DIMS, _TYPE, _FLOATS, _INTS, _NAME, _RAW, _DOUBLES, _EXTERNAL, _LOCATION = 1, 2, 4, 5, 8, 9, 10, 13, 14
 _PAYLOADS = {_FLOATS: "float32", _INTS: "varint", 7: "varint", _RAW: "", _DOUBLES: "float64", 11: "varint"}
-"""Fields with a tensor's values, and what they are; raw bytes are of the tensor's own type."""
+"""Fields with a tensor's values, and their type; raw bytes have the tensor's own type."""
 KINDS = {
     1: "float32",
     2: "uint8",
@@ -179,7 +179,7 @@ def hollow(buffer: Buffer, moved: Moved) -> bytes:
 def _rewritten(
     buffer: Buffer, message: str, start: int, end: int, moved: Moved, starts: Sequence[int]
 ) -> bytes:
-    """Return a message with the tensors in it, at the sorted `starts`, written anew."""
+    """Return a message in which the tensors at the sorted `starts` are replaced."""
     parts = []
     for each in fields(buffer, start, end):
         first = bisect_left(starts, each.content)

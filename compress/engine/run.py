@@ -50,15 +50,15 @@ def run(
 ) -> Results:
     """Run a recipe: every variant becomes an ONNX file in `output`, scored in ``results.json``.
 
-    A variant that fails is reported with its reason while the others finish. If nobody foresaw the
-    failure, ``log.txt`` in `output` holds its traceback. What an earlier run has done, killed or
-    not, is not done again.
+    A variant that fails is reported with its reason, and the others go on. ``log.txt`` in `output`
+    holds the traceback of an unexpected error. Work that an earlier run has finished, killed or not,
+    is not done again.
 
     Args:
         recipe: a loaded recipe or its path.
         output: folder for the results; ``runs/<name of the recipe>`` if left out.
         trust: whether code outside the recipe's folder may run.
-        fresh: do all work anew.
+        fresh: ignore the results of earlier runs.
         variants: names of the variants to run; all if empty. The original always runs.
 
     Raises:

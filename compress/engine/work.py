@@ -48,7 +48,7 @@ class Bench:
         """Do the work of a task; return the function that writes its result.
 
         Args:
-            task: what is to be done.
+            task: the task.
             parents: folders of the results of ``task.parents``, in their order.
         """
         match task:

@@ -206,7 +206,7 @@ def format_ratio(chosen: Format, zeros: float, bits: float) -> float:
 
 
 def _times(layer: LayerWork, profile: Profile, moved: Mapping[str, float], ops: float) -> dict[str, float]:
-    """Return seconds by what they are spent on."""
+    """Return the seconds of arithmetic, of vector operations and of each memory."""
     units, rounds = profile.unit_for(layer.number)
     rate = units.macs_per_second.value
     if profile.array is not None and layer.loops is not None and layer.macs:

@@ -343,7 +343,7 @@ def parse_number(name: str) -> Number:
     """Return the number type called ``int8``, ``fp16``, ``bf16`` and so on.
 
     Raises:
-        ValueError: `name` is no such type.
+        ValueError: `name` is not a number type.
     """
     match = re.fullmatch(r"(int|fp|bf)(\d+)", name)
     if match is None:

@@ -341,7 +341,7 @@ class WorkloadReader:
 
     @cached_property
     def _stored(self) -> dict[ir.Value, str]:
-        """Values that another tensor stores: it is viewed, dequantized, or what they are quantized to."""
+        """Values stored by another tensor: its views and dequantized forms, and values quantized to it."""
         names: dict[ir.Value, str] = {}
         for node in self.model.graph.all_nodes():
             source = node.inputs[0] if node.inputs else None

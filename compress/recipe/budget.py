@@ -1,4 +1,4 @@
-"""Limits on what a variant may cost, and whether it keeps them."""
+"""Limits on the cost of a variant, and whether it keeps them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def parse(written: object, quantity: str) -> Limit:
         quantity: what it limits, a key of `UNITS`.
 
     Raises:
-        ValueError: this is no number, or its unit is missing or measures something else.
+        ValueError: `written` is not a number, or its unit is missing or not one of `quantity`.
     """
     units = UNITS[quantity]
     choices = f"one of {', '.join(units)}, %" if "" not in units else "% or no unit"

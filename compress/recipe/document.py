@@ -79,7 +79,7 @@ class Node:
         """Return the entries.
 
         Raises:
-            RecipeError: this is no mapping; the message calls it `what`.
+            RecipeError: the value is not a mapping; the message calls it `what`.
         """
         if not isinstance(self.value, dict):
             raise self.place.error(f"{what} should be a mapping of keys to values, not {self.shown()}")
@@ -100,7 +100,7 @@ def read(path: Path) -> Node:
     """Read a YAML file and all that it extends, with variables and matrices written out.
 
     Four keys of the top level are consumed: ``extends`` (a file to start from, merged deeply; the
-    extending file wins), ``vars`` (what ``${name}`` stands for; ``${env:NAME}`` is the environment),
+    extending file wins), ``vars`` (values for ``${name}``; ``${env:NAME}`` reads the environment),
     and ``matrix`` (axes over which the entries of ``variants`` that mention them are repeated).
 
     Raises:
@@ -180,7 +180,7 @@ class _Builder:
         place = self._place(raw)
         self.count += 1
         if id(raw) in inside:
-            raise place.error("an alias may not stand for something that contains it")
+            raise place.error("an alias may not refer to a value that contains it")
         if raw.tag.startswith("!"):
             raise place.error(f"a recipe has no tags such as {raw.tag}")
         if self.count > MAX_VALUES:

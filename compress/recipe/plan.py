@@ -23,7 +23,7 @@ SCORE_FILE = "score.json"
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """Something that a recipe names, whose content an ingredient of a task is: a model, or a function."""
+    """A model or a function that a recipe names; its content is an ingredient of a task."""
 
     text: str
     """As the recipe writes it; paths are relative to the recipe."""
@@ -102,7 +102,7 @@ class Pack:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Score:
-    """Evaluate the model of another task beside the original, and estimate what it costs."""
+    """Evaluate the model of another task against the original, and estimate its cost."""
 
     variant: str
     model: ModelTask

@@ -54,8 +54,8 @@ _COMPOSITION: dict[str, dict[str, Any]] = {
         "type": "string",
     },
     "vars": {
-        "description": "Values by name: ${name} stands for one anywhere, ${env:NAME} for one of the "
-        "environment's.",
+        "description": "Values by name: ${name} is replaced by the value anywhere, ${env:NAME} by an "
+        "environment variable.",
         "type": "object",
     },
     "matrix": {

@@ -1,4 +1,4 @@
-"""Where models come from: what a user has becomes a `Model`, one file for each kind of source.
+"""Sources of models: files, folders and modules become a `Model`; there is one file for each kind.
 
 Each kind loads its library (ONNX, torch, transformers) when a source of that kind is first read.
 """

@@ -13,7 +13,7 @@ def read_data(reference: str, kind: str, *, home: Path, trust: bool) -> Data:
 
     Args:
         reference: the function; the path is relative to `home`.
-        kind: what the data are for, in messages.
+        kind: purpose of the data, for messages.
         home: the folder whose code the user already runs.
         trust: whether code outside of `home` may run.
 

@@ -143,7 +143,7 @@ def test_a_recipe_can_be_written_down(write: Write) -> None:
             '4:11: hardware should be a list, not "eyeriss-v1"',
         ),
         ("variants: {a: !path []}", "3:15: a recipe has no tags such as !path"),
-        ("variants: {a: &x [*x]}", "3:15: an alias may not stand for something that contains it"),
+        ("variants: {a: &x [*x]}", "3:15: an alias may not refer to a value that contains it"),
         ("variants: {[a]: b}", "3:12: a key should be a word"),
         ("variants: {a: [}", "3:16: not valid YAML: expected the node content, but found '}'"),
     ],
