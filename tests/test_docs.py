@@ -44,7 +44,7 @@ def test_written_pages_are_up_to_date() -> None:
         for path, text in build.pages().items()
         if not path.exists() or path.read_text(encoding="utf-8") != text
     ]
-    assert not stale, "run `make docs`"
+    assert not stale, f"{stale} differ from the docstrings: run `make docs` and commit what it changes"
 
 
 def test_links_lead_somewhere() -> None:
@@ -84,7 +84,7 @@ def pasted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pasted")
     shutil.copytree(ROOT / "compress", folder / "compress", ignore=shutil.ignore_patterns("__pycache__"))
     work, face, made, listed, _ = _examples("## Add a pass")
-    entry, kind, nest, formula, function, _ = _examples("## Add an operator")
+    _, function, entry, kind, nest, formula = _examples("## Add an operator")
     rooms = folder / "compress"
     (rooms / "quantize/mantissa.py").write_text(work)
     (rooms / "passes/round_mantissa.py").write_text(made)

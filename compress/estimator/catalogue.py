@@ -78,4 +78,5 @@ def _parse(content: str, name: str) -> Profile:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise HardwareError(f"{name}: {where + ': ' if where else ''}{first['msg']}") from error
+        problem = first["msg"].removeprefix("Value error, ")  # pydantic's own words before a model's error
+        raise HardwareError(f"{name}: {where + ': ' if where else ''}{problem}") from error

@@ -52,7 +52,8 @@ class Contraction:
     input: int | None
     """Index of the node's input that is multiplied; None for a result held on the chip."""
     weight: int | None
-    """Index of the node's input that it is multiplied by; None for a result held on the chip."""
+    """Index of the node's input that it is multiplied by; None for a result held on the chip, and for one
+    that was read with `input`."""
     steps: int = 1
     """How often the nest runs; each step needs the one before it (recurrent layers)."""
     ops: float = 0.0

@@ -13,7 +13,7 @@ ML = "ai.onnx.ml"
 LAYOUTS = ("com.microsoft.nchwc", "com.ms.internal.nhwc")
 """Domains under which ONNX Runtime runs standard operators on its own layouts of images."""
 
-Contraction: TypeAlias = Literal[
+Contracting: TypeAlias = Literal[
     "convolution",
     "deformable convolution",
     "transposed convolution",
@@ -24,17 +24,17 @@ Contraction: TypeAlias = Literal[
     "attention",
     "projected attention",
 ]
-"""Loop nests of multiply-accumulates, one formula each."""
+"""Costs of loop nests of multiply-accumulates, one formula each in `compress.estimator.operators.READERS`."""
 Streaming: TypeAlias = Literal[
     "elementwise", "normalization", "pool", "softmax", "layout", "reduction", "selection", "view", "early"
 ]
 """Costs of reading, some scalar operations an element, and writing. A selection reads only as much of its
 first input as it writes; a view moves nothing; what is known early is computed before the run."""
-Cost: TypeAlias = Contraction | Streaming | Literal["unknown"]
+Cost: TypeAlias = Contracting | Streaming | Literal["unknown"]
 
 CONVOLUTIONS = frozenset(("convolution", "deformable convolution", "transposed convolution"))
 """Costs of the contractions over windows of images."""
-_CONTRACTIONS = frozenset(get_args(Contraction))
+_CONTRACTIONS = frozenset(get_args(Contracting))
 
 
 @dataclass(frozen=True, slots=True)
