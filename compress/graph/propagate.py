@@ -77,6 +77,18 @@ class Propagation:
                 self._leave(node, inside)
             elif all(value is None or value.name in self.known for value in node.inputs):
                 self._node(node)
+            else:
+                self.others.update(self._never_tensors(node))
+
+    def _never_tensors(self, node: ir.Node) -> Iterator[str]:
+        """Yield the outputs that are sequences or optional values, whatever the node reads."""
+        try:
+            schema = onnx.defs.get_schema(node.op_type, self._call(node).version, node.domain)
+        except onnx.defs.SchemaError:
+            return
+        for value, formal in zip(node.outputs, schema.outputs, strict=False):
+            if value.name and not any(kind.startswith("tensor") for kind in formal.types):
+                yield value.name
 
     def _node(self, node: ir.Node) -> None:
         key = self._signature(node)

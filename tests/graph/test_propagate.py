@@ -1,4 +1,4 @@
-"""Shapes through bodies of If, Loop and Scan."""
+"""Shapes through bodies of If, Loop and Scan, and through sequences."""
 
 from __future__ import annotations
 
@@ -69,3 +69,14 @@ def test_a_scan_goes_along_the_axes_it_names() -> None:
         }"""
     )
     assert (found["v"], found["last"], found["all"]) == ((2,), (2,), (2, 5))
+
+
+def test_a_tensor_out_of_a_sequence_whose_type_the_file_does_not_tell() -> None:
+    text = """g (float[2,3] x, float[2,3] y, int64 at) => (float[N,M] out) {
+        s = SequenceConstruct(x, y)
+        t = SequenceErase(s, at)
+        out = SequenceAt(t, at)
+    }"""
+    found = infer(text)
+    assert found["out"] == (2, 3)
+    assert not found.keys() & {"s", "t"}
