@@ -11,6 +11,7 @@ import torch
 
 from compress.changes import Change
 from compress.cpu import saturates
+from compress.graph import edit
 from compress.graph.fold import fold
 from compress.graph.layers import Layer
 from compress.model import Model
@@ -94,7 +95,9 @@ def quantization_aware_training(
         learnt |= {scale_name(quantizer) for quantizer in quantizers.values()}
     outcome = fit(model, student, learnt, how, auto_rate=AUTO_RATE, changed=True)
     for name, value in model.graph.initializers.items():
-        value.const_value = student.graph.initializers[name].const_value
+        trained = student.graph.initializers[name].const_value
+        assert trained is not None  # an initializer has content
+        edit.set_initializer(value, trained)
     found = {name: scales(student.graph, quantizer) for name, quantizer in quantizers.items()}
     changes = _store_regions(regions, rounding, quantizers, found)
     others = _store_others(model.graph, regions, chosen, rounding, found)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import transformers
 
 import compress
 from compress.errors import ModelError
 
-transformers = pytest.importorskip("transformers")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
