@@ -22,6 +22,7 @@ KINDS = [kind for kind in vars(errors).values() if isinstance(kind, type) and is
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_docstring_draws_the_tree(kind: type[CompressError]) -> None:
+    assert issubclass(kind, CompressError)
     drawn = (errors.__doc__ or "").splitlines()
     (line,) = [each for each in drawn if each.strip("│├└─ ").startswith(f"{kind.__name__} ")]
     assert line.startswith("    │") == (InputError in kind.__mro__[1:])
