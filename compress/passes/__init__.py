@@ -6,7 +6,7 @@ from compress.passes.drop_blocks import DropBlocks
 from compress.passes.equalize import Equalize
 from compress.passes.factorize import Factorize
 from compress.passes.finetune import Finetune
-from compress.passes.float_weights import FloatWeights
+from compress.passes.float_weights import Float16, FloatWeights
 from compress.passes.fold import Fold
 from compress.passes.int8 import Int8
 from compress.passes.int8_dynamic import Int8Dynamic
@@ -25,6 +25,7 @@ __all__ = [
     "Equalize",
     "Factorize",
     "Finetune",
+    "Float16",
     "FloatWeights",
     "Fold",
     "Int4Weights",

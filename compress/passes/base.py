@@ -42,6 +42,8 @@ class Pass(BaseModel, ABC):
     """Whether weights are no longer plain float afterwards."""
     needs_quantized: ClassVar[bool] = False
     """Whether the pass corrects a model that an earlier pass quantized."""
+    needs_opset: ClassVar[int] = 0
+    """The least operator set of the graph that the pass works on; a graph of an older one is raised first."""
     needs_calibration: ClassVar[bool] = False
     """Whether the pass reads calibration data with its default settings."""
 
@@ -106,8 +108,6 @@ class Pass(BaseModel, ABC):
 
 REGISTRY: dict[str, type[Pass]] = {}
 """Every pass by name; filled as pass classes are defined."""
-RENAMED = {"float16": "float-weights: {format: float16}"}
-"""Former names of passes, with what recipes write today."""
 
 
 def get(name: str) -> type[Pass]:
@@ -116,8 +116,6 @@ def get(name: str) -> type[Pass]:
     Raises:
         PassError: no pass has that name.
     """
-    if name in RENAMED:
-        raise PassError(f"the pass {name!r} has a new name: write {RENAMED[name]}")
     if name not in REGISTRY:
         raise PassError(f"unknown pass {name!r}{did_you_mean(name, REGISTRY)}")
     return REGISTRY[name]

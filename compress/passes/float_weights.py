@@ -47,3 +47,15 @@ class FloatWeights(Pass, name="float-weights"):
         if self.compute == "float16":
             return quantize.compute_in_float16(model, self.selects)
         return quantize.store_float_weights(model, self.selects, FLOATS[self.format])
+
+
+class Float16(FloatWeights, name="float16"):
+    """Store weights, or compute, in float16.
+
+    A short name for ``float-weights: {format: float16}``; every other setting can be given.
+
+    Example: ``float16: {compute: float16}``
+    """
+
+    format: Literal["float16"] = "float16"
+    """What weights are stored in."""

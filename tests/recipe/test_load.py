@@ -92,7 +92,7 @@ def test_a_recipe_can_be_written_down(write: Write) -> None:
         ),
         (
             "variants: {a: [float16: {weights: float8}]}",
-            "3:16: the pass 'float16' has a new name: write float-weights: {format: float16}",
+            "3:26: float16: unknown key 'weights'; known: compute, exclude, format, include",
         ),
         (
             "variants: {a: [int4-weights: {bits: 8}]}",
