@@ -10,7 +10,7 @@ import onnx_ir as ir
 
 from compress.graph import facts
 from compress.graph.layers import array, layers_of
-from compress.graph.walks import codes_behind, epilogue, product_behind
+from compress.graph.walks import codes_behind, epilogue, first_output, product_behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,15 +56,16 @@ class Site:
 
 def sites(original: ir.Graph, variant: ir.Graph) -> tuple[list[Site], list[str]]:
     """Return the layers of `original` found in `variant` by value names, and names of those not found."""
-    there = {value.name or "": value for node in variant for value in node.outputs}
+    there = {value.name: value for node in variant for value in node.outputs if value.name}
     there |= {value.name or "": value for value in variant.inputs}
     found: list[Site] = []
     missing: list[str] = []
     settled: dict[str, tuple[str, str]] = {}
     for node in original:
-        if not _is_layer(node):
+        output = first_output(node)
+        if output is None or not _is_layer(node):
             continue
-        tail = epilogue(node.outputs[0])
+        tail = epilogue(output)
         known = [value for value in tail if value.name in there]
         if not known:
             missing.append(node.name or "")
@@ -101,10 +102,10 @@ def _site(
     inputs = []
     for value in filter(None, node.inputs[:2]):
         name = value.name or ""
-        if value.const_value is not None or name not in there or not _is_float(value):
-            continue
-        if name in settled:
+        if name in settled:  # also a value that the variant's quantizer stands for
             inputs.append(settled[name])
+            continue
+        if value.const_value is not None or name not in there or not _is_float(value):
             continue
         if not value.is_graph_input():
             inputs.append((name, name))

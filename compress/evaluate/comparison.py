@@ -24,10 +24,10 @@ from compress.diagnose.samples import random_feeds, single
 from compress.diagnose.timing import latency
 from compress.errors import DataError, InputError, ModelError, first_line
 from compress.estimator.workload import WorkloadReader
-from compress.graph.layers import layers
+from compress.graph.layers import Layer, layers
 from compress.graph.session import RUNTIME_ERRORS, as_run, session
 from compress.graph.shapes import describe
-from compress.graph.walks import epilogue
+from compress.graph.walks import epilogue, first_output
 from compress.model import Model
 from compress.quantize import regions
 from compress.results import Agreement, Latency, Results
@@ -272,20 +272,23 @@ def _cause(added: float, saturation: float, weights: float, spreads: Sequence[no
 
 def _weights(original: Model, variant: Model, path: Path) -> tuple[dict[str, str], float]:
     """Return the layers whose weight stays float32, each with a reason, and the byte share of the others."""
-    float_values = {
-        value.name for layer in layers(variant.graph) for value in epilogue(layer.node.outputs[0])
-    }
+    float_values = {name for layer in layers(variant.graph) for name in _names(layer)}
     known = _reasons(original, variant, path)
     still: dict[str, str] = {}
     total = quantized = 0
     for layer in layers(original.graph):
-        names = {value.name for value in epilogue(layer.node.outputs[0])}
         total += layer.array.nbytes
-        if names & float_values:
+        if _names(layer) & float_values:
             still[layer.name] = known.get(layer.name, "")
         else:
             quantized += layer.array.nbytes
     return still, quantized / total if total else 0.0
+
+
+def _names(layer: Layer) -> set[str | None]:
+    """Return the names of a layer's output and of what is made of it by bias and activation."""
+    output = first_output(layer.node)
+    return set() if output is None else {value.name for value in epilogue(output)}
 
 
 def _reasons(original: Model, variant: Model, path: Path) -> dict[str, str]:

@@ -7,7 +7,7 @@ What is measured is a default session on the exported file: that is what users r
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,15 +19,22 @@ from compress.progress import track
 
 
 def correct(output: Array, label: Array) -> Array:
-    """Tell for each row whether the class with the highest score [..., classes] is the label [...]."""
-    return np.asarray(output.argmax(-1) == label)
+    """Tell for each row whether the class with the highest score [..., classes] is the label [...].
+
+    An output of labels, integers or strings in the labels' shape, is compared as it is.
+    """
+    is_labels = output.dtype.kind != "f" and output.shape == label.shape
+    found = output if is_labels else output.argmax(-1)
+    if found.shape != label.shape:
+        raise ValueError("a shape that would only broadcast")
+    return np.asarray(found == label)
 
 
 def correct_in_five(output: Array, label: Array) -> Array:
     """Tell for each row whether the label [...] is among the five highest scores [..., classes]."""
     places = min(5, output.shape[-1])
     best = np.argpartition(output, -places, axis=-1)[..., -places:]
-    return np.asarray((best == np.asarray(label)[..., None]).any(-1))
+    return np.asarray((best == label[..., None]).any(-1))
 
 
 def squared_error(output: Array, label: Array) -> Array:
@@ -47,7 +54,6 @@ def surprise(output: Array, label: Array) -> Array:
     """
     logits = np.asarray(output, np.float64)
     logits = logits - logits.max(-1, keepdims=True)
-    label = np.asarray(label)
     chosen = np.take_along_axis(logits, np.maximum(label, 0)[..., None], -1)[..., 0]
     return np.asarray((np.log(np.exp(logits).sum(-1)) - chosen)[label >= 0])
 
@@ -77,40 +83,98 @@ def measure(name: str, run: Run, original: Run, batches: Iterable[tuple[Feeds, A
 
     Raises:
         DataError: the metric needs labels and a batch has none, or they do not fit the outputs.
+        InputError: the metric is not a finite number; the message names the batch.
     """
     mean = METRICS[name]()
     for number, (feeds, given) in enumerate(track(batches, f"evaluating {name}")):
-        output = run(feeds)[0]
-        label = given
-        if label is None and name == "perplexity":
-            tokens = next((array for array in feeds.values() if array.dtype.kind in "iu"), None)
-            if tokens is not None:
-                output, label = output[:, :-1], tokens[:, 1:]
-        elif label is None and name in ("cosine", "mse", "mae"):
-            label = original(feeds)[0]
-        if label is None:
-            raise DataError(f"evaluation data, batch {number}: {name} needs labels; yield (inputs, labels)")
+        where = f"evaluation data, batch {number}: {name}"
+        output, label = _compared(name, where, run(feeds), given, feeds, original)
         try:
-            mean.update(output, np.asarray(label))
-        except (ValueError, IndexError) as error:
-            shapes = f"labels {np.shape(label)} do not fit outputs {output.shape}"
-            raise DataError(f"evaluation data, batch {number}: {name}: {shapes}") from error
-    return mean.value
+            mean.update(output, label)
+        except (TypeError, ValueError, IndexError) as error:
+            shapes = f"labels {label.shape} do not fit outputs {output.shape}"
+            raise DataError(f"{where}: {shapes}") from error
+        if not math.isfinite(mean.total):
+            whose = "labels" if output.dtype.kind != "f" or np.isfinite(output).all() else "outputs"
+            raise InputError(f"{where} is {mean.total}: look for NaN and large numbers in its {whose}")
+    if not mean.count:
+        raise DataError(f"evaluation data: {name}: no batch has a label that counts")
+    try:
+        return mean.value
+    except OverflowError as error:
+        raise InputError(
+            f"{name} is past the range of floating point: are these the right labels?"
+        ) from error
+
+
+def _compared(
+    name: str, where: str, outputs: Sequence[Any], label: Any, feeds: Feeds, original: Run
+) -> tuple[Array, Array]:
+    """Return the first output and what it is compared with."""
+    output = outputs[0]
+    if not isinstance(output, np.ndarray):
+        raise InputError(
+            f"{where}: the first output is no array; write a metric of your own, file.py:function"
+        )
+    if label is None and name == "perplexity":
+        tokens = next((array for array in feeds.values() if array.dtype.kind in "iu"), None)
+        if tokens is not None:
+            output, label = output[:, :-1], tokens[:, 1:]
+    elif label is None and name in ("cosine", "mse", "mae"):
+        label = original(feeds)[0]
+    if label is None:
+        raise DataError(f"{where} needs labels; yield (inputs, labels)")
+    return output, np.asarray(label)
+
+
+class _Watched:
+    """A model that notes the first of its runs whose outputs are not finite."""
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.count = 0
+        self.broken: int | None = None
+
+    def __call__(self, feeds: Feeds) -> list[Array]:
+        outputs = self.run(feeds)
+        floats = (each for each in outputs if isinstance(each, np.ndarray) and each.dtype.kind == "f")
+        if self.broken is None and not all(np.isfinite(each).all() for each in floats):
+            self.broken = self.count
+        self.count += 1
+        return outputs
+
+    @property
+    def found(self) -> str:
+        """Where outputs were not finite, in words."""
+        if self.broken is None:
+            return "all outputs of the model are finite, so the function itself makes it"
+        return f"outputs of the model are NaN or infinite in batch {self.broken} that the function ran"
 
 
 def measure_with(function: Callable[[Run], Any], name: str, run: Run) -> dict[str, float]:
     """Return the numbers that a user's metric function gives for `run`; the first is the metric.
 
     Raises:
-        InputError: it returns neither a number nor a dict of numbers.
+        InputError: it returns neither a number nor a dict of numbers, or one that is not finite.
     """
+    watched = _Watched(run)
     with blame(f"metric {name}", InputError):
-        result = function(run)
+        result = function(watched)
     numbers = dict(result) if isinstance(result, Mapping) else {name: result}
-    wrong = f"metric {name}: returned {result!r}; give a number or a dict of them"
     if not numbers:
-        raise InputError(wrong)
+        raise InputError(f"metric {name}: returned {result!r}; give a number or a dict of them")
+    return {str(key): _number(name, key, value, watched) for key, value in numbers.items()}
+
+
+def _number(name: str, key: Any, value: Any, watched: _Watched) -> float:
+    """Return a number that a metric function gave."""
+    what = f"metric {name}" if key == name else f"metric {name}: {key}"
     try:
-        return {str(key): float(value) for key, value in numbers.items()}
+        number = float(value)
+    except OverflowError as error:
+        raise InputError(f"{what}: returned a number past the range of floating point") from error
     except (TypeError, ValueError) as error:
-        raise InputError(wrong) from error
+        raise InputError(f"{what}: returned {value!r}; give a number or a dict of them") from error
+    if not math.isfinite(number):
+        raise InputError(f"{what}: returned {number}; {watched.found}")
+    return number

@@ -17,6 +17,11 @@ def only_reader(value: ir.Value) -> ir.Node | None:
     return readers[0] if len(readers) == 1 and not value.is_graph_output() else None
 
 
+def first_output(node: ir.Node) -> ir.Value | None:
+    """Return the first output of a node that is not left out, such as the last state of a recurrent layer."""
+    return next((value for value in node.outputs if value.name), None)
+
+
 def after_activation(value: ir.Value) -> ir.Value:
     """Return the output of the Relu or Clip that alone reads `value`; else `value` itself."""
     reader = only_reader(value)

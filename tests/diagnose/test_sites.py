@@ -31,6 +31,17 @@ def test_a_quantizer_stands_for_the_activation_behind_its_value(build: Build, no
     assert (one.name, one.output, one.inputs) == ("one", ("r", "d"), ())
     assert one.quantizers == {"r": Quantizer(low=0.0, high=127.5, step=0.5)}
     assert (two.output, two.quantizers, two.is_integer) == (("y", "y"), {}, False)
+    assert two.inputs == (("r", "d"),), "noise that arrives through the quantizer is not the layer's own"
+
+
+def test_a_recurrent_layer_is_compared_at_the_first_output_that_it_has(build: Build, normal: Any) -> None:
+    text = """g (float[12,N,4] x) => (float[1,N,8] h, float[1,N,8] i) {
+        [last] _, h = GRU<hidden_size=8>(x, w, r) [both] i = Mul(h, h)
+    }"""
+    node = read(build, text, w=normal(1, 24, 4), r=normal(1, 24, 8))
+    node[0].outputs[0].name = ""
+    ((site,), missing) = sites(node, node)
+    assert (site.output, missing) == (("h", "h"), [])
 
 
 def test_layers_without_a_common_value_are_missing(build: Build, normal: Any) -> None:

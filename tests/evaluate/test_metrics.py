@@ -78,10 +78,35 @@ def test_accuracy_without_labels_is_refused() -> None:
         evaluate.measure("accuracy", identity, identity, [({"x": np.zeros((2, 3))}, None)])
 
 
-def test_labels_that_do_not_fit_are_named() -> None:
-    batches = [({"x": np.zeros((2, 3))}, np.zeros(5))]
-    with pytest.raises(DataError, match=r"batch 0: accuracy: labels \(5,\) do not fit outputs \(2, 3\)"):
+@pytest.mark.parametrize("labels", [np.zeros(5), np.zeros((2, 1))])
+def test_labels_that_do_not_fit_are_named(labels: np.ndarray) -> None:
+    batches = [({"x": np.zeros((2, 3))}, labels)]
+    with pytest.raises(DataError, match=r"batch 0: accuracy: labels \(.*\) do not fit outputs \(2, 3\)"):
         evaluate.measure("accuracy", identity, identity, batches)
+
+
+def test_accuracy_of_outputs_that_are_labels() -> None:
+    integers, words = np.array([3, 1, 2, 2]), np.array(["cat", "dog", "cat", "cat"], object)
+    assert evaluate.measure("accuracy", identity, identity, [({"x": integers}, [3, 1, 0, 2])]) == 0.75
+    assert evaluate.measure("accuracy", identity, identity, [({"x": words}, ["cat"] * 4)]) == 0.75
+
+
+def test_a_metric_that_is_not_finite_names_the_batch() -> None:
+    x, _ = scores(4)
+    batches = [({"x": x}, x), ({"x": x * np.float32(np.nan)}, x)]
+    with pytest.raises(InputError, match=r"batch 1: mse is nan: .* in its outputs"):
+        evaluate.measure("mse", identity, identity, batches)
+    with pytest.raises(InputError, match=r"batch 0: mae is inf: .* in its labels"):
+        evaluate.measure("mae", identity, identity, [({"x": x}, x * np.float32(np.inf))])
+    with pytest.raises(InputError, match="perplexity is past the range"):
+        evaluate.measure("perplexity", identity, identity, [({"x": x * 1e4}, x.argmin(-1))])
+    with pytest.raises(DataError, match="no batch has a label that counts"):
+        evaluate.measure("perplexity", identity, identity, [({"x": x}, np.full(4, -100))])
+
+
+def test_an_output_that_is_no_array_has_no_named_metric() -> None:
+    with pytest.raises(InputError, match="batch 0: mse: the first output is no array"):
+        evaluate.measure("mse", lambda feeds: [[feeds["x"]]], identity, [({"x": np.zeros(2)}, None)])  # type: ignore[list-item]
 
 
 @pytest.mark.parametrize(("returned", "numbers"), [(0.5, {"f": 0.5}), ({"a": 1, "b": 2.0}, {"a": 1, "b": 2})])
@@ -90,6 +115,15 @@ def test_a_users_metric_returns_a_number_or_a_dict(returned: object, numbers: di
 
 
 def test_a_users_metric_that_returns_something_else_is_refused() -> None:
+    for value in (10**400, 10**5000, {"a": 1.0, "b": 10**400}):
+        with pytest.raises(InputError, match=r"metric f: (b: )?returned a number past the range"):
+            evaluate.measure_with(lambda run, value=value: value, "f", identity)
+    with pytest.raises(InputError, match="metric f: returned inf; all outputs of the model are finite"):
+        evaluate.measure_with(lambda run: math.inf, "f", identity)
+    with pytest.raises(InputError, match=r"metric f: returned nan; outputs of the model .* in batch 1 that"):
+        evaluate.measure_with(
+            lambda run: sum(run({"x": np.array([x])})[0][0] for x in (1, np.nan)), "f", identity
+        )
     with pytest.raises(InputError, match="metric f: returned 'good'"):
         evaluate.measure_with(lambda run: "good", "f", identity)
     with pytest.raises(InputError, match=r"metric f: returned \{\}"):
