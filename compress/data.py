@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -19,6 +19,9 @@ Feeds: TypeAlias = dict[str, np.ndarray]
 Batches: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]]
 """A list of batches, or a function that returns an iterator of them. A batch is ``{input: array}``,
 or ``(inputs, labels)``; with one input the array alone will do."""
+BatchAxis: TypeAlias = "Literal['auto'] | int | Mapping[str, int | None] | None"
+"""The axis of each input along which the samples of a batch lie: one number for all, or by input name; None
+where there is no batch. "auto" finds it from names and sizes, and tries it on the model."""
 
 _END = object()
 
@@ -30,9 +33,10 @@ class Data:
         source: a list of batches, or a function that starts a new iteration. A one-shot iterator
             is refused: passes read data more than once.
         kind: "calibration" or "evaluation", for messages.
+        batch_axis: the axis of each input that is the batch, as `BatchAxis` says.
     """
 
-    def __init__(self, source: Batches, kind: str = "calibration") -> None:
+    def __init__(self, source: Batches, kind: str = "calibration", batch_axis: BatchAxis = "auto") -> None:
         if isinstance(source, Iterator):
             raise DataError(
                 f"{kind} data: a generator can be read only once; "
@@ -40,6 +44,7 @@ class Data:
             )
         self.source = source
         self.kind = kind
+        self.batch_axis = batch_axis
 
     def __repr__(self) -> str:
         if callable(self.source):
@@ -75,7 +80,11 @@ class Data:
 
     def limited(self, count: int) -> Data:
         """Return the same data, stopped after `count` batches."""
-        return Data(lambda: itertools.islice(self._start(), count), self.kind)
+        return self.over(lambda: itertools.islice(self._start(), count))
+
+    def over(self, source: Batches) -> Data:
+        """Return data of the same kind and batch axis from another source of batches."""
+        return Data(source, self.kind, self.batch_axis)
 
     def raw(self) -> Iterator[tuple[Any, Any]]:
         """Yield ``(inputs, labels)`` as the source gives them, unchecked; labels may be None."""

@@ -126,6 +126,9 @@ class VariantResult(_Frozen):
     agreement: Agreement | None = None
     latency_seconds: Latency | None = None
     hardware: dict[str, HardwareScore] = {}
+    shapes: dict[str, tuple[int, ...]] = {}
+    """Sizes by input name of what was timed and estimated: one sample, or the first batch where it is not
+    certain which axis of the inputs is the batch."""
     changes: list[Change] = []
     pareto: list[str] = []
     """Profiles on which no other variant is at least as good in metric and in energy, and better in one."""

@@ -69,10 +69,13 @@ def _comparison_data(recipe: Path | None, data: str | None, trust: bool) -> tupl
     if recipe is None:
         return "", None
     loaded = recipes.load(recipe)
-    named = loaded.data and (loaded.data.evaluation or loaded.data.calibration)
-    if not named:
+    functions = loaded.data
+    named = functions and (functions.evaluation or functions.calibration)
+    if not functions or not named:
         raise InputError(f"{recipe}: has no data to compare on; add 'data', or give --data")
-    return named, source.read_data(named, "comparison", home=loaded.home, trust=trust)
+    return named, source.read_data(
+        named, "comparison", home=loaded.home, trust=trust, batch_axis=functions.batch_axis
+    )
 
 
 @commands.command(epilog="Example: compress pack model.onnx model.packed")

@@ -1,9 +1,8 @@
-"""Inputs of one sample: cut from a batch, or random."""
+"""Random inputs of one sample."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import onnx_ir as ir
@@ -11,17 +10,6 @@ import onnx_ir as ir
 from compress.data import Feeds
 from compress.graph.layers import array
 from compress.graph.shapes import bind
-
-
-def single(feeds: Feeds, inputs: Iterable[Any]) -> Feeds:
-    """Return feeds of one sample: the first row of every input whose first axis may change in size.
-
-    Args:
-        feeds: a batch.
-        inputs: those of the graph or of a session, with name and shape.
-    """
-    batched = {each.name for each in inputs if each.shape and not isinstance(each.shape[0], int)}
-    return {name: array[:1] if name in batched else array for name, array in feeds.items()}
 
 
 def random_feeds(model: ir.Model, shapes: Mapping[str, Sequence[int] | int] | None = None) -> Feeds:

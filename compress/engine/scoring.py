@@ -10,11 +10,11 @@ from typing import Any
 from compress import estimator, evaluate, source
 from compress.data import Data
 from compress.diagnose.agreement import Run, agreement
-from compress.diagnose.samples import single
 from compress.diagnose.timing import latency
 from compress.errors import InputError
 from compress.estimator import zeros as counting
 from compress.estimator.files import profile_id
+from compress.graph import batch
 from compress.graph.session import session
 from compress.model import Model
 from compress.recipe.values import METRICS, Recipe
@@ -64,6 +64,7 @@ def score(subject: Subject) -> VariantResult:
         agreement=close,
         latency_seconds=timed,
         hardware=_estimates(subject, shapes),
+        shapes=shapes,
         changes=list(subject.model.changes),
     )
 
@@ -76,12 +77,13 @@ def _opened(subject: Subject, file: Path) -> Run:
 def _compare(
     subject: Subject, run: Run, original: Run
 ) -> tuple[Agreement | None, Latency | None, dict[str, Any]]:
-    """Return agreement and latency on the recipe's data, and the shapes of one sample."""
+    """Return agreement and latency on the recipe's data, and the shapes of what was timed."""
     recipe, data, inputs = subject.recipe, subject.compared, subject.model.graph.inputs
     if data is None:
         return None, None, dict(recipe.shapes)
     close = agreement(run, original, data.feeds(inputs))
-    sample = single(data.first(inputs), inputs)
+    first = data.first(inputs)
+    sample = batch.find(original, inputs, [first], data.batch_axis).sample(first)
     timed = latency(run, original, sample, recipe.latency) if recipe.latency else None
     return close, timed, {name: array.shape for name, array in sample.items()} | recipe.shapes
 

@@ -106,10 +106,13 @@ class Bench:
         return self._data("evaluation")
 
     def _data(self, kind: str) -> Data | None:
-        reference = getattr(self.recipe.data, kind, None)
-        if reference is None:
+        functions = self.recipe.data
+        reference = getattr(functions, kind, None)
+        if functions is None or reference is None:
             return None
-        return source.read_data(reference, kind, home=self.recipe.home, trust=self.trust)
+        return source.read_data(
+            reference, kind, home=self.recipe.home, trust=self.trust, batch_axis=functions.batch_axis
+        )
 
 
 def _save(model: Model, folder: Path) -> None:

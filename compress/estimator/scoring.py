@@ -116,7 +116,8 @@ def estimate(
             profile states where it decodes them (`decode_at`), and as they are otherwise.
         hardware: identifier of a profile, path of a YAML file, or a profile.
         shapes: shape by input name, or size by the name of a symbolic dimension, where the model leaves
-            dimensions open; otherwise the first dimension is 1 and others are 128.
+            dimensions open; otherwise the batch (the first dimension, unless another one bears its name)
+            is 1 and others are 128.
         zeros: fraction of zeros by value name, for hardware that compresses or skips them; zeros of
             weights are counted unless they are given. `compress.estimator.zeros.spread` says which other
             values a fraction stands for.

@@ -20,10 +20,11 @@ from compress import units
 from compress.diagnose import noise, sites
 from compress.diagnose.agreement import Run, agreement, decibels
 from compress.diagnose.kernels import Finding, slow, unfused
-from compress.diagnose.samples import random_feeds, single
+from compress.diagnose.samples import random_feeds
 from compress.diagnose.timing import latency
 from compress.errors import DataError, InputError, ModelError, first_line
 from compress.estimator.workload import WorkloadReader
+from compress.graph import batch
 from compress.graph.layers import Layer, layers
 from compress.graph.session import RUNTIME_ERRORS, as_run, session
 from compress.graph.shapes import describe
@@ -100,7 +101,8 @@ class Comparison(_Frozen):
     still_float: dict[str, str]
     """Layers whose weight is float32 in the variant, with the reason if one is known."""
     latency: Latency
-    """Latency of the variant for one sample, timed in turn with the original."""
+    """Latency of the variant, timed in turn with the original: for one sample, or for the first batch where
+    it is not certain which axis of the inputs is the batch."""
     unfused: list[Finding]
     slow: list[Finding]
 
@@ -152,6 +154,7 @@ def compare(
     feeds = _feeds(theirs, data)
     run, reference = _runner(variant), _runner(original)
     agreed = agreement(run, reference, feeds)
+    axes = batch.find(reference, theirs.graph.inputs, feeds[:1], data.batch_axis if data else "auto")
     found, not_found = sites.sites(theirs.graph, ours.graph)
     measured = noise.measure(theirs, ours, found, feeds)
     still_float, quantized_weights = _weights(theirs, ours, Path(variant))
@@ -168,7 +171,7 @@ def compare(
         quantized_macs=_quantized_macs(ours, feeds[0]),
         quantized_weights=quantized_weights,
         still_float=still_float,
-        latency=latency(run, reference, single(feeds[0], theirs.graph.inputs), TIMED_RUNS),
+        latency=latency(run, reference, axes.sample(feeds[0]), TIMED_RUNS),
         unfused=unfused(optimized),
         slow=slow(optimized),
     )

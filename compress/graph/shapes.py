@@ -9,12 +9,13 @@ import onnx
 import onnx_ir as ir
 
 from compress.errors import ModelError, did_you_mean
+from compress.graph import batch
 from compress.graph.edit import declare_domains
 from compress.graph.propagate import Propagation, propagate
 from compress.graph.tensor_info import SMALL, TensorInfo, info_of
 
 DEFAULT_LENGTH = 128
-"""Size of an unknown dimension that is not the first one: tokens, frames or pixels."""
+"""Size of an unknown dimension that is not the batch: tokens, frames or pixels."""
 _NOT_TENSORS = (ir.SequenceType, ir.OptionalType)
 _SIZES = (ir.DataType.INT32, ir.DataType.INT64)
 """Types of the inputs that may say how large something is."""
@@ -25,9 +26,9 @@ def infer(
 ) -> dict[str, tuple[int, ...]]:
     """Return the concrete shape of every tensor value by name, values of subgraphs included.
 
-    Unknown input dimensions are bound to `shapes` first; otherwise the first dimension of an input
-    becomes 1 and every other one `DEFAULT_LENGTH`. Equal symbols are bound equally, in the order of
-    the inputs. See `describe` for how, and for the errors.
+    Unknown input dimensions are bound to `shapes` first; otherwise the batch, which is the first dimension
+    unless another one bears its name, becomes 1 and every other one `DEFAULT_LENGTH`. Equal symbols are
+    bound equally, in the order of the inputs. See `describe` for how, and for the errors.
     """
     return {name: info.shape for name, info in describe(model, shapes).items()}
 
@@ -139,11 +140,12 @@ def bind(model: ir.Model, shapes: Mapping[str, Sequence[int] | int]) -> dict[str
         if name not in inputs:
             raise ModelError(f"the model has no input {name!r} to give a shape{did_you_mean(name, inputs)}")
         _check_given(inputs[name], shape, symbols)
+    batches = batch.symbols(inputs.values())
     bound = {}
     for name, value in inputs.items():
         if name not in given and value.shape is None:
             raise ModelError(f"input {name!r} has no shape; give one, such as {name}=1x3x224x224")
-        shape = given[name] if name in given else _bind_dims(value, symbols)
+        shape = given[name] if name in given else _bind_dims(value, symbols, batches)
         bound[name] = TensorInfo(tuple(int(size) for size in shape), value.dtype or ir.DataType.FLOAT)
     return bound
 
@@ -204,7 +206,9 @@ def _check_given(value: ir.Value, shape: Sequence[int], symbols: dict[str, int])
             raise ModelError(f"input {value.name!r}: shape {shown} where the model takes {value.shape}")
 
 
-def _bind_dims(value: ir.Value, symbols: dict[str, int]) -> list[int]:
+def _bind_dims(value: ir.Value, symbols: dict[str, int], batches: set[str]) -> list[int]:
+    places = [axis for axis, dim in enumerate(value.shape or ()) if symbol(dim) in batches]
+    batch_axis = places[0] if places else 0
     sizes = []
     for axis, dim in enumerate(value.shape or ()):
         if isinstance(dim, int) and dim >= 0:
@@ -213,7 +217,7 @@ def _bind_dims(value: ir.Value, symbols: dict[str, int]) -> list[int]:
         name = symbol(dim)
         size = _evaluate(name, symbols) if name else None
         if size is None:
-            size = 1 if axis == 0 else DEFAULT_LENGTH
+            size = 1 if axis == batch_axis else DEFAULT_LENGTH
             if name:
                 symbols[name] = size
         sizes.append(size)

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, TypeAlias
 
 import numpy as np
 import onnx_ir as ir
 
 from compress.changes import Change
-from compress.errors import LimitError, ModelError, PassError
-from compress.graph.session import REFUSALS, session
-from compress.graph.shapes import bind
+from compress.data import Feeds
+from compress.diagnose.samples import random_feeds
+from compress.errors import LimitError, ModelError, PassError, first_line
+from compress.graph import batch
+from compress.graph.session import RUNTIME_ERRORS, session
 from compress.model import Model
 from compress.numerics.importance import Scores
 from compress.prune.axes import Mask
@@ -68,7 +71,7 @@ def remove_channels(model: Model, selects: Callable[..., bool], how: Pruning) ->
         DataError: there are no calibration data where they are read, or no labels.
         LimitError: removing all channels that may be removed does not save enough of the cost.
         ModelError: the shapes of the graph cannot be inferred, or torch cannot run it for the importance.
-        PassError: the pruned graph does not run.
+        PassError: the pruned graph does not run, or cannot be tried.
     """
     shapes = _shapes(model)
     coupling = Coupling(model.ir, shapes)
@@ -107,7 +110,7 @@ def remove_channels(model: Model, selects: Callable[..., bool], how: Pruning) ->
     removal.apply(model.graph)
     if how.repair:
         repair(model, former, removal, how.damping)
-    _execute(model.ir, shapes)
+    _execute(model, former)
     return [*_account(model.graph, before), *changes]
 
 
@@ -226,23 +229,37 @@ def _account(graph: ir.Graph, before: Sizes) -> Iterator[Change]:
         )
 
 
-def _execute(model: ir.Model, shapes: Shapes) -> None:
-    """Run the graph at two batch sizes, because only a run finds a shape constant that no longer fits."""
-    inputs = [value for value in model.graph.inputs if value.name not in model.graph.initializers]
-    batch_symbols = {str(value.shape[0]) for value in inputs if value.shape and not value.shape.is_static(0)}
-    bound = bind(model, shapes)
-    refusals: tuple[type[Exception], ...] = (ModelError, *REFUSALS)
-    try:
-        runner = session(model)
-        for batch in (1, 2):
-            feeds = {}
-            for value in inputs:
-                shape, dtype = bound[value.name or ""]
-                sizes = [
-                    batch if str(dim) in batch_symbols else size
-                    for dim, size in zip(value.shape or shape, shape, strict=True)
-                ]
-                feeds[value.name or ""] = np.zeros(sizes, dtype.numpy())
-            runner.run(None, feeds)
-    except refusals as error:
-        raise PassError(f"prune-channels: the pruned graph does not run: {error}") from error
+def _execute(model: Model, before: ir.Model) -> None:
+    """Run the pruned graph where the one before it runs: only that finds a shape constant that does not fit.
+
+    Raises:
+        PassError: it does not run, or there is nothing that even the graph before it runs on.
+    """
+    refusals: tuple[type[Exception], ...] = (ModelError, *RUNTIME_ERRORS)
+    former = session(before)
+    ran = False
+    for feeds in _trials(model, partial(former.run, None)):
+        try:
+            former.run(None, feeds)
+        except RUNTIME_ERRORS:
+            continue
+        ran = True
+        try:
+            session(model.ir).run(None, feeds)
+        except refusals as error:
+            raise PassError(f"prune-channels: the pruned graph does not run: {first_line(error)}") from error
+    if not ran:
+        raise PassError(
+            "prune-channels: the pruned graph cannot be checked, because the model runs on no random inputs; "
+            "give calibration data"
+        )
+
+
+def _trials(model: Model, run: batch.Run) -> list[Feeds]:
+    """Return the first calibration batch and one sample of it; without data, random ones of two sizes."""
+    inputs = model.graph.inputs
+    if model.calibration is None:
+        names = batch.symbols(inputs)
+        return [random_feeds(model.ir, dict.fromkeys(names, size)) for size in (1, 2)]
+    first = model.calibration.first(inputs)
+    return [first, batch.find(run, inputs, [first], model.calibration.batch_axis).sample(first)]

@@ -13,10 +13,10 @@ from typing import Any
 from compress.changes import Change
 from compress.data import Data
 from compress.diagnose.agreement import agreement
-from compress.diagnose.samples import single
 from compress.diagnose.sensitivity import local_noise
 from compress.diagnose.timing import processor_ratio
 from compress.errors import DataError, ModelError, PassError
+from compress.graph import batch
 from compress.graph.session import session
 from compress.model import Model
 from compress.quantize.ways import Way
@@ -65,8 +65,10 @@ class Judge:
         self.failures: list[str] = []
         inputs = model.graph.inputs
         self._batches = [feeds for feeds, _ in itertools.islice(judging.batches(inputs), MOST_BATCHES)]
-        self._timed = single(self._batches[0], inputs), self._batches[0]
         self._original = partial(session(self.model.ir, threads=1).run, None)
+        first = self._batches[0]
+        axes = batch.find(self._original, inputs, [first], judging.batch_axis)
+        self._timed = axes.sample(first), first
 
     @contextmanager
     def refusals(self, name: str) -> Iterator[None]:
@@ -108,7 +110,7 @@ def split(data: Data) -> tuple[Data, Data]:
         batches = enumerate(data.raw())
         return (batch for number, batch in batches if (number % JUDGING == JUDGING - 1) == judges)
 
-    return Data(partial(part, False), data.kind), Data(partial(part, True), data.kind)
+    return data.over(partial(part, False)), data.over(partial(part, True))
 
 
 def choose(candidates: Sequence[Candidate], target: float, least: float) -> Candidate:

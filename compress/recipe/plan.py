@@ -48,7 +48,7 @@ class Read:
     def ingredients(self) -> list[Any]:
         """What the result follows from."""
         functions = [each for each in (self.data.calibration, self.data.evaluation) if each]
-        named = [self.model, self.data.calibration, self.data.evaluation]
+        named = [self.model, self.data.calibration, self.data.evaluation, self.data.batch_axis]
         return ["model", named, [Reference(each) for each in (self.model, *functions)], self.seed]
 
 

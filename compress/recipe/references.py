@@ -36,7 +36,7 @@ def resolve(node: Node, home: Path, steps: tuple[int | str, ...] = ()) -> Node:
     match steps:
         case ("model",):
             return _model(_rebased(node, home), home)
-        case ("data",) | ("data", _):
+        case ("data",) | ("data", "calibration" | "evaluation"):
             return _function(_rebased(node, home), home)
         case ("metric",) | ("metric", "name") if ".py" in node.value:
             return _function(_rebased(node, home), home)

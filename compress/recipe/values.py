@@ -12,6 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     InstanceOf,
+    NonNegativeInt,
     PlainSerializer,
     PositiveInt,
     field_validator,
@@ -46,6 +47,19 @@ class DataFunctions(_Frozen):
     """Batches that passes may read."""
     evaluation: str | None = None
     """Batches that only scores read."""
+    batch_axis: Literal["auto"] | NonNegativeInt | dict[str, NonNegativeInt | None] | None = "auto"
+    """The axis of the inputs along which the samples of a batch lie: one number for all inputs, or by input
+    name, {x: 1, lengths: 0}; null where there is no batch. auto takes it from names and sizes and tries it
+    on the model; without certainty nothing is cut, and the first batch is timed and estimated as it is."""
+
+    @field_validator("batch_axis", mode="before")
+    @classmethod
+    def _axes(cls, value: Any) -> Any:
+        numbers = value.values() if isinstance(value, dict) else () if value == "auto" else (value,)
+        for axis in numbers:
+            if axis is not None and (type(axis) is not int or axis < 0):
+                raise ValueError("should be an axis (0, 1, ...), axes by input name, null or auto")
+        return value
 
 
 class MetricChoice(_Frozen):
@@ -90,7 +104,8 @@ class Settings(_Frozen):
         DataFunctions | None,
         BeforeValidator(_calibrates_and_evaluates, json_schema_input_type=str | DataFunctions | None),
     ] = None
-    """``file.py:function`` that yields batches, or {calibration: ..., evaluation: ...}, two of them."""
+    """``file.py:function`` that yields batches, or {calibration: ..., evaluation: ...}, two of them;
+    {batch_axis: 1} beside them says which axis of the inputs is the batch."""
     metric: Annotated[
         MetricChoice | None,
         BeforeValidator(_by_name, json_schema_input_type=str | MetricChoice | None),

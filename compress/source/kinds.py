@@ -10,7 +10,7 @@ import onnx
 import onnx_ir as ir
 
 from compress import source as kinds
-from compress.data import Batches, Data
+from compress.data import BatchAxis, Batches, Data
 from compress.errors import ModelError, blame
 from compress.graph.normalise import normalise
 from compress.model import Model
@@ -24,6 +24,7 @@ def load(
     *,
     calibration: Batches | Data | None = None,
     evaluation: Batches | Data | None = None,
+    batch_axis: BatchAxis = "auto",
     example_inputs: Any = None,
     trust: bool = False,
     home: str | os.PathLike[str] = ".",
@@ -36,6 +37,9 @@ def load(
             ``file.py:function`` whose function returns any of these.
         calibration: batches that passes may read: a list, or a function that returns an iterator.
         evaluation: batches that only scores read.
+        batch_axis: the axis of each input along which the samples of a batch lie: one number for all inputs,
+            or by input name, None for an input without; None where the data have no batch. If left out, it
+            is taken from names and sizes and tried on the model; without certainty nothing is cut.
         example_inputs: inputs to export a torch module with, by name or in order; the first
             calibration batch if left out.
         trust: whether code that comes with the model may run (``.pt2``, functions outside `home`).
@@ -46,14 +50,16 @@ def load(
         TrustError: reading it would run code that was not trusted.
         DataError: the data cannot be read more than once.
     """
-    calibration = _data(calibration, "calibration")
-    evaluation = _data(evaluation, "evaluation")
+    calibration = _data(calibration, "calibration", batch_axis)
+    evaluation = _data(evaluation, "evaluation", batch_axis)
     graph = _graph(source, Examples(example_inputs, calibration), trust=trust, home=Path(home))
     return Model(graph, calibration=calibration, evaluation=evaluation)
 
 
-def _data(batches: Batches | Data | None, kind: str) -> Data | None:
-    return batches if batches is None or isinstance(batches, Data) else Data(batches, kind)
+def _data(batches: Batches | Data | None, kind: str, batch_axis: BatchAxis) -> Data | None:
+    if isinstance(batches, Data):
+        return batches if batch_axis == "auto" else Data(batches.source, kind, batch_axis)
+    return None if batches is None else Data(batches, kind, batch_axis)
 
 
 def _graph(source: Any, examples: Examples, *, trust: bool, home: Path) -> ir.Model:

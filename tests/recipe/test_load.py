@@ -62,6 +62,16 @@ def test_one_data_function_calibrates_and_evaluates(write: Write) -> None:
     assert loaded.data == recipe.DataFunctions(calibration="net.py:data", evaluation="net.py:data")
 
 
+@pytest.mark.parametrize(
+    ("text", "axis"),
+    [("1", 1), ("{x: 1, len: null}", {"x": 1, "len": None}), ("null", None), ("auto", "auto")],
+)
+def test_the_batch_axis_can_be_stated(text: str, axis: object, write: Write) -> None:
+    line = f"data: {{calibration: net.py:data, batch_axis: {text}}}\n"
+    loaded = recipe.load(write(HEAD + line + "variants: {a: []}"))
+    assert loaded.data is not None and loaded.data.batch_axis == axis
+
+
 def test_a_recipe_can_be_written_down(write: Write) -> None:
     record = json.loads(recipe.load(write(FULL)).model_dump_json())
     assert record["variants"][1]["passes"] == ["prune-channels: {ratio: 0.25}", "int8-static"]
@@ -141,6 +151,10 @@ def test_a_recipe_can_be_written_down(write: Write) -> None:
         (
             "variants: {a: []}\nhardware: eyeriss-v1",
             '4:11: hardware should be a list, not "eyeriss-v1"',
+        ),
+        (
+            "variants: {a: []}\ndata: {batch_axis: {x: -1}}",
+            "4:20: data.batch_axis: should be an axis (0, 1, ...), axes by input name, null or auto",
         ),
         ("variants: {a: !path []}", "3:15: a recipe has no tags such as !path"),
         ("variants: {a: &x [*x]}", "3:15: an alias may not refer to a value that contains it"),

@@ -90,7 +90,7 @@ def test_a_source_follows_from_code_and_seed(planned: Planned) -> None:
     source = by_name(planned(more="seed: 7"))["original"].model
     kind, named, contents, seed = source.ingredients
     assert (kind, seed) == ("model", 7)
-    assert named == ["net.py:build", "net.py:data", None]
+    assert named == ["net.py:build", "net.py:data", None, "auto"]
     assert contents == [Reference("net.py:build"), Reference("net.py:data")]
 
 
