@@ -94,6 +94,19 @@ def blame(what: str, kind: type[CompressError]) -> Iterator[None]:
 
 
 @contextmanager
+def about(what: str) -> Iterator[None]:
+    """Turn whatever arithmetic on a malformed part of a model raises into a `ModelError` that names it."""
+    try:
+        yield
+    except CompressError:
+        raise
+    except Exception as error:  # sizes and attributes that fit nothing fail in as many ways as there are
+        raise ModelError(
+            f"{what} does not fit its inputs: {first_line(error) or type(error).__name__}"
+        ) from error
+
+
+@contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn a failure of the operating system into a `StoreError` that names the file, or else `path`."""
     try:

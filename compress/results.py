@@ -80,6 +80,16 @@ class LayerScore(_Frozen):
     """The part of `dram_bytes` that is weights."""
 
 
+class LoopScore(_Frozen):
+    """How often the body of a loop counts in a score."""
+
+    op_type: str
+    bodies: int
+    """Rounds, each time that the loop is reached."""
+    why: str
+    """How that number is known."""
+
+
 class HardwareScore(_Frozen):
     """Estimated cost of one inference on one hardware profile."""
 
@@ -97,6 +107,8 @@ class HardwareScore(_Frozen):
     """Operators whose arithmetic is unknown and not counted, with their share of all bytes."""
     on_host: dict[str, float] = {}
     """Operators that the hardware leaves to its host, with their share of all bytes."""
+    loops: dict[str, LoopScore] = {}
+    """How often the body of each Loop, Scan and SequenceMap counts, by its name."""
     layers: list[LayerScore] = []
 
     def __repr__(self) -> str:

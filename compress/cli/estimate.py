@@ -315,7 +315,7 @@ def _measure(path: Path, shapes: Mapping[str, tuple[int, ...] | int]) -> Measure
 
 def _warn(found: list[Any]) -> None:
     for one in found:
-        for line in report.estimates.left_out(one):
+        for line in report.estimates.remarks(one):
             typer.echo(line, err=True)
 
 

@@ -14,6 +14,7 @@ from compress.diagnose.timing import latency
 from compress.errors import InputError
 from compress.estimator import zeros as counting
 from compress.estimator.files import profile_id
+from compress.estimator.scoring import open_graph
 from compress.graph import batch
 from compress.graph.session import session
 from compress.model import Model
@@ -111,8 +112,11 @@ def _estimates(subject: Subject, shapes: dict[str, Any]) -> dict[str, HardwareSc
     if subject.compared and any(profile.reads_activation_zeros for profile in profiles):
         feeds = subject.compared.feeds(subject.model.graph.inputs)
         zeros = counting.counted(subject.model, itertools.islice(feeds, ZERO_BATCHES))
+    rounds = estimator.loops.on_data(open_graph(subject.model), subject.compared, shapes)
     scored = subject.packed or subject.file
     return {
-        profile_id(each): estimator.estimate(scored, profile, shapes=shapes, zeros=zeros).score()
+        profile_id(each): estimator.estimate(
+            scored, profile, shapes=shapes, zeros=zeros, rounds=rounds
+        ).score()
         for each, profile in zip(subject.recipe.hardware, profiles, strict=True)
     }

@@ -194,7 +194,8 @@ def _recurrent(view: View) -> list[Contraction]:
     """The product of the inputs for all steps at once, then that of the state step by step."""
     x, w, r = view.shape(0), view.shape(1), view.shape(2)
     steps, batch = (x[1], x[0]) if view.attribute("layout", 0) else (x[0], x[1])
-    directions, hidden, gates = w[0], r[-1], facts.of(view.node).gates
+    operator = facts.of(view.node)
+    gates, directions, hidden = operator.gates, w[0], r[operator.weights[1].inputs or 0]
     inputs = Loops(directions, 1, gates * hidden, x[-1], (steps * batch, 1))
     state = Loops(directions, 1, gates * hidden, hidden, (batch, 1))
     return [

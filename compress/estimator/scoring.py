@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, TypeAlias, cast
 
@@ -13,6 +13,7 @@ from onnx_ir.passes import common
 
 from compress import codec, units
 from compress.errors import ModelError, did_you_mean
+from compress.estimator import loops
 from compress.estimator.catalogue import as_profile
 from compress.estimator.coded import Coded
 from compress.estimator.cost import Cost, cost
@@ -24,8 +25,8 @@ from compress.estimator.workload import LayerWork, WorkloadReader
 from compress.estimator.zeros import spread
 from compress.graph import facts
 from compress.graph.session import as_run
-from compress.graph.shapes import describe
-from compress.results import HardwareScore, LayerScore
+from compress.graph.shapes import lay_out
+from compress.results import HardwareScore, LayerScore, LoopScore
 
 if TYPE_CHECKING:
     import onnx
@@ -60,6 +61,8 @@ class Estimate:
     """Operators whose arithmetic is unknown and left out, each with its share of all bytes."""
     on_host: Mapping[str, float]
     """Operators that the hardware leaves to its host, left out altogether, with their share of all bytes."""
+    loops: Mapping[str, LoopScore] = field(default_factory=dict)
+    """How often the body of each Loop, Scan and SequenceMap counts, by its name."""
 
     def __repr__(self) -> str:
         return f"Estimate({self.hardware!r}: {self.total}; {units.count(len(self.layers), 'layer')})"
@@ -83,6 +86,7 @@ class Estimate:
             seconds=total.seconds,
             uncosted=dict(self.uncosted),
             on_host=dict(self.on_host),
+            loops=dict(self.loops),
             layers=[
                 LayerScore(
                     name=layer.name,
@@ -106,6 +110,7 @@ def estimate(
     shapes: Mapping[str, Sequence[int] | int] | None = None,
     zeros: Mapping[str, float] | None = None,
     seconds: Mapping[str, float] | None = None,
+    rounds: Mapping[str, int] | None = None,
     coded: Coded | None = None,
 ) -> Estimate:
     """Return what one inference of a model costs on some hardware, layer by layer.
@@ -122,6 +127,9 @@ def estimate(
             weights are counted unless they are given. `compress.estimator.zeros.spread` says which other
             values a fraction stands for.
         seconds: measured time by layer name; it replaces the modelled time, also in the static energy.
+        rounds: how often the body of a Loop runs, by the Loop's name, where the data decide it. If None, it
+            is measured on the calibration data that a `compress.Model` has; a Loop of another model counts
+            as often as it may run, or once where nothing limits it.
         coded: weights that are stored entropy-coded, and where they are decoded.
 
     Raises:
@@ -134,8 +142,10 @@ def estimate(
         if coded is None and profile.decode_at is not None:
             coded = Coded(codec.coded_bytes(model), profile.decode_at)
         with codec.unpacked(model) as path:
-            return estimate(path, profile, shapes=shapes, zeros=zeros, seconds=seconds, coded=coded)
-    work = read_workload(model, profile, shapes=shapes, zeros=zeros)
+            return estimate(
+                path, profile, shapes=shapes, zeros=zeros, seconds=seconds, rounds=rounds, coded=coded
+            )
+    work = read_workload(model, profile, shapes=shapes, zeros=zeros, rounds=rounds)
     layers = work.layers
     if coded is not None:
         layers = tuple(coded.applied(layer, profile) for layer in layers)
@@ -146,7 +156,7 @@ def estimate(
         LayerCost(layer.name, layer.op_type, *cost(layer, profile, work.homes, measured.get(layer.name)))
         for layer in layers
     ]
-    return Estimate(profile.id, tuple(costs), work.uncosted, work.on_host)
+    return Estimate(profile.id, tuple(costs), work.uncosted, work.on_host, work.loops)
 
 
 @dataclass(frozen=True)
@@ -157,8 +167,9 @@ class Workload:
     homes: Mapping[str, int]
     """Index of the memory where a tensor lives, by name; the outermost if not named."""
     uncosted: Mapping[str, float]
-    """As in `Estimate`; so is `on_host`."""
+    """As in `Estimate`; so are `on_host` and `loops`."""
     on_host: Mapping[str, float]
+    loops: Mapping[str, LoopScore]
 
 
 def read_workload(
@@ -167,15 +178,19 @@ def read_workload(
     *,
     shapes: Mapping[str, Sequence[int] | int] | None = None,
     zeros: Mapping[str, float] | None = None,
+    rounds: Mapping[str, int] | None = None,
 ) -> Workload:
     """Return a model's layers after fusion, and where their tensors live; arguments as for `estimate`."""
     graph = open_graph(model)
     given = spread(graph, zeros or {})
+    if rounds is None:
+        rounds = loops.on_data(graph, getattr(model, "calibration", None), shapes)
     if profile.executes == "onnxruntime":
         graph = as_run(model if isinstance(model, str | os.PathLike) else graph)
+    found = lay_out(graph, shapes, rounds)
     reader = WorkloadReader(
         graph,
-        describe(graph, shapes),
+        found,
         logical=profile.executes == "logical",
         zeros=given,
         weight_zeros=profile.reads_weight_zeros,
@@ -189,6 +204,7 @@ def read_workload(
         homes(fused, profile, outputs),
         _shares(layers, reader.uncosted() - outside),
         _shares(layers, outside),
+        loops.scores(found.rounds),
     )
 
 

@@ -15,6 +15,8 @@ from compress.estimator.mapping import Loops
 from compress.estimator.operators import Contraction, View, contractions, ops_per_element
 from compress.graph import facts
 from compress.graph.edit import bodies
+from compress.graph.propagate import Propagation
+from compress.graph.rounds import ONCE
 from compress.graph.tensor_info import TensorInfo
 
 _DECODERS = frozenset(("DequantizeLinear", "QuantizeLinear"))
@@ -95,7 +97,7 @@ class WorkloadReader:
 
     Args:
         model: the model, local functions inlined.
-        known: shape and type of every value.
+        found: shape and type of every value, and how often bodies run.
         logical: whether Q/DQ and arithmetic on constants only say how values are stored; else every node
             runs.
         zeros: fraction of zeros by value name; those of a weight replace the count.
@@ -103,7 +105,7 @@ class WorkloadReader:
     """
 
     model: ir.Model
-    known: Mapping[str, TensorInfo]
+    found: Propagation
     logical: bool = True
     zeros: Mapping[str, float] = field(default_factory=dict)
     weight_zeros: bool = False
@@ -112,42 +114,34 @@ class WorkloadReader:
         """Return the layers in the order of the graph; layers of loop bodies have one step for each trip."""
         return self._read_graph(self.model.graph)
 
+    @property
+    def known(self) -> Mapping[str, TensorInfo]:
+        """Shape and type of every tensor by name."""
+        return self.found.known
+
     def uncosted(self) -> set[str]:
         """Return the names of operators whose arithmetic is unknown; their bytes are counted nevertheless."""
         return {
             node.op_type
             for node in self.model.graph.all_nodes()
-            if not facts.of(node).streams and not self._contractions(node) and self._trips(node) is None
+            if not (facts.of(node).streams or self._contractions(node) or _runs_bodies(node))
         }
 
     def _read_graph(self, graph: ir.Graph) -> list[LayerWork]:
         return [layer for node in graph for layer in self._read(node)]
 
-    def _read_body(self, node: ir.Node, trips: int) -> list[LayerWork]:
-        """Return the layers of a loop's body, or of an If's heavier branch."""
-        branches = [self._read_graph(body) for body in bodies(node)]
+    def _read_bodies(self, node: ir.Node) -> list[LayerWork]:
+        """Return the layers of a loop's body, or of a branch: the one that is taken, else the heavier one."""
+        rounds = self.found.rounds.get(node, ONCE).count
+        inside = [self.found.taken[node]] if node in self.found.taken else bodies(node)
+        branches = [self._read_graph(body) for body in inside] if rounds else [[]]
         heaviest = max(branches, key=lambda layers: sum(layer.macs + layer.bytes for layer in layers))
         outer = node.name or node.op_type
-        return [replace(x, name=f"{outer}/{x.name}", steps=x.steps * trips) for x in heaviest]
-
-    def _trips(self, node: ir.Node) -> int | None:
-        """Return how often a node's body runs; None if it has no body or the number is unknown."""
-        if not bodies(node):
-            return None
-        if node.op_type == "If":
-            return 1
-        if node.op_type == "Loop" and node.inputs[0] is not None and node.inputs[0].const_value is not None:
-            return max(int(node.inputs[0].const_value.numpy().item()), 1)
-        if node.op_type == "Scan":
-            scanned = node.inputs[-node.attributes["num_scan_inputs"].as_int()]
-            info = self.known.get(scanned.name or "") if scanned is not None else None
-            return max(info.shape[0], 1) if info is not None and info.shape else None
-        return None
+        return [replace(x, name=f"{outer}/{x.name}", steps=x.steps * rounds) for x in heaviest]
 
     def _read(self, node: ir.Node) -> list[LayerWork]:
-        trips = self._trips(node)
-        if trips is not None:
-            return self._read_body(node, trips)
+        if _runs_bodies(node):
+            return self._read_bodies(node)
         if facts.of(node).cost in ("view", "early") or all(
             self._is_known_early(value) for value in node.outputs
         ):
@@ -265,6 +259,10 @@ class WorkloadReader:
     def _look_at(self, value: ir.Value) -> Operand:
         if value in self._constants:
             return self._weight(value)
+        if value.name in self.found.sequences:
+            elements = self.found.sequences[value.name]
+            size = math.fsum(info.elements * _bits(info.dtype) / 8 for info in elements)
+            return Operand(value.name, sum(info.elements for info in elements), size)
         name = self._stored_name(value)
         info = self.known.get(name)
         if info is None:
@@ -345,7 +343,7 @@ class WorkloadReader:
         names: dict[ir.Value, str] = {}
         for node in self.model.graph.all_nodes():
             source = node.inputs[0] if node.inputs else None
-            if source is None or not node.outputs:
+            if source is None or not node.outputs or node.outputs[0].name in self.found.sequences:
                 continue
             decodes = self.logical and node.op_type == "DequantizeLinear"
             if facts.of(node).cost == "view" or (decodes and not node.outputs[0].is_graph_output()):
@@ -354,6 +352,11 @@ class WorkloadReader:
                 for value in _seen_only_through(source):
                     names[value] = node.outputs[0].name or ""
         return names
+
+
+def _runs_bodies(node: ir.Node) -> bool:
+    """Tell whether all that a node does is to run its bodies."""
+    return not node.domain and node.op_type in ("If", "Loop", "Scan", "SequenceMap")
 
 
 def _zeros(tensor: ir.TensorProtocol) -> tuple[float, bool]:

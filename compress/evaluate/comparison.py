@@ -27,7 +27,7 @@ from compress.estimator.workload import WorkloadReader
 from compress.graph import batch
 from compress.graph.layers import Layer, layers
 from compress.graph.session import RUNTIME_ERRORS, as_run, session
-from compress.graph.shapes import describe
+from compress.graph.shapes import lay_out
 from compress.graph.walks import epilogue, first_output
 from compress.model import Model
 from compress.quantize import regions
@@ -312,7 +312,7 @@ def _reasons(original: Model, variant: Model, path: Path) -> dict[str, str]:
 
 def _quantized_macs(variant: Model, feeds: Feeds) -> float:
     """Return the share of multiply-accumulates whose operands are both integers."""
-    known = describe(variant.ir, {name: array.shape for name, array in feeds.items()})
+    known = lay_out(variant.ir, {name: array.shape for name, array in feeds.items()})
     work = WorkloadReader(variant.ir, known).layers()
     total = sum(layer.macs for layer in work)
     return sum(layer.macs for layer in work if layer.number.kind == "int") / total if total else 0.0

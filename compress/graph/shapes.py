@@ -42,7 +42,8 @@ def describe(
     the file says, where it was written for these very shapes. Large weights are neither serialized nor read.
 
     An operator whose output's size depends on the data (NonZero, NonMaxSuppression, Unique, Compress)
-    counts with the largest that it may give, an If on an unknown condition with its larger branch. Where
+    counts with the largest that it may give, an If on an unknown condition with its larger branch, a Loop
+    whose number of rounds depends on the data with one round. Where
     the content of a vector of integers among the inputs decides, it counts as zeros, or as ones if zeros
     fit nothing. Values in bodies that are not known, and values that are not tensors, are left out.
 
@@ -55,21 +56,44 @@ def describe(
         ModelError: `shapes` do not fit the inputs or one another, an input has no rank and no given shape,
             or the shape of a value does not follow from all this.
     """
-    bound = bind(model, shapes or {})
+    return lay_out(model, shapes).known
+
+
+def lay_out(
+    model: ir.Model,
+    shapes: Mapping[str, Sequence[int] | int] | None = None,
+    rounds: Mapping[str, int] | None = None,
+) -> Propagation:
+    """Return shapes and types as `describe` does, and beside them sequences, branches and rounds of loops.
+
+    Args:
+        model: the model; it is not changed.
+        shapes: as for `describe`.
+        rounds: how often Loops run, by name, where the graph does not state it; otherwise such a Loop counts
+            one round.
+
+    Raises:
+        ModelError: as `describe` does.
+    """
+    bound, measured = bind(model, shapes or {}), rounds or {}
     known = dict(_initializers(model)) | bound
-    found = propagate(model, known, {})
+    found = propagate(model, known, {}, measured)
     if not _unknown(model.graphs(), found):
-        return known
+        return found
     try:
         _infer_whole(model, bound, known)
     except ModelError as error:
         raise ModelError(f"{error}{_guesses(model, shapes or {}, bound)}") from error
-    found = propagate(model, known, {})
-    if not _unknown([model.graph], found) or _take_written(model, known):
-        return known
+    found = propagate(model, known, {}, measured)
+    if not _unknown([model.graph], found):
+        return found
+    if _take_written(model, known):
+        found = propagate(model, known, {}, measured)
+        if not _unknown([model.graph], found):
+            return found
     for number in (0, 1):
-        trial = dict(known)
-        if not _unknown([model.graph], propagate(model, trial, _assumed(model, bound, number))):
+        trial = propagate(model, dict(known), _assumed(model, bound, number), measured)
+        if not _unknown([model.graph], trial):
             return trial
     missing = _unknown([model.graph], found)[0]
     reason = found.reasons.get(missing, "it depends on values that are not known")
@@ -101,14 +125,14 @@ def _unknown(graphs: Iterable[ir.Graph], found: Propagation) -> list[str]:
 
 
 def _take_written(model: ir.Model, known: dict[str, TensorInfo]) -> bool:
-    """Add what the file says of values, if it was written for these inputs; tell whether all are known."""
+    """Add what the file says of values, if it was written for these inputs; tell whether it was."""
     if any(map(_is_open, _free_inputs(model))):
         return False
     for node in model.graph:
         for value in node.outputs:
             if value.name and value.dtype and value.shape is not None and not _is_open(value):
                 known.setdefault(value.name, TensorInfo(_static(value.shape), value.dtype))
-    return not _unknown([model.graph], propagate(model, known, {}))
+    return True
 
 
 def _guesses(

@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 
 from compress.estimator import estimate
 from compress.estimator.workload import WorkloadReader
-from compress.graph.shapes import describe
+from compress.graph.shapes import lay_out
 from compress.model import Model
 
 Unit: TypeAlias = Literal["macs", "weight-bytes", "energy"]
@@ -43,7 +43,7 @@ def prices(
         for cost in estimate(model, hardware, shapes=shapes).layers:
             found[cost.name] += cost.cost.energy_joules
     else:
-        for layer in WorkloadReader(model.ir, describe(model.ir, shapes)).layers():
+        for layer in WorkloadReader(model.ir, lay_out(model.ir, shapes)).layers():
             found[layer.name] += layer.macs
     return found
 

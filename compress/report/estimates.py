@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from compress.report import tables
+from compress.report import summary, tables
 from compress.units import si
 
 if TYPE_CHECKING:
@@ -36,12 +36,10 @@ def of_inference(
         yield _layers(one)
 
 
-def left_out(one: Estimate) -> Iterator[str]:
-    """Yield a sentence for every operator that an estimate leaves out."""
-    for operator, share in one.uncosted.items():
-        yield f"{one.hardware}: the arithmetic of {operator} is not counted ({share:.1%} of all bytes)"
-    for operator, share in one.on_host.items():
-        yield f"{one.hardware}: {operator} runs on the host and is left out ({share:.1%} of all bytes)"
+def remarks(one: Estimate) -> Iterator[str]:
+    """Yield a sentence for all that an estimate leaves out or takes for granted."""
+    for words, share in summary.remarks(one):
+        yield f"{one.hardware}: {words}" + ("" if share is None else f" ({share:.1%} of all bytes)")
 
 
 def of_generation(found: Mapping[str, Generation]) -> Table:

@@ -25,7 +25,7 @@ from compress.report.plots.front import accuracy_vs_energy
 from compress.report.plots.rooflines import roofline
 from compress.report.plots.theme import template
 from compress.report.plots.treemap import bytes_by_layer
-from compress.report.summary import indistinct, original, profiles
+from compress.report.summary import all_remarks, indistinct, original, profiles
 from compress.results import HardwareScore, Results, VariantResult
 
 ASSETS = Path(__file__).with_name("assets")
@@ -73,6 +73,7 @@ def render(results: Results) -> str:
         packed=any(variant.packed_bytes for variant in finished),
         metric=next((variant.metric for variant in finished if variant.metric), None),
         indistinct={profile: indistinct(results, profile) for profile in profiles(results)},
+        remarks=list(all_remarks(results)),
         by_pass=by_pass,
         rows_of_a_pass=ROWS_OF_A_PASS,
         leaders=list(_leaders(results)),

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
-from compress import estimator
-from compress.results import Results, VariantResult
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from compress import estimator, units
+from compress.results import HardwareScore, Results, VariantResult
+
+if TYPE_CHECKING:
+    from compress.estimator import Estimate
+
+NAMED = 3
+"""Most loops of a kind that a sentence names."""
 
 
 def original(results: Results) -> VariantResult | None:
@@ -14,6 +23,34 @@ def original(results: Results) -> VariantResult | None:
 def profiles(results: Results) -> list[str]:
     """Return the hardware profiles that any variant was scored on, in the order of the run."""
     return list(dict.fromkeys(name for variant in results.variants for name in variant.hardware))
+
+
+def remarks(score: Estimate | HardwareScore) -> Iterator[tuple[str, float | None]]:
+    """Yield in words what a score leaves out, with its share of all bytes, and how often loops count."""
+    for operator, share in score.uncosted.items():
+        yield f"the arithmetic of {operator} is not counted", share
+    for operator, share in score.on_host.items():
+        yield f"{operator} runs on the host and is left out", share
+    alike: dict[tuple[str, int, str], list[str]] = {}
+    for name, loop in score.loops.items():
+        alike.setdefault((loop.op_type, loop.bodies, loop.why), []).append(name)
+    for (operator, bodies, why), names in alike.items():
+        named = ", ".join(map(repr, names[:NAMED])) + (
+            f" and {len(names) - NAMED} more" * (len(names) > NAMED)
+        )
+        yield f"{operator} {named} counts {units.count(bodies, 'body', 'bodies')}: {why}", None
+
+
+def all_remarks(results: Results) -> Iterator[str]:
+    """Yield the remarks on all scores of a run, each with its profile, and its variants unless it is all."""
+    said: dict[tuple[str, str], list[str]] = {}
+    for variant in results.variants:
+        for profile, score in variant.hardware.items():
+            for remark, _ in remarks(score):
+                said.setdefault((profile, remark), []).append(variant.name)
+    for (profile, remark), names in said.items():
+        scored = sum(profile in variant.hardware for variant in results.variants)
+        yield f"{profile}: {remark}" + (f" (in {', '.join(names)})" if len(names) < scored else "")
 
 
 def indistinct(results: Results, hardware: str) -> dict[str, tuple[str, ...]]:

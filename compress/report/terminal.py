@@ -12,7 +12,7 @@ from rich.text import Text
 
 from compress import units
 from compress.changes import Change, by_pass
-from compress.report.summary import indistinct, original, profiles
+from compress.report.summary import all_remarks, indistinct, original, profiles
 from compress.results import Results, VariantResult
 
 PARETO, LIKE_ORIGINAL, LIKE_NEIGHBOUR = "★", "≈", "~"
@@ -198,7 +198,7 @@ def _legend(results: Results, console: Console) -> Iterator[Text]:
         lines.append(f"{LIKE_ORIGINAL} energy not distinguishable from the original's: the ranges overlap")
     if like_neighbour:
         lines.append(f"{LIKE_NEIGHBOUR} energy not distinguishable from that of the next variant in order")
-    for line in lines:
+    for line in (*lines, *all_remarks(results)):
         yield _text(console, (line, "dim"))
 
 

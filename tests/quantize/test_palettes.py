@@ -13,7 +13,7 @@ from compress.estimator import estimate
 from compress.estimator.workload import WorkloadReader
 from compress.evaluate import measure
 from compress.graph.session import session
-from compress.graph.shapes import describe
+from compress.graph.shapes import lay_out
 from compress.passes import Finetune, Palettize, Sparsify
 
 
@@ -145,7 +145,7 @@ def test_the_estimator_reads_codes_and_codebooks(build, normal):
     model = compress.load(build(LINEAR, w=normal(48, 36)))
     for settings, bits in (({"entries": 4}, 2), ({"entries": 16}, 4), ({"entries": 256, "dimensions": 4}, 2)):
         small = Palettize(**settings)(model)
-        (layer,) = WorkloadReader(small.ir, describe(small.ir, {"x": (1, 48)})).layers()
+        (layer,) = WorkloadReader(small.ir, lay_out(small.ir, {"x": (1, 48)})).layers()
         codes = sum(
             v.const_value.nbytes for n, v in small.graph.initializers.items() if "codes" in n or "book" in n
         )

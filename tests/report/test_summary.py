@@ -1,9 +1,13 @@
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 
-from compress.report.summary import indistinct, original
-from compress.results import Results
+from rich.console import Console
+
+from compress.report import html, terminal
+from compress.report.summary import all_remarks, indistinct, original
+from compress.results import LoopScore, Results
 
 
 def with_ranges(results: Results, ranges: dict[str, tuple[float, float]]) -> Results:
@@ -32,3 +36,34 @@ def test_overlaps_are_sought_with_the_original_and_the_neighbours(
 
 def test_a_failed_or_changed_variant_is_not_the_original(make_results: Callable[..., Results]) -> None:
     assert original(make_results(("int8",), failed={"original": "no"})) is None
+
+
+def test_loops_and_what_is_left_out_are_told_in_table_and_report(
+    make_results: Callable[..., Results],
+) -> None:
+    results = make_results(("original", "int8"), hardware=("cpu",))
+    loop = LoopScore(op_type="Loop", bodies=12, why="the data decide it")
+    first, second = results.variants
+    changed = [
+        first.model_copy(
+            update={"hardware": {"cpu": first.hardware["cpu"].model_copy(update={"loops": {"l": loop}})}}
+        ),
+        second.model_copy(
+            update={
+                "hardware": {
+                    "cpu": second.hardware["cpu"].model_copy(
+                        update={"loops": {"l": loop}, "uncosted": {"Odd": 0.1}}
+                    )
+                }
+            }
+        ),
+    ]
+    results = results.model_copy(update={"variants": changed})
+    assert list(all_remarks(results)) == [
+        "cpu: Loop 'l' counts 12 bodies: the data decide it",
+        "cpu: the arithmetic of Odd is not counted (in int8)",
+    ]
+    console = Console(file=io.StringIO(), width=120)
+    terminal.show(results, console)
+    assert "Loop 'l' counts 12 bodies" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert "counts 12 bodies: the data decide it" in html.render(results)

@@ -44,6 +44,9 @@ MOVEMENT = (
     *each(_filled, "ScatterElements", "ScatterND", operands=3, by_index=True),
     _filled("TensorScatter", operands=2, by_index=True),
     _filled("Upsample", homogeneous=True),
+    # Sequences, which hold tensors without moving them
+    *each(Operator, "SequenceAt", "SequenceConstruct", "SequenceErase", "SequenceInsert", cost="view"),
+    *each(_early, "SequenceEmpty", "SequenceLength"),
     Operator("ConcatFromSequence", cost="layout"),
     Operator("SplitToSequence", cost="selection"),
     # ONNX Runtime's own
