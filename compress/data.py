@@ -23,6 +23,9 @@ BatchAxis: TypeAlias = "Literal['auto'] | int | Mapping[str, int | None] | None"
 """The axis of each input along which the samples of a batch lie: one number for all, or by input name; None
 where there is no batch. "auto" finds it from names and sizes, and tries it on the model."""
 
+DEFAULT = "default"
+"""Where an input keeps its default while a pass works; see `compress.graph.defaults`."""
+
 _END = object()
 
 
@@ -102,19 +105,27 @@ class Data:
 
 
 def _checked(raw: Any, expected: dict[str, ir.Value], where: str) -> Feeds:
+    optional = {name for name, value in expected.items() if value.const_value is not None}
+    defaults = {
+        name: value.meta[DEFAULT].numpy() for name, value in expected.items() if DEFAULT in value.meta
+    }
     if not isinstance(raw, Mapping):
-        if len(expected) != 1:
-            raise DataError(
-                f"{where}: the model has inputs {sorted(expected)}; give a dict of arrays by name"
-            )
-        raw = {next(iter(expected)): raw}
+        needed = sorted(expected.keys() - defaults.keys() - optional)
+        if len(needed) != 1:
+            raise DataError(f"{where}: the model has inputs {needed}; give a dict of arrays by name")
+        raw = {needed[0]: raw}
     for name in raw:
         if name not in expected:
             raise DataError(f"{where}: the model has no input {name!r}{did_you_mean(name, expected)}")
-    missing = expected.keys() - raw.keys()
+    raw = defaults | dict(raw)
+    missing = expected.keys() - raw.keys() - optional
     if missing:
         raise DataError(f"{where}: input {min(missing)!r} is missing")
-    return {name: _array(raw[name], value, f"{where}, input {name!r}") for name, value in expected.items()}
+    return {
+        name: _array(raw[name], value, f"{where}, input {name!r}")
+        for name, value in expected.items()
+        if name in raw
+    }
 
 
 def as_array(raw: Any) -> np.ndarray:

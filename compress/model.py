@@ -13,9 +13,11 @@ import onnx_ir as ir
 
 from compress import trainable, units
 from compress.changes import Change, Changes
-from compress.data import Data, Feeds
+from compress.data import DEFAULT, Data, Feeds
 from compress.errors import DataError
-from compress.graph import files
+from compress.graph import defaults, files
+from compress.graph.normalise import normalise
+from compress.graph.opsets import opset, raised
 from compress.graph.session import session
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ class Model:
 
     @property
     def original(self) -> Model:
-        """The model before the first pass (itself, if nothing was done); agreement is measured against it."""
+        """The model before the first pass, in the form that passes expect; itself, if there was none."""
         return self._original or self
 
     @property
@@ -89,8 +91,38 @@ class Model:
             calibration=self.calibration,
             evaluation=self.evaluation,
             changes=self.changes,
-            original=self.original,
+            original=self._original,
         )
+
+    def prepared(self, needs_opset: int = 0) -> Model:
+        """Return a copy in the form that passes expect, at that version of ONNX's operators or a newer one.
+
+        Inputs with a default are plain inputs in it, so that nothing takes their defaults for constants;
+        `compress.graph.defaults.release` gives them back.
+
+        Raises:
+            ModelError: its operator set cannot be raised.
+        """
+        result = self.copy()
+        if not self.is_prepared:
+            result.ir = normalise(result.ir)
+        result.ir = raised(result.ir, needs_opset)
+        defaults.hold(result.ir)
+        if self._original is None:
+            result._original = Model(
+                result.ir.clone(), calibration=self.calibration, evaluation=self.evaluation
+            )
+        return result
+
+    @property
+    def opset(self) -> int:
+        """Version of ONNX's own operators; 0 if the graph has none."""
+        return opset(self.ir)
+
+    @property
+    def is_prepared(self) -> bool:
+        """Whether a pass has changed the graph, so that it has the form that passes expect."""
+        return any(change.action for change in self.changes)
 
     def batches(self) -> Iterator[Feeds]:
         """Yield the calibration feeds.
@@ -110,7 +142,7 @@ class Model:
         Raises:
             ModelError: a node has no counterpart in torch; the message names it.
         """
-        return trainable.Trainable(self.ir)
+        return trainable.Trainable(self.prepared().ir)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the model as ONNX, whole or not at all; weights over 1.5 GB go to ``<name>.data`` beside it.
@@ -125,7 +157,10 @@ class Model:
 
         The session is made at the first call; edit the graph before it, or work on a `copy`.
         """
-        outputs: list[np.ndarray] = self._session.run(None, feeds)
+        held = {
+            value.name: value.meta[DEFAULT].numpy() for value in self.graph.inputs if DEFAULT in value.meta
+        }
+        outputs: list[np.ndarray] = self._session.run(None, held | feeds)
         return outputs
 
     def release(self) -> None:

@@ -1,1 +1,2 @@
+from . import faithful as faithful
 from . import samples as samples

@@ -10,7 +10,6 @@ from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
-import onnx_ir as ir
 import torch
 
 from compress import codec, source
@@ -18,6 +17,7 @@ from compress.changes import Change
 from compress.data import Data
 from compress.engine import scoring
 from compress.engine.store import read
+from compress.graph import files
 from compress.model import Model
 from compress.passes.pipeline import apply
 from compress.recipe.plan import (
@@ -75,12 +75,12 @@ class Bench:
 
     def _apply(self, task: Apply, parent: Path, original: Path) -> Model:
         _seed_everything(self.recipe.seed)
-        before = self._model(parent, self._model(original) if task.parent.passes else None)
+        before = self._model(parent, self._model(original).prepared() if task.parent.passes else None)
         return apply(task.step, before, task.parent.passes)
 
     def _model(self, folder: Path, original: Model | None = None) -> Model:
         return Model(
-            ir.load(folder / MODEL_FILE),
+            files.read(folder / MODEL_FILE),
             calibration=self._calibration,
             evaluation=self._evaluation,
             changes=[Change(**change) for change in read(folder / CHANGES_FILE, json.loads)],

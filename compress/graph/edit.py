@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 import onnx_ir as ir
+from onnx_ir.passes.common import NameFixPass
 
 
 def add_initializer(graph: ir.Graph, name: str, content: np.ndarray) -> ir.Value:
@@ -197,6 +198,15 @@ def _declare(owner: ir.Graph | ir.Function, nodes: Iterable[ir.Node]) -> None:
     for node in nodes:
         if node.domain:
             owner.opset_imports.setdefault(node.domain, node.version or 1)
+
+
+def name_all(model: ir.Model) -> None:
+    """Give every node and value a name of its own; outputs that a node leaves out stay without."""
+    values = [value for node in model.graph.all_nodes() for value in node.outputs]
+    left_out = [value for value in values if not (value.name or value.uses() or value.is_graph_output())]
+    NameFixPass()(model)
+    for value in left_out:
+        value.name = ""
 
 
 def graph_of(part: ir.Node | ir.Value) -> ir.Graph:

@@ -1,4 +1,8 @@
-"""A graph on disk: one ONNX file, or two where its weights are too many for one."""
+"""Graphs on disk and in memory as ONNX: the one reader and the one writer.
+
+A graph is read as its author wrote it. Only what has no meaning in ONNX is mended: nodes out of order, a
+graph without a name, operator sets that nodes use and the model does not declare, sizes written as -1.
+"""
 
 from __future__ import annotations
 
@@ -6,23 +10,107 @@ import os
 import tempfile
 from pathlib import Path
 
+import numpy as np
+import onnx
 import onnx_ir as ir
 
-from compress.errors import StoreError
+from compress.errors import StoreError, first_line
 from compress.graph.edit import declare_domains
+from compress.graph.tensor_info import SMALL
 
 EXTERNAL_ABOVE_BYTES = 1_500_000_000
 """A model larger than this keeps its weights beside it: a protobuf message holds at most 2 GB."""
+LEAST_IR_VERSIONS = {
+    **dict.fromkeys(("FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ"), 9),
+    **dict.fromkeys(("INT4", "UINT4"), 10),
+    **dict.fromkeys(("FLOAT4E2M1",), 11),
+    **dict.fromkeys(("INT2", "UINT2"), 13),
+}
+"""The version of the file format that brought a type of weights; other types are as old as ONNX."""
+FREE_INITIALIZERS = 4
+"""The version of the file format since which an initializer need not be an input."""
+_FOREIGN_TYPE = "type"
+"""Where a value keeps a type that the graph cannot say, such as a map."""
+
+
+def read(model: str | os.PathLike[str] | onnx.ModelProto) -> ir.Model:
+    """Return the graph of a file or of a message; external data stay in their files until they are used.
+
+    Raises:
+        OSError: the file cannot be read.
+        DecodeError: it is not an ONNX file.
+        ValueError: the message cannot be understood.
+    """
+    folder: Path | None = None
+    if not isinstance(model, onnx.ModelProto):
+        folder = Path(model).parent
+        model = onnx.load(os.fspath(model), load_external_data=False)
+    proto = onnx.ModelProto()
+    proto.CopyFrom(model)
+    _fill_sparse(proto.graph)
+    foreign = _set_aside_foreign_types(proto.graph)
+    graph = ir.from_proto(proto)
+    if folder is not None:
+        for each in graph.graphs():
+            ir.external_data.set_base_dir(each, folder)
+    for value in graph.graph.outputs:
+        if value.name in foreign:
+            value.meta[_FOREIGN_TYPE] = foreign[value.name]
+    return mended(graph)
+
+
+def to_proto(model: ir.Model) -> onnx.ModelProto:
+    """Return the model, which stays as it is, as an ONNX message with all its weights inside."""
+    return _message(ir.external_data.load_to_model(model.clone()))
+
+
+def _message(model: ir.Model) -> onnx.ModelProto:
+    """Return a model as a message; nothing is said of initializers twice."""
+    declare_domains(model)
+    for graph in model.graphs():
+        for value in graph.initializers.values():
+            if not value.is_graph_input() and not value.is_graph_output():
+                value.type = value.shape = None  # the tensor says both
+    proto = ir.to_proto(model)
+    written = {value.name: value for value in proto.graph.output}
+    for value in model.graph.outputs:
+        if _FOREIGN_TYPE in value.meta:
+            written[value.name or ""].type.CopyFrom(value.meta[_FOREIGN_TYPE])
+    return proto
+
+
+def fault(model: ir.Model) -> str:
+    """Return what ONNX's checker says against a model, types and shapes included; "" if nothing."""
+    try:
+        onnx.checker.check_model(_message(without_weights(model)), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        return first_line(error)
+    return ""
+
+
+def without_weights(model: ir.Model) -> ir.Model:
+    """Return a copy whose large initializers are inputs: to be looked at without reading what they hold."""
+    hollow = model.clone()
+    graph = hollow.graph
+    for name, value in list(graph.initializers.items()):
+        tensor = value.const_value
+        if tensor is None or tensor.size <= SMALL:
+            continue
+        del graph.initializers[name]
+        value.dtype, value.shape = tensor.dtype, ir.Shape(tensor.shape.numpy())
+        value.const_value = None
+        if not value.is_graph_input():
+            graph.inputs.append(value)
+    hollow.ir_version = max(hollow.ir_version or FREE_INITIALIZERS, FREE_INITIALIZERS)
+    return hollow
 
 
 def weight_bytes(model: ir.Model) -> int:
-    """Return the bytes of all initializers as stored, 4-bit types at half a byte."""
-    return sum(
-        value.const_value.nbytes
-        for graph in model.graphs()
-        for value in graph.initializers.values()
-        if value.const_value is not None
-    )
+    """Return the bytes of all initializers and constants as stored, 4-bit types at half a byte."""
+    stored = [value.const_value for graph in model.graphs() for value in graph.initializers.values()]
+    constants = [node for node in model.graph.all_nodes() if node.op_type == "Constant"]
+    stored += [node.attributes["value"].as_tensor() for node in constants if "value" in node.attributes]
+    return sum(tensor.nbytes for tensor in stored if tensor is not None)
 
 
 def is_large(model: ir.Model) -> bool:
@@ -41,8 +129,7 @@ def save(model: ir.Model, path: str | os.PathLike[str]) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
-            declare_domains(model)
-            ir.save(_bare(model), Path(folder, path.name), external_data=data)
+            _write(model, Path(folder, path.name), data)
             for name in filter(None, (data, path.name)):
                 Path(folder, name).replace(path.with_name(name))
     except OSError as error:
@@ -50,11 +137,74 @@ def save(model: ir.Model, path: str | os.PathLike[str]) -> Path:
     return path
 
 
-def _bare(model: ir.Model) -> ir.Model:
-    """Return the model without types and shapes of inner values: whoever reads the file infers them."""
-    bare = model.clone()
-    inner = {value for node in bare.graph for value in node.outputs}
-    for value in (inner | {*bare.graph.initializers.values()}) - {*bare.graph.inputs, *bare.graph.outputs}:
-        value.type = value.shape = None
-        value.metadata_props.clear()
-    return bare
+def _write(model: ir.Model, path: Path, data: str | None) -> None:
+    """Write a model, which stays as it is; its initializers go to the file `data` beside it, if any."""
+    model = model.clone()
+    if data is None:
+        model = ir.external_data.load_to_model(model)
+    else:
+        model = ir.external_data.unload_from_model(model, path.parent, data)
+    onnx.save(_message(model), path)
+
+
+def least_ir_version(model: ir.Model) -> int:
+    """Return the least version of the file format that can say what the model holds."""
+    tensors = [each.const_value for graph in model.graphs() for each in graph.initializers.values()]
+    needed = [LEAST_IR_VERSIONS.get(tensor.dtype.name, 0) for tensor in tensors if tensor is not None]
+    return max(needed, default=0)
+
+
+def _fill_sparse(graph: onnx.GraphProto) -> None:
+    """Store sparse initializers as dense ones, those in bodies too: nothing else here reads sparse ones."""
+    for sparse in graph.sparse_initializer:
+        values, places = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)
+        dense = np.zeros(tuple(sparse.dims), values.dtype)
+        if places.ndim == 1:
+            dense.reshape(-1)[places] = values
+        else:
+            dense[tuple(places.T)] = values
+        graph.initializer.append(onnx.numpy_helper.from_array(dense, sparse.values.name))
+    del graph.sparse_initializer[:]
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                _fill_sparse(body)
+
+
+def _set_aside_foreign_types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
+    """Take types that hold maps, which onnx_ir cannot read, out of a graph; return those of its outputs."""
+    for place in reversed(range(len(graph.value_info))):
+        if _holds_map(graph.value_info[place].type):
+            del graph.value_info[place]
+    found = {}
+    for value in graph.output:
+        if _holds_map(value.type):
+            found[value.name] = onnx.TypeProto()
+            found[value.name].CopyFrom(value.type)
+            value.ClearField("type")
+    return found
+
+
+def _holds_map(kind: onnx.TypeProto) -> bool:
+    match kind.WhichOneof("value"):
+        case "map_type":
+            return True
+        case "sequence_type":
+            return _holds_map(kind.sequence_type.elem_type)
+        case "optional_type":
+            return _holds_map(kind.optional_type.elem_type)
+    return False
+
+
+def mended(model: ir.Model) -> ir.Model:
+    """Bring nodes in order, name the graph, declare operator sets, mark sizes below zero as open."""
+    model.graph.sort()
+    model.graph.name = model.graph.name or "graph"
+    declare_domains(model)
+    for graph in model.graphs():
+        for value in (*graph.inputs, *(value for node in graph for value in node.outputs)):
+            if value.shape is not None and any(isinstance(dim, int) and dim < 0 for dim in value.shape):
+                value.shape = ir.Shape(
+                    None if isinstance(dim, int) and dim < 0 else dim for dim in value.shape
+                )
+    return model

@@ -51,7 +51,7 @@ def fold(model: ir.Model) -> None:
     for node in model.graph:
         if node.name not in known:  # the rewriter made a new node of an old one
             node.name = names.get(_weight_of(node) or "", node.name)
-    passes.NameFixPass()(model)
+    edit.name_all(model)
 
 
 def _copies_shared(node: ir.Node) -> bool:

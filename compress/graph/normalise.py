@@ -8,30 +8,25 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from compress.graph import edit, facts
-from compress.graph.shapes import symbol
-
-OPSET = 21
-"""The opset everything is brought to: the first with 4-bit and blocked DequantizeLinear."""
-IR_VERSION = 10
-"""The least version of the file format: the first with 4-bit integers."""
+from compress.graph.files import FREE_INITIALIZERS
 
 
 def normalise(model: ir.Model) -> ir.Model:
     """Bring a graph into the form that every pass expects.
 
-    Opset 21 where the converter can, functions inlined, constants lifted to initializers, linear
-    weights as [K, N] and recurrent ones in ONNX's order under the names they had, small constant
-    arithmetic folded, open sizes marked as such, every node named, torch's notes on where it came from
-    left out. BatchNormalization stays, so that the graph can still be trained; equal weights are not merged.
+    Functions inlined, constants lifted to initializers, linear weights as [K, N] and recurrent ones in
+    ONNX's order under the names they had, small constant arithmetic folded, every node named.
+    BatchNormalization stays, so that the graph can still be trained; equal weights are not merged. Inputs
+    and outputs, the operator set and what the file says of inner values stay as they are.
     """
     from onnxscript.optimizer import fold_constants
 
     model = passes.InlinePass()(model).model
-    model = _to_opset(model)
-    model.ir_version = max(model.ir_version or 0, IR_VERSION)
+    if (model.ir_version or 0) < FREE_INITIALIZERS:  # they had to be inputs, and nothing could replace them
+        passes.RemoveInitializersFromInputsPass()(model)
+        model.ir_version = FREE_INITIALIZERS
     lift = passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
     lift(model)
-    passes.RemoveInitializersFromInputsPass()(model)
     transpose_weights(model.graph)
     names = _recurrent_names(model.graph)
     fold_constants(
@@ -47,26 +42,25 @@ def normalise(model: ir.Model) -> ir.Model:
         weight = node.inputs[index]
         if weight is not None and weight.is_initializer() and name not in model.graph.initializers:
             weight.name = name
-    passes.NameFixPass()(model)
-    _open_sizes(model.graph)
-    _drop_notes(model.graph)
+    edit.name_all(model)
     return passes.RemoveUnusedNodesPass()(model).model
 
 
-def _open_sizes(graph: ir.Graph) -> None:
-    """Mark sizes as open that exporters write as -1 or as ``?``."""
-    for value in (*graph.inputs, *graph.outputs):
-        if value.shape is not None:
-            value.shape = ir.Shape(
-                dim if isinstance(dim, int) and dim >= 0 else symbol(dim) for dim in value.shape
-            )
-
-
-def _drop_notes(graph: ir.Graph) -> None:
-    """Forget torch's stack traces and module names: a tenth of a small file, and paths of a machine."""
-    for notes in (graph.metadata_props, *(node.metadata_props for node in graph.all_nodes())):
-        for key in [key for key in notes if key == "namespace" or key.startswith("pkg.torch.")]:
-            del notes[key]
+def strip(model: ir.Model) -> None:
+    """Forget what a file need not say: types and shapes of inner values, notes and comments."""
+    for graph in model.graphs():
+        graph.doc_string = None
+        graph.metadata_props.clear()
+        ends = {*graph.inputs, *graph.outputs}
+        for node in graph:
+            node.doc_string = None
+            node.metadata_props.clear()
+            for value in node.outputs:
+                value.metadata_props.clear()
+                if value not in ends:
+                    value.type = value.shape = None
+        for value in graph.initializers.values():
+            value.metadata_props.clear()
 
 
 def drop_identities(model: ir.Model) -> None:
@@ -96,23 +90,6 @@ def _recurrent_names(graph: ir.Graph) -> dict[tuple[ir.Node, int], str]:
             if value is not None and value.is_initializer() and value is not node.inputs[index]:
                 names[node, index] = value.name or ""
     return names
-
-
-def _to_opset(model: ir.Model) -> ir.Model:
-    """Convert to `OPSET` where ONNX's converter can; a graph it cannot convert stays as it is."""
-    import onnx
-
-    if model.opset_imports.get("", OPSET) >= OPSET:
-        return model
-    try:
-        converted = ir.from_proto(onnx.version_converter.convert_version(ir.to_proto(model), OPSET))
-    except (RuntimeError, ValueError, onnx.checker.ValidationError):
-        return model
-    for name, value in converted.graph.initializers.items():
-        # External weights do not know their folder any more.
-        if (tensor := model.graph.initializers.get_tensor(name)) is not None:
-            edit.set_initializer(value, tensor)
-    return converted
 
 
 def transpose_weights(graph: ir.Graph) -> None:

@@ -12,8 +12,7 @@ import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from compress.errors import ModelError
-from compress.graph.edit import declare_domains
-from compress.graph.files import is_large, save
+from compress.graph.files import is_large, save, to_proto
 
 REFUSALS: tuple[type[Exception], ...] = tuple(
     kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)
@@ -50,9 +49,8 @@ def session(
         options.optimized_model_filepath = os.fspath(optimized_to)
     if not isinstance(model, ir.Model):
         return start(os.fspath(model), options, providers)
-    declare_domains(model)
     if not is_large(model):
-        return start(ir.to_proto(model).SerializeToString(), options, providers)
+        return start(to_proto(model).SerializeToString(), options, providers)
     with tempfile.TemporaryDirectory() as folder:
         return start(os.fspath(save(model, Path(folder, "model.onnx"))), options, providers)
 

@@ -11,6 +11,7 @@ import onnx_ir as ir
 from compress.errors import ModelError, did_you_mean
 from compress.graph import batch
 from compress.graph.edit import declare_domains
+from compress.graph.files import without_weights
 from compress.graph.propagate import Propagation, propagate
 from compress.graph.tensor_info import SMALL, TensorInfo, info_of
 
@@ -300,23 +301,13 @@ def _infer_whole(model: ir.Model, bound: Mapping[str, TensorInfo], known: dict[s
 
 def _skeleton(model: ir.Model, bound: Mapping[str, TensorInfo]) -> ir.Model:
     """Return a copy with concrete inputs, no sizes that the file tells of others, and weights as inputs."""
-    skeleton = model.clone()
+    skeleton = without_weights(model)
     declare_domains(skeleton)
     for graph in skeleton.graphs():
         for node in graph:
             for value in node.outputs:
                 value.shape = None
-    graph = skeleton.graph
     for value in _free_inputs(skeleton):
-        value.shape = ir.Shape(bound[value.name or ""].shape)
-    for name, value in list(graph.initializers.items()):
-        tensor = value.const_value
-        if tensor is None or tensor.size <= SMALL:
-            continue
-        del graph.initializers[name]
-        value.dtype, value.shape = tensor.dtype, ir.Shape(_static(tensor.shape))
-        value.const_value = None
-        if not value.is_graph_input():
-            graph.inputs.append(value)
-    skeleton.ir_version = max(skeleton.ir_version or 4, 4)
+        if (given := bound.get(value.name or "")) is not None:
+            value.shape = ir.Shape(given.shape)
     return skeleton

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
+from compress import diagnose, graph
 from compress.changes import Change
-from compress.errors import PassError, did_you_mean
+from compress.errors import ModelError, PassError, did_you_mean
 
 if TYPE_CHECKING:
     from compress.model import Model
@@ -43,7 +44,7 @@ class Pass(BaseModel, ABC):
     needs_quantized: ClassVar[bool] = False
     """Whether the pass corrects a model that an earlier pass quantized."""
     needs_opset: ClassVar[int] = 0
-    """The least operator set of the graph that the pass works on; a graph of an older one is raised first."""
+    """The oldest operator set that can say what the pass writes; a graph of an older one is raised first."""
     needs_calibration: ClassVar[bool] = False
     """Whether the pass reads calibration data with its default settings."""
 
@@ -64,19 +65,41 @@ class Pass(BaseModel, ABC):
         Raises:
             PassError: the pass cannot work on this model; the message names pass and layer.
         """
-        from onnx_ir.passes.common import NameFixPass
-
-        result = model.copy()
+        result = self._prepared(model)
         changes = [replace(change, by=self.name) for change in self.apply(result)]
-        NameFixPass()(result.ir)  # a tensor that is converted for each of two readers gives its name to both
-        if not any(change.action for change in changes):
+        if any(change.action for change in changes):
+            graph.settle.settle(model.ir, result.ir)
+            changes += self._raised(model, result)
+        else:
+            result = model.copy()
             reasons = {change.skipped for change in changes if change.skipped}
-            changes = [
-                *changes,
-                Change("", skipped="; ".join(sorted(reasons)) or "no layer fits", by=self.name),
-            ]
+            changes.append(Change("", skipped="; ".join(sorted(reasons)) or "no layer fits", by=self.name))
         result.changes = (*model.changes, *changes)
         return result
+
+    def _prepared(self, model: Model) -> Model:
+        """Return a copy that the pass can work on, still the same model.
+
+        Raises:
+            PassError: it would not be the same model.
+        """
+        try:
+            result = model.prepared(self.least_opset())
+            if not model.is_prepared or result.opset > model.opset:
+                diagnose.faithful.check(model.ir, result.ir, model.calibration, "preparing the graph")
+        except ModelError as error:
+            raise PassError(str(error)) from error
+        return result
+
+    def _raised(self, model: Model, result: Model) -> list[Change]:
+        if result.opset == model.opset:
+            return []
+        action = f"raised from {model.opset} to {result.opset}, which the pass needs"
+        return [Change("operator set", action, by=self.name)]
+
+    def least_opset(self) -> int:
+        """Return the operator set that these settings need."""
+        return self.needs_opset
 
     @abstractmethod
     def apply(self, model: Model) -> list[Change]:

@@ -42,6 +42,10 @@ class FloatWeights(Pass, name="float-weights"):
             raise ValueError("arithmetic in float16 reads weights in float16; leave 'format' out")
         return self
 
+    def least_opset(self) -> int:
+        """Return the operator set that has the types of the weights."""
+        return {"float16": 0, "bfloat16": 13, "float8e4m3": 19}[self.format]
+
     def apply(self, model: Model) -> list[Change]:
         """Convert every selected weight, or the graph."""
         if self.compute == "float16":

@@ -31,6 +31,7 @@ class Int8(Pass, name="int8"):
     """
 
     quantizes: ClassVar[bool] = True
+    needs_opset: ClassVar[int] = 13
 
     min_snr_db: float = Field(default=28.0, gt=0)
     """Signal-to-noise ratio against the original that is good enough; 27 dB are a cosine of .999.

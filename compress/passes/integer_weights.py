@@ -67,6 +67,10 @@ class IntegerWeights(Pass, name="integer-weights"):
     """How tables, matrices and biases that belong to no layer are stored: in float16 where this changes no
     number by more than 0.1 %, or in float32. Left out, it is float16, or float32 with 8 bits."""
 
+    def least_opset(self) -> int:
+        """Return the operator set that has the types of the weights."""
+        return 13 if self.bits == 8 else 21
+
     def apply(self, model: Model) -> list[Change]:
         """Store every selected weight as integers."""
         fine = self.bits == 8

@@ -30,6 +30,7 @@ class Palettize(Pass, name="palettize"):
     """
 
     quantizes: ClassVar[bool] = True
+    needs_opset: ClassVar[int] = 21
 
     entries: int = Field(default=16, ge=2, le=256)
     """Entries of a codebook."""

@@ -42,6 +42,10 @@ class Qat(train.Training, Pass, name="qat"):
     """Learning rate at its peak: it rises linearly during the warm-up and then falls to zero as a cosine.
     auto is 0.0003, and 0.00003 for networks with attention."""
 
+    def least_opset(self) -> int:
+        """Return the operator set that has the types of the weights."""
+        return 13 if self.weight_bits > 4 and self.activations else 21
+
     def apply(self, model: Model) -> list[Change]:
         """Fold, put fake quantizers in, train, and store integers in their place."""
         return quantize.quantization_aware_training(

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from onnx_ir.passes.common import NameFixPass
-
 from compress.changes import Change
 from compress.cpu import weight_bits
+from compress.graph.edit import name_all
 from compress.model import Model
 from compress.numerics.affine import Quantized
 from compress.numerics.ranges import Histogram
@@ -79,7 +78,7 @@ class Way:
         changes = [*self.prepared, *(change for change in placed if change.action)]
         nearest = self.rounded.get(8)
         changes += store_int8_weights(model, self.chosen, operators=self.operators, rounded=nearest)
-        NameFixPass()(model.ir)
+        name_all(model.ir)
         if self.corrected:
             changes += move_biases(model, self.model, self.chosen)
         return model, changes

@@ -12,7 +12,6 @@ import onnx_ir as ir
 from compress import source as kinds
 from compress.data import BatchAxis, Batches, Data
 from compress.errors import ModelError, blame
-from compress.graph.normalise import normalise
 from compress.model import Model
 from compress.source.config import read_config
 from compress.source.examples import Examples
@@ -66,7 +65,7 @@ def _graph(source: Any, examples: Examples, *, trust: bool, home: Path) -> ir.Mo
     if isinstance(source, Model):
         return source.ir.clone()
     if isinstance(source, ir.Model):
-        return normalise(source.clone())
+        return kinds.read_graph(source)
     if isinstance(source, onnx.ModelProto):
         return kinds.read_proto(source)
     if isinstance(source, str | os.PathLike):

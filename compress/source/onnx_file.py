@@ -13,12 +13,15 @@ from google.protobuf.message import DecodeError, Message
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from compress.errors import ModelError, first_line
-from compress.graph.files import is_large
-from compress.graph.normalise import normalise
+from compress.graph import files
+from compress.graph.session import session
+
+UNREADABLE = (ir.serde.SerdeError, ValueError, TypeError, KeyError)
+"""What onnx_ir raises on a message that says what ONNX does not allow."""
 
 
 def read_onnx(path: Path) -> ir.Model:
-    """Read an ONNX file, checked before anything else looks at it.
+    """Read an ONNX file, checked before anything else looks at it; what ONNX Runtime runs is taken.
 
     Raises:
         ModelError: the file is empty, truncated or not valid ONNX, or its external data are
@@ -29,17 +32,17 @@ def read_onnx(path: Path) -> ir.Model:
         if not proto.graph.node and not proto.graph.output:
             raise ModelError(f"{path}: holds no graph; the file is empty or cut short")
         _check_external_data(path, proto)
-        onnx.checker.check_model(os.fspath(path))
+        model = files.read(path)
     except DecodeError as error:
         raise ModelError(f"{path}: is not an ONNX file, or is cut short") from error
     except OSError as error:
         raise ModelError(f"{path}: {error.strerror or error}") from error
-    except onnx.checker.ValidationError as error:
+    except UNREADABLE as error:
         raise ModelError(f"{path}: is not valid ONNX: {first_line(error)}") from error
-    model = ir.load(path)
-    if not is_large(model):
+    if not files.is_large(model):
         model = ir.external_data.load_to_model(model)
-    return normalise(model)
+    _check(model, os.fspath(path))
+    return model
 
 
 def read_proto(proto: onnx.ModelProto) -> ir.Model:
@@ -49,10 +52,33 @@ def read_proto(proto: onnx.ModelProto) -> ir.Model:
         ModelError: it is not valid.
     """
     try:
-        onnx.checker.check_model(proto)
-    except onnx.checker.ValidationError as error:
+        model = files.read(proto)
+    except UNREADABLE as error:
         raise ModelError(f"the model is not valid ONNX: {first_line(error)}") from error
-    return normalise(ir.from_proto(proto))
+    _check(model, "the model")
+    return model
+
+
+def read_graph(graph: ir.Model) -> ir.Model:
+    """Return a copy of a model that `onnx_ir` holds in memory.
+
+    Raises:
+        ModelError: it is not valid.
+    """
+    model = files.mended(graph.clone())
+    _check(model, "the model")
+    return model
+
+
+def _check(model: ir.Model, name: str) -> None:
+    """Refuse a model that neither ONNX's checker nor ONNX Runtime takes."""
+    fault = files.fault(model)
+    if not fault:
+        return
+    try:
+        session(model)
+    except ModelError as error:
+        raise ModelError(f"{name}: is not valid ONNX: {fault}") from error
 
 
 def _check_external_data(path: Path, proto: onnx.ModelProto) -> None:

@@ -16,7 +16,7 @@ import onnx_ir as ir
 import torch
 
 from compress.errors import ModelError, blame, first_line
-from compress.graph.normalise import normalise
+from compress.graph.normalise import normalise, strip
 from compress.source.examples import Examples, dynamic_axes
 from compress.source.reference import require_trust
 
@@ -31,7 +31,7 @@ def from_torch(module: Any, examples: Examples) -> ir.Model:
         ModelError: `module` is neither, or torch cannot export it; the message quotes torch's reason.
     """
     if isinstance(module, torch.export.ExportedProgram):
-        return normalise(_export(module, {}, {}))
+        return _bare(_export(module, {}, {}))
     if not isinstance(module, torch.nn.Module):
         raise ModelError(
             f"{type(module).__name__} is not a model; give a torch.nn.Module, an ONNX model or a path to one"
@@ -42,7 +42,7 @@ def from_torch(module: Any, examples: Examples) -> ir.Model:
         name: torch.from_numpy(np.repeat(array, 2, axis=0) if array.ndim and len(array) == 1 else array)
         for name, array in batches[0].items()
     }
-    return normalise(_export(module.eval().cpu(), inputs, dynamic_axes(batches)))
+    return _bare(_export(module.eval().cpu(), inputs, dynamic_axes(batches)))
 
 
 def read_pt2(path: Path, *, trust: bool) -> ir.Model:
@@ -84,6 +84,13 @@ def _export(
             raise ModelError(f"torch cannot export the module: {first_line(cause)}") from error
     assert program is not None  # with dynamo=True a program is always returned
     return program.model
+
+
+def _bare(model: ir.Model) -> ir.Model:
+    """Normalise what the exporter made, without its notes: a tenth of a small file, with local paths."""
+    model = normalise(model)
+    strip(model)
+    return model
 
 
 @contextlib.contextmanager

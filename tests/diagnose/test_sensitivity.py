@@ -19,7 +19,7 @@ def test_noise_of_a_layer_is_that_of_rounding_it_alone(digits: Model) -> None:
 
 
 def test_noise_of_a_recurrent_layer_is_that_of_both_its_weights(recurrent: Model) -> None:
-    model = Fold()(recurrent)
+    model = Fold()(recurrent.prepared())
     names = [node.name or "" for node in model.graph if node.op_type in ("GRU", "LSTM")]
     noise = local_noise(model, names, list(model.batches()))
     assert set(noise) == set(names)

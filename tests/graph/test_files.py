@@ -49,9 +49,60 @@ def test_large_weights_go_beside_the_model(
     np.testing.assert_array_equal(session(path).run(None, feeds)[0], expected)
 
 
-def test_a_file_leaves_out_what_lies_between_its_ends(tmp_path: Path, build: Callable[..., Any]) -> None:
+def test_a_file_says_what_it_said(model: ir.Model, tmp_path: Path, build: Callable[..., Any]) -> None:
     text = "g (float[N,4] x) => (float[N,2] y) { h = MatMul(x, w) y = Relu(h) }"
-    model = ir.from_proto(onnx.shape_inference.infer_shapes(build(text, w=np.ones((4, 2), np.float32))))
-    saved = onnx.load(files.save(model, tmp_path / "model.onnx"))
-    assert model.graph[0].outputs[0].shape is not None and not saved.graph.value_info
-    onnx.checker.check_model(saved, full_check=True)
+    brought = onnx.shape_inference.infer_shapes(build(text, w=np.ones((4, 2), np.float32)))
+    saved = onnx.load(files.save(files.read(brought), tmp_path / "model.onnx"))
+    assert onnx.printer.to_text(saved) == onnx.printer.to_text(brought)
+    assert saved.graph.value_info == brought.graph.value_info
+
+
+def sparse(build: Callable[..., Any]) -> onnx.ModelProto:
+    proto = build("g (float[N,2] x) => (float[N,3] y) { y = MatMul(x, w) }")
+    values = onnx.numpy_helper.from_array(np.array([1, 2], np.float32), "w")
+    places = onnx.numpy_helper.from_array(np.array([0, 5]))
+    proto.graph.sparse_initializer.append(onnx.helper.make_sparse_tensor(values, places, [2, 3]))
+    return proto
+
+
+def test_sparse_weights_are_read_as_dense_ones(build: Callable[..., Any]) -> None:
+    feeds = {"x": np.array([[3, 5]], np.float32)}
+    (found,) = session(files.read(sparse(build))).run(None, feeds)
+    np.testing.assert_array_equal(found, [[3, 0, 10]])
+
+
+def test_what_has_no_meaning_is_mended(build: Callable[..., Any]) -> None:
+    proto = build("g (float[N,4] x) => (float[N,4] y) { h = Relu(x) y = Sqrt(h) }")
+    nodes = list(proto.graph.node)[::-1]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    proto.graph.name = ""
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    with pytest.raises(onnx.checker.ValidationError):
+        onnx.checker.check_model(proto)
+    model = files.read(proto)
+    assert not files.fault(model)
+    assert [node.op_type for node in model.graph] == ["Relu", "Sqrt"]
+    assert not isinstance(model.graph.inputs[0].shape[0], int)
+
+
+def test_maps_come_back_as_they_were(build: Callable[..., Any]) -> None:
+    proto = build("g (float[N,3] x) => (float y) { y = Softmax(x) }", ir_version=8)
+    proto.graph.node[0].CopyFrom(
+        onnx.helper.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[3, 1, 2])
+    )
+    proto.opset_import.append(onnx.helper.make_opsetid("ai.onnx.ml", 3))
+    number = onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, [])
+    maps = onnx.helper.make_sequence_type_proto(
+        onnx.helper.make_map_type_proto(onnx.TensorProto.INT64, number)
+    )
+    proto.graph.output[0].type.CopyFrom(maps)
+    model = files.read(proto)
+    assert files.to_proto(model).graph.output[0].type == maps
+    (found,) = session(model).run(None, {"x": np.array([[1, 2, 3]], np.float32)})
+    assert found == [{3: 1.0, 1: 2.0, 2: 3.0}]
+
+
+def test_weights_in_constants_are_counted(build: Callable[..., Any]) -> None:
+    text = "g (float[N,2] x) => (float[N,2] y) { w = Constant<value = float[2] {1, 2}>() y = Mul(x, w) }"
+    assert files.weight_bytes(files.read(build(text))) == 8

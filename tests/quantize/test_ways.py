@@ -20,7 +20,7 @@ NETWORK = """g (float[N,4,6,6] x) => (float[N,5] y) {
 def start(build: Any, normal: Any) -> Way:
     weights = {"w1": normal(8, 4, 3, 3), "w2": normal(8, 5)}
     model = compress.load(build(NETWORK, **weights), calibration=[{"x": normal(4, 4, 6, 6)}])
-    return Way(name="", model=model, chosen=lambda *names: True)
+    return Way(name="", model=model.prepared(), chosen=lambda *names: True)
 
 
 def operators(model: Model) -> list[str]:
