@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import onnx_ir as ir
 
 from compress import units
 from compress.errors import DataError, blame, did_you_mean
 
-if TYPE_CHECKING:
-    import onnx_ir as ir
-
 Feeds: TypeAlias = dict[str, np.ndarray]
-"""Arrays by input name."""
+"""Arrays by input name; an input that is a sequence has a list of arrays."""
 Batches: TypeAlias = Iterable[Any] | Callable[[], Iterable[Any]]
 """A list of batches, or a function that returns an iterator of them. A batch is ``{input: array}``,
 or ``(inputs, labels)``; with one input the array alone will do."""
@@ -122,15 +120,33 @@ def _checked(raw: Any, expected: dict[str, ir.Value], where: str) -> Feeds:
     if missing:
         raise DataError(f"{where}: input {min(missing)!r} is missing")
     return {
-        name: _array(raw[name], value, f"{where}, input {name!r}")
+        name: _content(raw[name], value, f"{where}, input {name!r}")
         for name, value in expected.items()
         if name in raw
     }
 
 
+def shapes(feeds: Feeds) -> dict[str, tuple[int, ...]]:
+    """Return the shape of each input that is a tensor."""
+    return {name: array.shape for name, array in feeds.items() if isinstance(array, np.ndarray)}
+
+
 def as_array(raw: Any) -> np.ndarray:
     """Return a batch's array, list or torch tensor (on any device, with a gradient or not) as an array."""
     return np.asarray(raw.detach().cpu() if hasattr(raw, "detach") else raw)
+
+
+def _content(raw: Any, value: ir.Value, where: str) -> Any:
+    """Return what an input takes: an array, a list of arrays for a sequence, or nothing for an optional."""
+    if isinstance(value.type, ir.OptionalType):
+        if raw is None:
+            return None
+        value = ir.Value(type=value.type.elem_type, shape=value.shape)
+    if not isinstance(value.type, ir.SequenceType):
+        return _array(raw, value, where)
+    if not isinstance(raw, list | tuple):
+        raise DataError(f"{where}: the model takes a sequence; give a list of arrays")
+    return [_array(each, value, f"{where}, item {number}") for number, each in enumerate(raw)]
 
 
 def _array(raw: Any, value: ir.Value, where: str) -> np.ndarray:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx_ir as ir
 import pytest
 import torch
 
 import compress
-from compress.data import Data
+from compress.data import Data, shapes
 from compress.errors import DataError
 
 GOOD = np.ones((2, 4), np.float32)
@@ -79,3 +80,21 @@ def test_batches_are_converted_and_read_again(inputs):
         assert labels == [1, 0]
         assert (feeds["x"].dtype, feeds["tokens"].dtype) == (np.float32, np.int64)
     assert len(list(data.limited(2).batches(inputs))) == 2
+
+
+def test_a_sequence_is_a_list_of_arrays():
+    tensor = ir.TensorType(ir.DataType.FLOAT)
+    sequence = ir.Value(name="parts", type=ir.SequenceType(tensor), shape=ir.Shape(["N", 4]))
+    ((feeds, _),) = read([{"parts": [GOOD.tolist(), GOOD]}], [sequence])
+    assert [part.dtype for part in feeds["parts"]] == [np.float32] * 2
+    assert shapes(feeds | {"x": GOOD}) == {"x": GOOD.shape}
+    with pytest.raises(DataError, match="give a list of arrays"):
+        read([{"parts": GOOD}], [sequence])
+    with pytest.raises(DataError, match="item 1: shape 3 where the model takes"):
+        read([{"parts": [GOOD, np.ones(3)]}], [sequence])
+
+
+def test_an_optional_may_be_left_out():
+    maybe = ir.Value(name="maybe", type=ir.OptionalType(ir.TensorType(ir.DataType.FLOAT)))
+    assert read([{"maybe": None}], [maybe]) == [({"maybe": None}, None)]
+    assert read([{"maybe": [1, 2]}], [maybe])[0][0]["maybe"].dtype == np.float32

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from compress.data import Data
+from compress.data import DEFAULT, Data
 from compress.diagnose.samples import random_feeds
 from compress.errors import ModelError
 from compress.graph.session import RUNTIME_ERRORS, session
@@ -45,7 +45,9 @@ def check(before: ir.Model, after: ir.Model, data: Data | None, what: str) -> No
         except RUNTIME_ERRORS:
             return  # random numbers are not always inputs that a model can do anything with
     again: list[Any] = []
-    for place, (one, other) in enumerate(zip(wanted, session(after).run(None, feeds), strict=True)):
+    held = {value.name or "": value.meta[DEFAULT] for value in after.graph.inputs if DEFAULT in value.meta}
+    given = {name: default.numpy() for name, default in held.items()} | feeds
+    for place, (one, other) in enumerate(zip(wanted, session(after).run(None, given), strict=True)):
         difference = _difference(one, other)
         if difference:
             again = again or run(None, feeds)

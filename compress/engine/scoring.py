@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from compress import estimator, evaluate, source
-from compress.data import Data
+from compress.data import Data, shapes
 from compress.diagnose.agreement import Run, agreement
 from compress.diagnose.timing import latency
 from compress.errors import InputError
@@ -86,7 +86,7 @@ def _compare(
     first = data.first(inputs)
     sample = batch.find(original, inputs, [first], data.batch_axis).sample(first)
     timed = latency(run, original, sample, recipe.latency) if recipe.latency else None
-    return close, timed, {name: array.shape for name, array in sample.items()} | recipe.shapes
+    return close, timed, shapes(sample) | recipe.shapes
 
 
 def _metric(subject: Subject, run: Run, original: Run) -> Metric | None:

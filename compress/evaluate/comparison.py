@@ -17,6 +17,7 @@ import onnx_ir as ir
 from pydantic import BaseModel, ConfigDict
 
 from compress import units
+from compress.data import shapes
 from compress.diagnose import noise, sites
 from compress.diagnose.agreement import Run, agreement, decibels
 from compress.diagnose.kernels import Finding, slow, unfused
@@ -312,7 +313,7 @@ def _reasons(original: Model, variant: Model, path: Path) -> dict[str, str]:
 
 def _quantized_macs(variant: Model, feeds: Feeds) -> float:
     """Return the share of multiply-accumulates whose operands are both integers."""
-    known = lay_out(variant.ir, {name: array.shape for name, array in feeds.items()})
+    known = lay_out(variant.ir, shapes(feeds))
     work = WorkloadReader(variant.ir, known).layers()
     total = sum(layer.macs for layer in work)
     return sum(layer.macs for layer in work if layer.number.kind == "int") / total if total else 0.0

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from compress.data import BatchAxis, Feeds
+from compress.data import BatchAxis, Feeds, shapes
 from compress.errors import DataError, did_you_mean, first_line
 from compress.graph.session import RUNTIME_ERRORS
 
@@ -89,7 +89,8 @@ def find(run: Run, inputs: Iterable[Any], batches: Sequence[Feeds], stated: Batc
         DataError: what is stated does not fit the inputs, or the model does not run on one such sample.
     """
     feeds = batches[0]
-    open_axes = {each.name: dict(_open(each.shape)) for each in inputs if each.name in feeds}
+    tensors = shapes(feeds)  # samples of a sequence lie along no axis
+    open_axes = {each.name: dict(_open(each.shape)) for each in inputs if each.name in tensors}
     if stated is None:
         return BatchAxes()
     if stated != "auto":

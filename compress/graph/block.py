@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx_ir as ir
@@ -13,6 +15,9 @@ from compress.data import Feeds
 from compress.errors import PassError
 from compress.graph.edit import bodies
 from compress.graph.session import session
+
+TENSOR, SEQUENCE = "_", "."
+"""What separates place and number in the name of a stored array: each sequence is stored part by part."""
 
 
 class Walk:
@@ -25,7 +30,7 @@ class Walk:
         batches: feeds by input name.
 
     Raises:
-        PassError: a value that is carried is not a tensor.
+        PassError: a value that is carried is neither a tensor nor a sequence of tensors.
     """
 
     def __init__(self, model: ir.Model, batches: Iterable[Feeds]) -> None:
@@ -91,22 +96,46 @@ class Walk:
     def _part(self, wanted: Sequence[ir.Value], carried: Sequence[np.ndarray]) -> ir.Model:
         """Return the model that computes `wanted` from the carried values."""
         part = ir.convenience.extract(self._model.graph, self._live, wanted)
-        for value, array in zip(part.inputs, carried, strict=True):
-            value.type = ir.TensorType(ir.DataType.from_numpy(array.dtype))
-            value.shape = ir.Shape([None] * array.ndim)
+        for value, content in zip(part.inputs, carried, strict=True):
+            first = content[0] if isinstance(content, list) and content else content
+            if isinstance(first, np.ndarray):  # of an empty sequence the graph alone may know the type
+                tensor = ir.TensorType(ir.DataType.from_numpy(first.dtype))
+                value.type = ir.SequenceType(tensor) if isinstance(content, list) else tensor
+                value.shape = None if isinstance(content, list) else ir.Shape([None] * first.ndim)
         return ir.Model(part, ir_version=self._model.ir_version)
 
     def _write(self, batch: int, values: Sequence[np.ndarray]) -> None:
-        if not all(isinstance(value, np.ndarray) for value in values):
-            raise PassError(
-                "values between its layers are sequences, not tensors; "
-                "choose a method that needs no calibration data"
-            )
-        np.savez(Path(self._folder.name, f"{batch}.npz"), *values)
+        arrays: dict[str, Any] = {}
+        for place, value in enumerate(values):
+            parts = value if isinstance(value, list) else [value]
+            if not all(isinstance(part, np.ndarray) for part in parts):
+                raise PassError(
+                    "values between its layers are neither tensors nor sequences of them; "
+                    "choose a method that needs no calibration data"
+                )
+            separator = SEQUENCE if isinstance(value, list) else TENSOR
+            for number, part in enumerate(parts):
+                text = part.dtype == object
+                arrays[f"{place}{separator}{number}"] = part.astype(str) if text else part
+        np.savez(Path(self._folder.name, f"{batch}.npz"), **arrays)
 
-    def _read(self, batch: int, places: Iterable[int]) -> list[np.ndarray]:
+    def _read(self, batch: int, places: Iterable[int]) -> list[Any]:
+        found: list[Any] = []
         with np.load(Path(self._folder.name, f"{batch}.npz")) as stored:
-            return [stored[f"arr_{place}"] for place in places]
+            for place in places:
+                if f"{place}{TENSOR}0" in stored:
+                    found.append(_as_fed(stored[f"{place}{TENSOR}0"]))
+                    continue
+                names = (f"{place}{SEQUENCE}{number}" for number in itertools.count())
+                found.append(
+                    [_as_fed(stored[name]) for name in itertools.takewhile(stored.__contains__, names)]
+                )
+        return found
+
+
+def _as_fed(stored: np.ndarray) -> np.ndarray:
+    """Return a stored array as the runtime takes it: texts as objects."""
+    return stored.astype(object) if stored.dtype.kind == "U" else stored
 
 
 def _reads(node: ir.Node) -> Iterator[ir.Value]:

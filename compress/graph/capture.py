@@ -24,20 +24,25 @@ def activations(
 
     Args:
         model: the model to run; it is not changed.
-        names: values of its graph: inputs, or outputs of nodes.
+        names: values of its graph: inputs, initializers, or outputs of nodes.
         batches: feeds by input name.
         optimize: whether the runtime may rewrite the graph, as it does by default.
     """
     wanted = list(dict.fromkeys(names))
     probe = model.clone()
     inputs = {value.name for value in probe.graph.inputs}
-    computed = [name for name in wanted if name not in inputs]
+    stored = {
+        name: content.numpy()
+        for name in wanted
+        if name not in inputs and (content := model.graph.initializers.get_tensor(name)) is not None
+    }
+    computed = [name for name in wanted if name not in inputs and name not in stored]
     probe.graph.outputs[:] = [_value(probe.graph, name) for name in computed]
     RemoveUnusedNodesPass()(probe)  # the runtime would compute what nothing reads
     run = session(probe, optimize=optimize).run if computed else None
     for feeds in batches:
         outputs = run(None, feeds) if run is not None else []
-        found = dict(zip(computed, outputs, strict=True))
+        found = stored | dict(zip(computed, outputs, strict=True))
         yield {name: found[name] if name in found else feeds[name] for name in wanted}
 
 

@@ -91,7 +91,7 @@ def bias_place(output: ir.Value, layer: Layer, *, free: bool = False) -> tuple[i
     width = layer.array.shape[layer.out_axis]
     own = facts.of(node).bias if facts.of(node).contracts else None
     given = node.inputs[own] if own is not None and own < len(node.inputs) else None
-    if own is not None and given is not None and (is_constant(given) or _is_dequantized(given)):
+    if own is not None and given is not None and _stored_size(given) == width:
         return node, own
     adder = node if node.op_type == "Add" else only_reader(output)
     if adder is not None and adder.op_type == "Add":
@@ -103,9 +103,12 @@ def bias_place(output: ir.Value, layer: Layer, *, free: bool = False) -> tuple[i
     return (node, own) if free and own is not None and given is None else None
 
 
-def _is_dequantized(value: ir.Value) -> bool:
+def _stored_size(value: ir.Value) -> int | None:
+    """Return how many numbers a constant has, as it is or behind a DequantizeLinear; None if it is none."""
     producer = value.producer()
-    return producer is not None and producer.op_type == "DequantizeLinear" and is_constant(producer.inputs[0])
+    if producer is not None and producer.op_type == "DequantizeLinear":
+        value = producer.inputs[0] or value
+    return None if value.const_value is None else value.const_value.size
 
 
 def is_constant(value: ir.Value | None) -> bool:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from compress.changes import Change
-from compress.data import Feeds
+from compress.data import Feeds, shapes
 from compress.errors import LimitError
 from compress.graph import edit
 from compress.graph.layers import Layer, layers_of
@@ -56,8 +56,8 @@ def drop_blocks(
         LimitError: all blocks together cost less than the ratio asks for.
     """
     feeds = list(itertools.islice(model.batches(), batches))
-    shapes = {name: array.shape for name, array in feeds[0].items()}
-    known = describe(model.ir, shapes)
+    sizes = shapes(feeds[0])
+    known = describe(model.ir, sizes)
     blocks = residual_blocks(model.graph, known)
     allowed = [number for number, block in enumerate(blocks) if selects(*block.names)]
     if not allowed:
@@ -67,7 +67,7 @@ def drop_blocks(
         costs: Mapping[str, float] = {block.addition.name or "": 1.0 for block in blocks}
         goal = max(int(ratio * len(costs) + 1e-9), 1.0)
     else:
-        costs = prices(model, of, hardware, shapes)
+        costs = prices(model, of, hardware, sizes)
         goal = ratio * sum(costs.values())
     found = _search(blocks, allowed, costs, goal, Gated(model.ir, known).effects(feeds), greedy=greedy)
     if found is None:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 
 from compress.changes import Change
-from compress.data import Feeds
+from compress.data import Feeds, shapes
 from compress.diagnose.samples import random_feeds
 from compress.errors import LimitError, ModelError, PassError, first_line
 from compress.graph import batch
@@ -197,7 +197,7 @@ def _shapes(model: Model) -> Shapes:
     """Return the input shapes of the first calibration batch; empty without calibration data."""
     if model.calibration is None:
         return {}
-    return {name: array.shape for name, array in model.calibration.first(model.graph.inputs).items()}
+    return shapes(model.calibration.first(model.graph.inputs))
 
 
 def _sizes(graph: ir.Graph) -> Sizes:

@@ -88,6 +88,8 @@ def quantization_aware_training(
         name: FakeQuantizer.of(name, stored)
         for name, (_, stored) in _store_others(copy, regions, chosen, rounding, {}).items()
     }
+    if not quantizers:
+        return []
     student = model.ir.clone()
     _insert_all(student.graph, rounding.regions(student.graph, chosen), quantizers)
     learnt = trained_initializers(model.ir)

@@ -242,7 +242,9 @@ def _moments(layer: Layer, before: Walk, now: Walk) -> list[Hessian]:
         originals, rows = (input_rows(layer, each, np.random.default_rng(batch))[0] for each in inputs)
         try:
             for each, group, original in zip(found, rows, originals, strict=True):
-                each.observe(*(torch.from_numpy(np.ascontiguousarray(part)) for part in (group, original)))
+                # Where the data choose the rows, quantization may have chosen others.
+                parts = (group, original) if group.shape == original.shape else (group,)
+                each.observe(*(torch.from_numpy(np.ascontiguousarray(part)) for part in parts))
         except ValueError as error:
             raise DataError(f"calibration data, batch {batch}: activation {name!r}: {error}") from error
     return found

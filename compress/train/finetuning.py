@@ -84,6 +84,7 @@ def fit(
         ModelError: a node cannot run in torch.
         PassError: there is nothing to learn from, the loss is not finite, or a process failed.
     """
+    _require_trainable_outputs(model)
     batches = list(_batches(model, how))
     distillation = _distillation(how, labelled=batches[0].labels is not None, changed=changed)
     rate = how.learning_rate
@@ -106,6 +107,16 @@ def fit(
         return learn(lesson)
 
 
+def _require_trainable_outputs(model: Model) -> None:
+    for value in model.graph.outputs:
+        if not isinstance(value.type, ir.TensorType):
+            raise PassError(f"cannot train: the output {value.name!r} is not a tensor")
+    if not any(value.dtype is not None and value.dtype.is_floating_point() for value in model.graph.outputs):
+        raise PassError(
+            "cannot train: no output holds floating-point numbers, so that no loss has a gradient"
+        )
+
+
 def _is_changed(model: Model) -> bool:
     return any(change.action for change in model.changes)
 
@@ -115,6 +126,11 @@ def _batches(model: Model, how: Training) -> Iterator[Batch]:
         raise DataError("finetune needs calibration data, and the model has none")
     ignored = how.distill is not False and how.distill_share == 1
     for feeds, labels in model.calibration.batches(model.graph.inputs):
+        if not feeds:
+            raise PassError("cannot train: the model has no inputs")
+        for name, array in feeds.items():
+            if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+                raise PassError(f"cannot train: the input {name!r} is no tensor of numbers")
         tensors = {name: torch.from_numpy(np.array(array)) for name, array in feeds.items()}
         if labels is None or ignored:
             yield Batch(tensors)
@@ -178,10 +194,15 @@ def _rows_are_samples(model: Model, batches: list[Batch]) -> bool:
     except RUNTIME_ERRORS:
         return False  # the graph does not take this number of rows
     return all(
-        result.shape[:1] == (count,)
-        and np.abs(result - mirrored[::-1]).max(initial=0) <= 0.01 * np.abs(result).max(initial=0)
+        result.shape[:1] == mirrored.shape[:1] == (count,) and _is_close(result, mirrored[::-1])
         for result, mirrored in zip(forward, backward, strict=True)
     )
+
+
+def _is_close(one: np.ndarray, other: np.ndarray) -> bool:
+    if one.dtype.kind != "f":
+        return bool((one == other).all())
+    return bool(np.abs(one - other).max(initial=0) <= 0.01 * np.abs(one).max(initial=0))
 
 
 def _moved(before: torch.Tensor, after: torch.Tensor) -> float | None:

@@ -122,14 +122,16 @@ def _same_end(old: Any, new: Any) -> bool:
 
 def _versions(user: onnx.ModelProto, written: onnx.ModelProto, chosen: Pass) -> Iterator[str]:
     before, after = ({each.domain: each.version for each in model.opset_import} for model in (user, written))
-    raised = bool(chosen.needs_opset)
-    allowed = {before[""], max(before[""], chosen.needs_opset)} if "" in before else {None}
+    raised = bool(chosen.least_opset())
+    allowed = {before[""], max(before[""], chosen.least_opset())} if "" in before else {None}
     if after.get("") not in allowed:
-        yield f"operator set {before.get('')} became {after.get('')}; the pass needs {chosen.needs_opset}"
+        yield f"operator set {before.get('')} became {after.get('')}; the pass needs {chosen.least_opset()}"
     for domain, version in before.items():
         if domain and after.get(domain, version) != version:
             yield f"version {version} of {domain} became {after[domain]}"
-    if written.ir_version != user.ir_version and not (raised and written.ir_version > user.ir_version):
+    # Before version 4, the default of an input and a constant could not be told apart.
+    least = max(user.ir_version, 4)
+    if written.ir_version not in (user.ir_version, least) and not (raised and written.ir_version > least):
         yield f"IR version {user.ir_version} became {written.ir_version}"
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
+import pytest
 
 from compress.data import Feeds
 from compress.diagnose.agreement import Run
@@ -37,3 +40,16 @@ def test_the_processor_time_of_both_is_taken_even_when_the_time_is_over() -> Non
 
     assert processor_ratio(busy("variant", 400_000), busy("original", 4_000), {}, seconds=0) > 5
     assert count == {"variant": LEAST_ROUNDS, "original": LEAST_ROUNDS}
+
+
+def test_where_processor_time_is_too_coarse_the_wall_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "process_time", lambda: 1.0)
+
+    def slow(seconds: float) -> Run:
+        def run(feeds: Feeds) -> list[np.ndarray]:
+            time.sleep(seconds)
+            return []
+
+        return run
+
+    assert processor_ratio(slow(0.004), slow(0.001), {}, seconds=0) > 1.5

@@ -5,7 +5,6 @@ import onnx_ir as ir
 import pytest
 
 import compress
-from compress.errors import PassError
 from compress.graph.block import Walk
 from compress.graph.capture import activations
 
@@ -38,11 +37,16 @@ def test_every_value_is_that_of_the_whole_graph(model):
                 np.testing.assert_allclose(value, batch[made[stop]], rtol=1e-5, atol=1e-6)
 
 
-def test_sequences_are_refused(build, normal):
-    text = "g (float[N,8] x) => (float[M,8] y) { h = MatMul(x, w) s = SequenceConstruct(h, x) q = SequenceErase(s) [b] y = ConcatFromSequence<axis=0>(q) }"
-    model = compress.load(build(text, w=normal(8, 8)), calibration=[normal(4, 8)])
-    with Walk(model.ir, model.batches()) as walk, pytest.raises(PassError, match="sequences"):
+def test_sequences_and_texts_are_carried(build, normal):
+    text = """g (seq(float[N,8]) s, string[N] t) => (float[M,8] y, string[N] u, seq(float[N,8]) e) {
+        h = SequenceAt(s, one) k = MatMul(h, w) q = SequenceInsert(s, k) u = Identity(t) e = SequenceEmpty()
+        [b] y = ConcatFromSequence<axis=0>(q) }"""
+    feeds = {"s": [normal(2, 8), normal(3, 8)], "t": np.array(["a", "bc"], object)}
+    model = compress.load(build(text, w=normal(8, 8), one=np.int64(1)), calibration=[feeds])
+    expected = model.run(feeds)[0]
+    with Walk(model.ir, model.batches()) as walk:
         walk.advance("b")
+        np.testing.assert_allclose(next(walk.values("y")), expected, rtol=1e-5)
 
 
 def test_a_weight_that_changes_counts_from_there_on(build, normal):

@@ -70,6 +70,11 @@ def test_a_bias_behind_a_convolution_lies_along_the_channels(shape: tuple[int, .
     assert bias_place(layer.node.outputs[0], layer) == ((graph[1], 0) if found else None)
 
 
+def test_one_number_for_all_channels_is_no_bias() -> None:
+    graph = _graph("y = Gemm(x, w, b)", "float[N,4] x, float w, float b", w=_constant(4, 8), b=_constant())
+    assert bias_place(graph[0].outputs[0], _first(graph)) is None
+
+
 def test_a_missing_bias_has_a_place_only_if_asked_for() -> None:
     graph = _graph("y = Conv(x, w)", "float[N,3,5,5] x, float w", w=_constant(8, 3, 1, 1))
     layer = _first(graph)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx
 import onnx_ir as ir
+import pytest
 import torch
 from onnx import numpy_helper
 
+from compress.data import Data
+from compress.errors import PassError
 from compress.model import Model
 from compress.train.examples import Batch
-from compress.train.finetuning import attends, samples_of_a_step
+from compress.train.finetuning import attends, fit, samples_of_a_step
 from compress.train.settings import Training
 
 
@@ -42,3 +47,28 @@ def test_batches_that_the_graph_alone_takes_stay_as_they_are() -> None:
 def test_networks_with_attention_learn_more_slowly(transformer: Model, recurrent: Model) -> None:
     assert attends(transformer.graph)
     assert not attends(recurrent.graph)
+
+
+@pytest.mark.parametrize(
+    ("graph", "feeds", "message"),
+    [
+        (
+            "(float[N,4] x) => (int64[N] y) { y = ArgMax<axis=1, keepdims=0>(x) }",
+            {"x": _random(3, 4)},
+            "no output",
+        ),
+        ("(float[N,4] x) => (seq(float) y) { y = SplitToSequence(x) }", {"x": _random(3, 4)}, "'y' is not a"),
+        (
+            "(string[N] t) => (float[4] y) { s = StringNormalizer(t) y = Identity(w) }",
+            {"t": ["a"]},
+            "'t' is no",
+        ),
+        ("() => (float[4] y) { y = Neg(w) }", {}, "no inputs"),
+    ],
+)
+def test_what_cannot_be_trained_is_said(graph: str, feeds: Any, message: str) -> None:
+    proto = onnx.parser.parse_model(f'<ir_version: 10, opset_import: ["" : 21]> g {graph}')
+    proto.graph.initializer.append(numpy_helper.from_array(_random(4), "w"))
+    model = Model(ir.from_proto(proto), calibration=Data([feeds]))
+    with pytest.raises(PassError, match=f"cannot train.*{message}"):
+        fit(model, model.ir, ["w"], Training(), auto_rate=1e-3, changed=True)
