@@ -126,7 +126,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; known: {shown}" if choices else ""
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Return the first line of an error's message."""
     return str(error).strip().partition("\n")[0]
 

@@ -305,7 +305,7 @@ def _read_zeros(path: Path | None) -> dict[str, float]:
 def _coded(path: Path, decode_at: str) -> Coded:
     if codec.is_packed(path):
         return estimator.Coded(codec.coded_bytes(path), decode_at)
-    return estimator.coded.by_entropy(estimator.loading.load(path), decode_at)
+    return estimator.coded.by_entropy(source.open_onnx(path), decode_at)
 
 
 def _measure(path: Path, shapes: Mapping[str, tuple[int, ...] | int]) -> Measured:

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 
 import compress
 from compress.cli import estimate, hardware, models, passes, recipes
+from compress.engine import log
 from compress.errors import CompressError
 
 
@@ -36,12 +37,28 @@ class _Guarded(TyperGroup):
         except BrokenPipeError as error:
             _silence_stdout()  # the reader of our output, such as head, has stopped reading
             raise typer.Exit(1) from error
-        except OSError as error:
-            if error.errno != errno.ENOSPC:
+        except (typer.Exit, typer.Abort, typer.TyperException):
+            raise
+        except Exception as error:
+            if ctx.params.get("debug"):
                 raise
-            _silence_stdout()
-            typer.echo("error: the disk is full", err=True)
+            _say_unforeseen(error)
             raise typer.Exit(1) from error
+
+
+def _say_unforeseen(error: Exception) -> None:
+    """Tell of an error that no room has foreseen, in one line."""
+    match error:
+        case OSError(errno=errno.ENOSPC):
+            _silence_stdout()
+            message = "the disk is full"
+        case OSError(filename=str(name), strerror=str(reason)):
+            message = f"{name}: {reason}"
+        case MemoryError():
+            message = "this machine has not enough memory for it"
+        case _:
+            message = log.unexpected(error)
+    typer.echo(f"error: {message}", err=True)
 
 
 def _silence_stdout() -> None:

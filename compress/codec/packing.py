@@ -20,8 +20,8 @@ import numpy as np
 from compress.codec.clusters import Shape
 from compress.codec.coders import CHUNK_BYTES, encode
 from compress.codec.container import GRAPH, File, Index, Reader, Writer, ahead, is_beside
-from compress.codec.wire import FEWEST_BYTES, Tensor, mapped, tensors
 from compress.errors import ModelError, StoreError, writing
+from compress.graph.wire import FEWEST_BYTES, Tensor, mapped, tensors
 
 LONGEST_REST = 1 << 20
 """Most bytes between two weights that join the graph's stream; a longer run gets a stream of its own."""

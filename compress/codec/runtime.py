@@ -13,9 +13,9 @@ import onnxruntime as ort
 
 from compress.codec.container import GRAPH, File, Reader, ahead
 from compress.codec.packing import REST, extent
-from compress.codec.wire import Elsewhere, Tensor, hollow, tensors
 from compress.errors import ModelError
 from compress.graph.session import session_options, start
+from compress.graph.wire import Elsewhere, Tensor, hollow, tensors
 
 
 def open(

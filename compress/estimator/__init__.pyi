@@ -1,7 +1,6 @@
 from . import catalogue as catalogue
 from . import coded as coded
 from . import fitting as fitting
-from . import loading as loading
 from . import loops as loops
 from . import meter as meter
 from .catalogue import load as load

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from compress.errors import ModelError
 from compress.graph import batch
 from compress.graph.edit import bodies
 from compress.graph.rounds import Known, Rounds, name_of
@@ -29,7 +28,6 @@ _WHY: Mapping[Known, str] = {
 }
 BATCHES = 4
 """Batches of which one sample each is run, to count the rounds of Loops."""
-_NO_RUN: tuple[type[Exception], ...] = (ModelError, *RUNTIME_ERRORS)
 _COUNTER = "compress_runs"
 
 
@@ -60,7 +58,7 @@ def on_data(
         run, batches = session(model).run, list(islice(data.feeds(inputs), BATCHES))
         axes = batch.find(lambda feeds: run(None, feeds), inputs, batches[:1], data.batch_axis)
         return measured(model, map(axes.sample, batches))
-    except _NO_RUN:
+    except RUNTIME_ERRORS:
         return {}
 
 

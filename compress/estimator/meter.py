@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from compress.errors import ModelError, first_line
-from compress.graph.session import RUNTIME_ERRORS, session
+from compress.graph.session import session
 from compress.model import Model
 
 if TYPE_CHECKING:
@@ -99,10 +98,7 @@ def measure(
     """
     opened = session(model.ir if isinstance(model, Model) else model, threads=threads)
     meter = find_meter()
-    try:
-        opened.run(None, feeds)
-    except RUNTIME_ERRORS as error:
-        raise ModelError(f"the model cannot run on these inputs: {first_line(error)}") from error
+    opened.run(None, feeds)
     if isinstance(meter, str):
         return Measured(_timed(opened, feeds, runs) / runs, None, meter)
     before = meter.read()

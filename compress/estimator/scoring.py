@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
 import onnx_ir as ir
 from onnx_ir.passes import common
 
-from compress import codec, units
+from compress import codec, source, units
 from compress.errors import ModelError, did_you_mean
 from compress.estimator import loops
 from compress.estimator.catalogue import as_profile
@@ -19,7 +20,6 @@ from compress.estimator.coded import Coded
 from compress.estimator.cost import Cost, cost
 from compress.estimator.fusion import fuse
 from compress.estimator.hardware import Profile
-from compress.estimator.loading import load
 from compress.estimator.residency import homes
 from compress.estimator.workload import LayerWork, WorkloadReader
 from compress.estimator.zeros import spread
@@ -221,13 +221,13 @@ def _shares(layers: Sequence[LayerWork], op_types: Iterable[str]) -> dict[str, f
 def open_graph(model: Estimable) -> ir.Model:
     """Return the graph with constants lifted and local functions inlined; the argument stays as it was."""
     if isinstance(model, str | os.PathLike):
-        graph = load(model)
+        graph = source.open_onnx(Path(model))
     elif isinstance(model, ir.Model):
         graph = model
     elif isinstance(inner := getattr(model, "ir", None), ir.Model):
         graph = inner
     else:
-        graph = ir.from_proto(cast("onnx.ModelProto", model))
+        graph = source.read_proto(cast("onnx.ModelProto", model))
     if not graph.functions and not any(node.op_type == "Constant" for node in graph.graph.all_nodes()):
         return graph
     graph = graph.clone() if graph is model or graph is getattr(model, "ir", None) else graph

@@ -13,13 +13,20 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnx_ir as ir
+from google.protobuf.message import DecodeError
 
-from compress.errors import StoreError, first_line
-from compress.graph.edit import declare_domains
+from compress.errors import ModelError, StoreError, first_line
+from compress.graph.edit import bodies, declare_domains
 from compress.graph.tensor_info import SMALL
+from compress.graph.wire import hollow, mapped, tensors
 
 EXTERNAL_ABOVE_BYTES = 1_500_000_000
 """A model larger than this keeps its weights beside it: a protobuf message holds at most 2 GB."""
+BESIDE_FROM_BYTES = 1024
+"""Bytes of the smallest initializer that goes beside a large model: the runtime needs smaller ones, such as
+shapes, inside."""
+LARGE = 16384
+"""Bytes of an initializer above which its data stay in the file that they are read from."""
 LEAST_IR_VERSIONS = {
     **dict.fromkeys(("FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ"), 9),
     **dict.fromkeys(("INT4", "UINT4"), 10),
@@ -34,22 +41,51 @@ _FOREIGN_TYPE = "type"
 
 
 def read(model: str | os.PathLike[str] | onnx.ModelProto) -> ir.Model:
-    """Return the graph of a file or of a message; external data stay in their files until they are used.
+    """Return the graph of a valid file or message; large weights of a file stay in it until they are used.
 
     Raises:
-        OSError: the file cannot be read.
-        DecodeError: it is not an ONNX file.
-        ValueError: the message cannot be understood.
+        ModelError: the file cannot be read.
     """
-    folder: Path | None = None
-    if not isinstance(model, onnx.ModelProto):
-        folder = Path(model).parent
-        model = onnx.load(os.fspath(model), load_external_data=False)
+    if isinstance(model, onnx.ModelProto):
+        return understood(model)
+    return understood(message(model), Path(model).parent)
+
+
+def message(path: str | os.PathLike[str]) -> onnx.ModelProto:
+    """Return what an ONNX file says; the data of large weights are told as external data in that file.
+
+    Raises:
+        ModelError: the file cannot be read, or is not an ONNX file.
+    """
+    path = Path(path)
+    proto = onnx.ModelProto()
+    with mapped(path) as data:
+        large = [each for each in tensors(data) if each.is_initializer and each.raw and each.raw[1] > LARGE]
+        try:
+            proto.ParseFromString(
+                hollow(data, {each.start: (path.name, *each.raw) for each in large if each.raw})
+            )
+        except DecodeError as error:
+            raise ModelError("is not an ONNX file, or is cut short") from error
+    return proto
+
+
+def understood(model: onnx.ModelProto, folder: str | os.PathLike[str] | None = None) -> ir.Model:
+    """Return the graph that a message describes; external data stay in their files until they are used.
+
+    Args:
+        model: the message; it is not changed.
+        folder: where external data are.
+
+    Raises:
+        ValueError: the message cannot be understood; so are the other errors of `UNREADABLE`.
+    """
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
     _fill_sparse(proto.graph)
     foreign = _set_aside_foreign_types(proto.graph)
     graph = ir.from_proto(proto)
+    _require_makers(graph.graph)
     if folder is not None:
         for each in graph.graphs():
             ir.external_data.set_base_dir(each, folder)
@@ -57,6 +93,24 @@ def read(model: str | os.PathLike[str] | onnx.ModelProto) -> ir.Model:
         if value.name in foreign:
             value.meta[_FOREIGN_TYPE] = foreign[value.name]
     return mended(graph)
+
+
+def _require_makers(graph: ir.Graph) -> None:
+    """Refuse values that are read and that nothing makes."""
+    for node in graph.all_nodes():
+        for value in node.inputs:
+            if value is not None and not _is_made(value):
+                raise ValueError(
+                    f"node {node.name!r} ({node.op_type}) reads {value.name!r}, which nothing makes"
+                )
+    for each in (graph, *(body for node in graph.all_nodes() for body in bodies(node))):
+        for value in each.outputs:
+            if not _is_made(value):
+                raise ValueError(f"output {value.name!r} is made by nothing")
+
+
+def _is_made(value: ir.Value) -> bool:
+    return value.producer() is not None or value.is_graph_input() or value.is_initializer()
 
 
 def to_proto(model: ir.Model) -> onnx.ModelProto:
@@ -143,7 +197,9 @@ def _write(model: ir.Model, path: Path, data: str | None) -> None:
     if data is None:
         model = ir.external_data.load_to_model(model)
     else:
-        model = ir.external_data.unload_from_model(model, path.parent, data)
+        model = ir.external_data.unload_from_model(
+            model, path.parent, data, size_threshold_bytes=BESIDE_FROM_BYTES
+        )
     onnx.save(_message(model), path)
 
 

@@ -35,7 +35,12 @@ def raised(model: ir.Model, version: int) -> ir.Model:
     proto = files.to_proto(files.without_weights(model))
     try:
         converted = ir.from_proto(onnx.version_converter.convert_version(proto, version))
-    except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
+    except (
+        RuntimeError,
+        ValueError,
+        onnx.checker.ValidationError,
+        onnx.shape_inference.InferenceError,
+    ) as error:
         raise ModelError(
             f"the operator set cannot be raised from {before} to {version}: {first_line(error)}"
         ) from error

@@ -3,23 +3,47 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import onnx
 import onnx_ir as ir
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from compress.errors import ModelError
-from compress.graph.files import is_large, save, to_proto
+from compress.errors import ModelError, first_line
+from compress.graph.files import is_large, save, to_proto, understood
 
 REFUSALS: tuple[type[Exception], ...] = tuple(
     kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)
 )
 """The exceptions of ONNX Runtime, which have no common base of their own."""
-RUNTIME_ERRORS: tuple[type[Exception], ...] = (*REFUSALS, ValueError, RuntimeError)
-"""What a run may raise on feeds that do not fit."""
+RUNTIME_ERRORS: tuple[type[Exception], ...] = (ModelError, *REFUSALS, ValueError, RuntimeError, TypeError)
+"""What the making of a session and a run may raise."""
+
+
+class _Session(ort.InferenceSession):  # type: ignore[misc]
+    """A session whose runs fail with the toolkit's own error."""
+
+    def run(self, output_names: Any, input_feed: Any, run_options: Any = None) -> list[Any]:
+        """Run the model.
+
+        Raises:
+            ModelError: the runtime cannot, be it for the model or for the inputs.
+        """
+        try:
+            results: list[Any] = super().run(output_names, input_feed, run_options)
+        except RUNTIME_ERRORS as error:
+            raise ModelError(f"ONNX Runtime cannot run the model on these inputs: {_words(error)}") from error
+        return results
+
+
+def _words(error: Exception) -> str:
+    """Return the first line of what the runtime says, without its codes."""
+    return re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", first_line(error))
 
 
 def session(
@@ -72,9 +96,9 @@ def start(model: str | bytes, options: ort.SessionOptions, providers: Sequence[s
         ModelError: the runtime does not take the model.
     """
     try:
-        return ort.InferenceSession(model, options, providers=list(providers))
+        return _Session(model, options, providers=list(providers))
     except REFUSALS as error:
-        raise ModelError(f"ONNX Runtime cannot load the model: {error}") from error
+        raise ModelError(f"ONNX Runtime cannot load the model: {_words(error)}") from error
 
 
 def as_run(model: ir.Model | str | os.PathLike[str]) -> ir.Model:
@@ -84,6 +108,11 @@ def as_run(model: ir.Model | str | os.PathLike[str]) -> ir.Model:
         ModelError: the runtime does not take the model.
     """
     with tempfile.TemporaryDirectory() as folder:
+        path = model if not isinstance(model, ir.Model) else None
+        if isinstance(model, ir.Model) and is_large(model):
+            path = save(model, Path(folder, "model.onnx"))
         optimized = Path(folder, "optimized.onnx")
-        session(model, threads=1, optimized_to=optimized)
-        return ir.external_data.load_to_model(ir.load(optimized))
+        session(model if path is None else path, threads=1, optimized_to=optimized)
+        proto = onnx.load(optimized, load_external_data=False)
+        graph = understood(proto, folder if path is None else Path(path).parent)
+        return graph if path is model else ir.external_data.load_to_model(graph)

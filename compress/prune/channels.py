@@ -14,7 +14,7 @@ import onnx_ir as ir
 from compress.changes import Change
 from compress.data import Feeds, shapes
 from compress.diagnose.samples import random_feeds
-from compress.errors import LimitError, ModelError, PassError, first_line
+from compress.errors import LimitError, PassError, first_line
 from compress.graph import batch
 from compress.graph.session import RUNTIME_ERRORS, session
 from compress.model import Model
@@ -235,7 +235,6 @@ def _execute(model: Model, before: ir.Model) -> None:
     Raises:
         PassError: it does not run, or there is nothing that even the graph before it runs on.
     """
-    refusals: tuple[type[Exception], ...] = (ModelError, *RUNTIME_ERRORS)
     former = session(before)
     ran = False
     for feeds in _trials(model, partial(former.run, None)):
@@ -246,7 +245,7 @@ def _execute(model: Model, before: ir.Model) -> None:
         ran = True
         try:
             session(model.ir).run(None, feeds)
-        except refusals as error:
+        except RUNTIME_ERRORS as error:
             raise PassError(f"prune-channels: the pruned graph does not run: {first_line(error)}") from error
     if not ran:
         raise PassError(

@@ -1,6 +1,7 @@
 from .batches import read_data as read_data
 from .hugging_face import read_folder as read_folder
 from .kinds import load as load
+from .onnx_file import open_onnx as open_onnx
 from .onnx_file import read_graph as read_graph
 from .onnx_file import read_onnx as read_onnx
 from .onnx_file import read_proto as read_proto

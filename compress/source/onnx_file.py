@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
 import onnx_ir as ir
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from compress.errors import ModelError, first_line
 from compress.graph import files
 from compress.graph.session import session
 
-UNREADABLE = (ir.serde.SerdeError, ValueError, TypeError, KeyError)
+UNREADABLE = (RuntimeError, ValueError, TypeError, KeyError, AttributeError)
 """What onnx_ir raises on a message that says what ONNX does not allow."""
 
 
@@ -24,25 +25,25 @@ def read_onnx(path: Path) -> ir.Model:
     """Read an ONNX file, checked before anything else looks at it; what ONNX Runtime runs is taken.
 
     Raises:
+        ModelError: as `open_onnx`.
+    """
+    model = open_onnx(path)
+    return model if files.is_large(model) else ir.external_data.load_to_model(model)
+
+
+def open_onnx(path: Path) -> ir.Model:
+    """Read a checked ONNX file whose large weights stay in it, or in the files with its external data.
+
+    Raises:
         ModelError: the file is empty, truncated or not valid ONNX, or its external data are
             missing, too short or outside the file's folder.
     """
-    try:
-        proto = onnx.load(path, load_external_data=False)
-        if not proto.graph.node and not proto.graph.output:
-            raise ModelError(f"{path}: holds no graph; the file is empty or cut short")
-        _check_external_data(path, proto)
-        model = files.read(path)
-    except DecodeError as error:
-        raise ModelError(f"{path}: is not an ONNX file, or is cut short") from error
-    except OSError as error:
-        raise ModelError(f"{path}: {error.strerror or error}") from error
-    except UNREADABLE as error:
-        raise ModelError(f"{path}: is not valid ONNX: {first_line(error)}") from error
-    if not files.is_large(model):
-        model = ir.external_data.load_to_model(model)
-    _check(model, os.fspath(path))
-    return model
+    proto = files.message(path)
+    if not proto.graph.node and not proto.graph.output:
+        raise ModelError(f"{path}: holds no graph; the file is empty or cut short")
+    with _refusing(os.fspath(path)):
+        _check_data(path, proto)
+        return _checked(files.understood(proto, path.parent), os.fspath(path))
 
 
 def read_proto(proto: onnx.ModelProto) -> ir.Model:
@@ -51,12 +52,9 @@ def read_proto(proto: onnx.ModelProto) -> ir.Model:
     Raises:
         ModelError: it is not valid.
     """
-    try:
-        model = files.read(proto)
-    except UNREADABLE as error:
-        raise ModelError(f"the model is not valid ONNX: {first_line(error)}") from error
-    _check(model, "the model")
-    return model
+    with _refusing("the model"):
+        _check_data(None, proto)
+        return _checked(files.understood(proto), "the model")
 
 
 def read_graph(graph: ir.Model) -> ir.Model:
@@ -65,38 +63,58 @@ def read_graph(graph: ir.Model) -> ir.Model:
     Raises:
         ModelError: it is not valid.
     """
-    model = files.mended(graph.clone())
-    _check(model, "the model")
+    with _refusing("the model"):
+        return _checked(files.mended(graph.clone()), "the model")
+
+
+def _checked(model: ir.Model, name: str) -> ir.Model:
+    """Return a model, unless neither ONNX's checker nor ONNX Runtime takes it."""
+    fault = files.fault(model)
+    if fault:
+        try:
+            session(model)
+        except ModelError as error:
+            raise ModelError(f"{name}: is not valid ONNX: {fault}") from error
     return model
 
 
-def _check(model: ir.Model, name: str) -> None:
-    """Refuse a model that neither ONNX's checker nor ONNX Runtime takes."""
-    fault = files.fault(model)
-    if not fault:
-        return
+@contextmanager
+def _refusing(name: str) -> Iterator[None]:
+    """Turn what onnx_ir raises on a message that cannot be into a `ModelError`."""
     try:
-        session(model)
-    except ModelError as error:
-        raise ModelError(f"{name}: is not valid ONNX: {fault}") from error
+        yield
+    except UNREADABLE as error:
+        cause: BaseException = error
+        while cause.__cause__ is not None:  # the outermost only says in which part of the message
+            cause = cause.__cause__
+        raise ModelError(f"{name}: is not valid ONNX: {first_line(cause)}") from error
 
 
-def _check_external_data(path: Path, proto: onnx.ModelProto) -> None:
-    folder = path.parent.resolve()
-    for tensor in filter(uses_external_data, _tensors(proto)):
-        what = f"{path}: external data of {tensor.name!r}"
-        fields = {entry.key: entry.value for entry in tensor.external_data}
-        if not all(fields.get(key, "0").isdecimal() for key in ("offset", "length")):
-            raise ModelError(f"{what}: offset and length must be numbers")
-        info = ExternalDataInfo(tensor)
-        file = (folder / info.location).resolve()
-        if not file.is_relative_to(folder):
-            raise ModelError(f"{what} lie outside the model's folder: {info.location}")
-        if not file.is_file():
-            raise ModelError(f"{what} are missing: {file}")
+def _check_data(path: Path | None, proto: onnx.ModelProto) -> None:
+    """Refuse tensors whose data are missing or too short, be they in the message or elsewhere."""
+    for tensor in _tensors(proto):
         needed = -(-math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth // 8)
-        if min(file.stat().st_size - (info.offset or 0), info.length or needed) < needed:
-            raise ModelError(f"{what} are cut short: {file}")
+        if path is not None and uses_external_data(tensor):
+            _check_external(path, tensor, needed)
+        elif tensor.HasField("raw_data") and len(tensor.raw_data) != needed:
+            held = f"{len(tensor.raw_data)} bytes where its shape and type make {needed}"
+            raise ModelError(f"{path or 'the model'}: the data of {tensor.name!r} are cut short: {held}")
+
+
+def _check_external(path: Path, tensor: onnx.TensorProto, needed: int) -> None:
+    folder = path.parent.resolve()
+    what = f"{path}: external data of {tensor.name!r}"
+    fields = {entry.key: entry.value for entry in tensor.external_data}
+    if not all(fields.get(key, "0").isdecimal() for key in ("offset", "length")):
+        raise ModelError(f"{what}: offset and length must be numbers")
+    info = ExternalDataInfo(tensor)
+    file = (folder / info.location).resolve()
+    if not file.is_relative_to(folder):
+        raise ModelError(f"{what} lie outside the model's folder: {info.location}")
+    if not file.is_file():
+        raise ModelError(f"{what} are missing: {file}")
+    if min(file.stat().st_size - (info.offset or 0), info.length or needed) < needed:
+        raise ModelError(f"{what} are cut short: {file}")
 
 
 def _tensors(message: Message) -> Iterator[onnx.TensorProto]:

@@ -15,7 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
-from compress.graph.files import save
+from compress.graph.files import read, save
 from compress.train.examples import Batch, Examples, taught
 from compress.train.loop import Outcome, Report, train
 from compress.train.objective import Distillation, Objective
@@ -69,8 +69,8 @@ class Lesson:
         settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
         data = torch.load(folder / DATA, weights_only=True)
         return cls(
-            student=ir.load(folder / STUDENT),
-            teacher=ir.load(folder / TEACHER),
+            student=read(folder / STUDENT),
+            teacher=read(folder / TEACHER),
             batches=[Batch(feeds, labels) for feeds, labels in data],
             weights=tuple(settings.pop("weights")),
             outputs=tuple(settings.pop("outputs")),

@@ -76,3 +76,36 @@ def test_a_reader_that_has_seen_enough_is_no_error() -> None:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+def test_an_error_that_nobody_foresaw_is_kept_in_a_file_and_told_in_a_line(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def broken(path: str) -> None:
+        raise ZeroDivisionError("of a kind")
+
+    monkeypatch.setattr("compress.recipe.load", broken)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    found = call("check", "recipe.yaml")
+    assert found.code == 1
+    assert found.err.startswith(
+        "error: ZeroDivisionError: of a kind; this is a fault of compress: please report"
+    )
+    (kept,) = tmp_path.glob("compress-*.log")
+    assert str(kept) in found.err
+    assert "Traceback" in kept.read_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(MemoryError(), "not enough memory"), (PermissionError(13, "not allowed", "f"), "f: not allowed")],
+)
+def test_what_the_machine_refuses_is_told_in_a_line(
+    call: Call, monkeypatch: pytest.MonkeyPatch, error: Exception, told: str
+) -> None:
+    def broken(path: str) -> None:
+        raise error
+
+    monkeypatch.setattr("compress.recipe.load", broken)
+    found = call("check", "recipe.yaml")
+    assert (found.code, told in found.err) == (1, True)

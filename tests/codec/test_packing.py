@@ -163,7 +163,7 @@ def test_the_container_is_safetensors_with_its_provenance(mlp: Model, tmp_path: 
 @pytest.mark.parametrize("content", [b"", b"hello world, this is no model", b"\x08\x0a", bytes(100)])
 def test_what_is_no_onnx_file_is_told(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(content)
-    with pytest.raises(ModelError, match=r"model\.onnx: not an ONNX file"):
+    with pytest.raises(ModelError, match=r"model\.onnx: is not an ONNX file"):
         codec.pack(tmp_path / "model.onnx", tmp_path / "packed")
     assert names(tmp_path) == ["model.onnx"]
 

@@ -217,7 +217,7 @@ def test_messages_name_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="did you mean 'first'"):
         estimate(mlp(), "eyeriss-v1", seconds={"frist": 1})
     (tmp_path / "empty.onnx").write_bytes(b"")
-    with pytest.raises(ModelError, match=r"empty\.onnx: not an ONNX file"):
+    with pytest.raises(ModelError, match=r"empty\.onnx: is not an ONNX file"):
         estimate(tmp_path / "empty.onnx", "tpu-v4i")
     with pytest.raises(ModelError, match=r"none\.onnx"):
         estimate(tmp_path / "none.onnx", "tpu-v4i")

@@ -99,7 +99,7 @@ def mapped(path: Path) -> Iterator[mmap.mmap]:
     """
     try:
         if not path.stat().st_size:
-            raise ModelError("not an ONNX file: it is empty")
+            raise ModelError("is not an ONNX file: it is empty")
         with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             yield data
     except OSError as error:
@@ -118,13 +118,13 @@ def tensors(buffer: Buffer) -> list[Tensor]:
     """
     found = list(_tensors(buffer, "model", 0, len(buffer), 0))
     if not any(each.number == 7 for each in fields(buffer, 0, len(buffer))):
-        raise ModelError("not an ONNX file: it has no graph")
+        raise ModelError("is not an ONNX file: it has no graph")
     return found
 
 
 def _tensors(buffer: Buffer, message: str, start: int, end: int, depth: int) -> Iterator[Tensor]:
     if depth > DEEPEST:
-        raise ModelError("not an ONNX file: its graphs are nested too deeply")
+        raise ModelError("is not an ONNX file: its graphs are nested too deeply")
     for each in fields(buffer, start, end):
         child = _CHILDREN[message].get(each.number)
         if child is None or each.wire_type != 2:
@@ -225,9 +225,9 @@ def fields(buffer: Buffer, start: int, end: int) -> Iterator[Field]:
         elif wire_type in (1, 5):
             stop = content + (8 if wire_type == 1 else 4)
         else:
-            raise ModelError("not an ONNX file")
+            raise ModelError("is not an ONNX file")
         if stop > end or tag < 8:
-            raise ModelError("not an ONNX file, or cut short")
+            raise ModelError("is not an ONNX file, or cut short")
         yield Field(tag >> 3, wire_type, at, content, stop)
         at = stop
 
@@ -243,7 +243,7 @@ def _varint(buffer: Buffer, at: int, end: int) -> tuple[int, int]:
         value |= (byte & 127) << shift
         if byte < 128:
             return value, at
-    raise ModelError("not an ONNX file, or cut short")
+    raise ModelError("is not an ONNX file, or cut short")
 
 
 def _varints(buffer: Buffer, numbers: Field) -> Iterator[int]:

@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from compress.codec.wire import fields, hollow, tensors
 from compress.errors import ModelError
+from compress.graph.wire import fields, hollow, tensors
 
 
 def model(*initializers: TensorProto, constant: TensorProto | None = None) -> bytes:
