@@ -6,6 +6,7 @@ The file is strictly valid JSON: a number that is not finite stands as the strin
 
 from __future__ import annotations
 
+import math
 import os
 import textwrap
 from pathlib import Path
@@ -49,10 +50,56 @@ class Metric(_Frozen):
 class Agreement(_Frozen):
     """How close the outputs are to the original's, over the evaluation (else calibration) data."""
 
-    snr_db: float
-    """Signal-to-noise ratio, ``10 log10(|y|^2 / |y - y'|^2)``, of the worst float output."""
-    cosine: float
+    snr_db: float | None = None
+    """Signal-to-noise ratio, ``10 log10(|y|^2 / |y - y'|^2)``, of the worst float output; None where none has
+    noise."""
+    cosine: float | None = None
     """Mean cosine between the rows (last axis) of that output and the original's."""
+    equal: float | None = None
+    """Share of equal elements of the worst output of integers, booleans, strings, or floats that are all zero
+    in the original; 1 where nothing differs in any output, None where only noise tells."""
+    top1: float | None = None
+    """Share of rows (last axis) whose largest number stands where the original's does, of the worst float
+    output of two or three axes; with scores of classes, the share of predictions that stay the same."""
+    notes: dict[str, str] = {}
+    """What these numbers do not say of an output, such as one that is constant in the original."""
+    not_comparable: dict[str, str] = {}
+    """Outputs that are in none of these numbers, and why."""
+
+    @property
+    def is_identical(self) -> bool:
+        """Whether nothing differs."""
+        return self.snr_db is None and self.equal == 1 and not self.not_comparable
+
+    @property
+    def decibels(self) -> float | None:
+        """One number for the worst output, to rank by; infinite where nothing differs, None if unknown.
+
+        Labels count as one-hot vectors: one that differs is noise of power 2 over a signal of power 1.
+        """
+        if self.is_identical:
+            return math.inf
+        known = [] if self.snr_db is None else [self.snr_db]
+        if self.equal is not None and self.equal < 1:
+            known.append(-10 * math.log10(2 * (1 - self.equal)))
+        return min(known, default=None)
+
+    @property
+    def remarks(self) -> list[str]:
+        """What the numbers do not say, a sentence for each output."""
+        apart = {output: f"cannot be compared: {why}" for output, why in self.not_comparable.items()}
+        return [f"output {output}: {said}" for output, said in {**self.notes, **apart}.items()]
+
+    @property
+    def figures(self) -> list[str]:
+        """What was measured, in words, what ranks first of all."""
+        if self.is_identical:
+            return ["identical"]
+        said = [] if self.snr_db is None else [units.decibels(self.snr_db)]
+        said += [] if self.cosine is None else [f"cosine {units.cosine(self.cosine)}"]
+        said += [] if self.equal is None else [f"{units.share(self.equal)} equal"]
+        said += [] if self.top1 is None else [f"{units.share(self.top1)} top-1"]
+        return said or ["not comparable"]
 
 
 class Latency(_Frozen):
@@ -154,7 +201,7 @@ class VariantResult(_Frozen):
         if self.metric:
             parts.append(f"{self.metric.name} {units.number(self.metric.value)}")
         if self.agreement:
-            parts.append(units.decibels(self.agreement.snr_db))
+            parts.append(self.agreement.figures[0])
         parts += [
             f"{units.si(score.energy_joules, 'J')} on {name}"
             for name, score in list(self.hardware.items())[:PROFILES_SHOWN]

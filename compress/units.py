@@ -77,6 +77,11 @@ def decibels(value: float) -> str:
     return f"{value:.1f} dB".replace("-", "−") if math.isfinite(value) else si(value, "dB")
 
 
+def share(value: float) -> str:
+    """Write a share in per cent; one below 1 is not rounded up to 100%, which means all."""
+    return ">99.9%" if 0.9995 <= value < 1 else f"{value:.1%}"
+
+
 def cosine(value: float) -> str:
     """Write a cosine with four decimals; one below 1 is not rounded up to 1, which means equal."""
     if math.isnan(value):

@@ -19,13 +19,13 @@ def test_numbers_that_are_not_finite_survive_strict_json(tmp_path: Path) -> None
         name="same",
         passes=[],
         status="done",
-        agreement=Agreement(snr_db=math.inf, cosine=1.0),
+        agreement=Agreement(equal=1.0),
         metric=Metric(name="margin", value=-math.inf, delta=math.nan),
     )
     path = tmp_path / "results.json"
     Results(recipe={}, environment={}, variants=[variant]).save(path)
     stored = json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
-    assert stored["variants"][0]["agreement"]["snr_db"] == "Infinity"
+    assert stored["variants"][0]["metric"]["value"] == "-Infinity"
     again = Results.load(path).variants[0]
     assert again.agreement == variant.agreement
     assert again.metric is not None and again.metric.value == -math.inf and math.isnan(again.metric.delta)

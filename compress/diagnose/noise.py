@@ -27,7 +27,7 @@ class Sums:
 
     def update(self, original: np.ndarray, variant: np.ndarray, plain: np.ndarray) -> None:
         """Take in one batch; elements that are not finite in the original are left out."""
-        if original.shape != variant.shape:
+        if not original.shape == variant.shape == plain.shape:
             self.noise = self.plain_noise = np.inf
             return
         finite = np.isfinite(original)

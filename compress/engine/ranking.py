@@ -33,9 +33,9 @@ def compared(variants: Sequence[Variant], results: Sequence[VariantResult]) -> l
 def _front(hardware: str, results: Iterable[VariantResult]) -> Iterator[str]:
     """Yield the Pareto-optimal variants: none is as good in both quality and energy, and better in one."""
     points = {
-        result.name: (quality(result), -result.hardware[hardware].energy_joules)
+        result.name: (good, -result.hardware[hardware].energy_joules)
         for result in results
-        if result.status == "done"
+        if result.status == "done" and (good := quality(result)) is not None
     }
     for name, point in points.items():
         rivals = (other for other in points.values() if other != point)
@@ -45,8 +45,8 @@ def _front(hardware: str, results: Iterable[VariantResult]) -> Iterator[str]:
             yield name
 
 
-def quality(result: VariantResult) -> float:
-    """Return the metric, higher is better; without one, the signal-to-noise ratio against the original."""
+def quality(result: VariantResult) -> float | None:
+    """Return the metric, higher is better; without one, agreement with the original; None if unknown."""
     if result.metric is not None:
         return result.metric.value if result.metric.better == "higher" else -result.metric.value
-    return result.agreement.snr_db if result.agreement is not None else 0.0
+    return result.agreement.decibels if result.agreement is not None else 0.0

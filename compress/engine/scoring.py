@@ -10,6 +10,7 @@ from typing import Any
 from compress import estimator, evaluate, source
 from compress.data import Data, shapes
 from compress.diagnose.agreement import Run, agreement
+from compress.diagnose.outputs import read_outputs
 from compress.diagnose.timing import latency
 from compress.errors import InputError
 from compress.estimator import zeros as counting
@@ -82,7 +83,7 @@ def _compare(
     recipe, data, inputs = subject.recipe, subject.compared, subject.model.graph.inputs
     if data is None:
         return None, None, dict(recipe.shapes)
-    close = agreement(run, original, data.feeds(inputs))
+    close = agreement(run, original, data.feeds(inputs), read_outputs(subject.model.graph))
     first = data.first(inputs)
     sample = batch.find(original, inputs, [first], data.batch_axis).sample(first)
     timed = latency(run, original, sample, recipe.latency) if recipe.latency else None

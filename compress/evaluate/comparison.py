@@ -21,6 +21,7 @@ from compress.data import shapes
 from compress.diagnose import noise, sites
 from compress.diagnose.agreement import Run, agreement, decibels
 from compress.diagnose.kernels import Finding, slow, unfused
+from compress.diagnose.outputs import read_outputs
 from compress.diagnose.samples import random_feeds
 from compress.diagnose.timing import latency
 from compress.errors import DataError, InputError, ModelError, first_line
@@ -47,12 +48,21 @@ OUTLIER = 20.0
 NEGLIGIBLE = 1e-10
 """Noise over signal that float32 arithmetic makes when only the order of its sums differs."""
 Cause = Literal[
-    "saturation", "range", "outlier channel", "activations", "weights", "other shape", "unknown", "none"
+    "saturation",
+    "range",
+    "outlier channel",
+    "activations",
+    "weights",
+    "other shape",
+    "no signal",
+    "unknown",
+    "none",
 ]
 """What a layer's noise comes from, in this order: sums that saturate in the integer kernel; values outside
 a quantizer's range; a range that one large feature widens for all features; rounding of activations;
-rounding of weights; channels removed from its output, so that outputs cannot be compared; a cause that is
-not measured, such as a changed float weight or amplified noise of its inputs; no noise at all."""
+rounding of weights; channels removed from its output, or items that the data choose, so that outputs cannot
+be compared; nothing but zeros in the original, beside which any noise is infinite; a cause that is not
+measured, such as a changed float weight or amplified noise of its inputs; no noise at all."""
 MENDABLE: tuple[Cause, ...] = ("saturation", "range", "outlier channel", "activations", "weights")
 """Causes that can be removed in the layer itself."""
 
@@ -66,8 +76,9 @@ class LayerNoise(_Frozen):
 
     name: str
     op_type: str
-    snr_db: float
-    """Signal over noise of its output; the noise of all layers before it is included."""
+    snr_db: float | None
+    """Signal over noise of its output; the noise of all layers before it is included. None without noise, or
+    where the two cannot be compared."""
     added: float
     """Noise over signal at its output minus that at its inputs: the layer's own share."""
     cause: Cause
@@ -110,7 +121,7 @@ class Comparison(_Frozen):
     def __repr__(self) -> str:
         before, after = self.weight_bytes
         parts = [
-            units.decibels(self.agreement.snr_db),
+            self.agreement.figures[0],
             f"weights {units.si(before, 'B')} → {units.si(after, 'B')}",
             f"{units.ratio(self.latency.ratio, 1)} the time",
             *([f"{self.worst.name} loses most: {self.worst.cause}"] if self.worst else []),
@@ -154,7 +165,7 @@ def compare(
     _check_same_interface(theirs, ours)
     feeds = _feeds(theirs, data)
     run, reference = _runner(variant), _runner(original)
-    agreed = agreement(run, reference, feeds)
+    agreed = agreement(run, reference, feeds, read_outputs(theirs.graph))
     axes = batch.find(reference, theirs.graph.inputs, feeds[:1], data.batch_axis if data else "auto")
     found, not_found = sites.sites(theirs.graph, ours.graph)
     measured = noise.measure(theirs, ours, found, feeds)
@@ -235,18 +246,21 @@ def _layer(site: sites.Site, measured: noise.Noise) -> LayerNoise:
     """Put together what was measured at one layer."""
     sums = measured.pairs[site.output]
     inputs = [measured.pairs[pair] for pair in site.inputs]
-    comparable = math.isfinite(sums.noise)
+    comparable = math.isfinite(sums.noise) and (sums.signal > 0 or sums.noise == 0)
     added = _own(sums.ratio, [each.ratio for each in inputs]) if comparable else 0.0
     plain = _own(sums.plain_ratio, [each.plain_ratio for each in inputs])
     # Values near a rounding boundary may round either way, so the two differ a little without saturation.
     saturation = added - plain if added - plain > added / 2 and site.is_integer else 0.0
     spreads = [measured.spreads[site.name, name] for name in site.quantizers]
+    cause = _cause(added, saturation, site.weight_rounding, spreads)
+    if not comparable:
+        cause = "no signal" if math.isfinite(sums.noise) else "other shape"
     return LayerNoise(
         name=site.name,
         op_type=site.op_type,
         snr_db=decibels(sums.signal, sums.noise),
         added=added,
-        cause=_cause(added, saturation, site.weight_rounding, spreads) if comparable else "other shape",
+        cause=cause,
         clipped=max((each.clipped_share for each in spreads), default=None),
         saturation=saturation,
         outlier=max((each.outlier for each in spreads), default=None),

@@ -16,7 +16,7 @@ import onnx_ir as ir
 
 from compress.changes import Change
 from compress.data import Feeds
-from compress.diagnose.agreement import agreement
+from compress.diagnose.closeness import Closeness
 from compress.graph import edit
 from compress.graph.capture import activations
 from compress.graph.fold import fold
@@ -44,8 +44,8 @@ def correct_bias(model: Model, chosen: Callable[..., bool]) -> list[Change]:
     before = model.copy()
     changes = move_biases(model, reference, chosen)
     batches = list(itertools.islice(model.batches(), MOST_BATCHES))
-    plain, corrected = (agreement(each.run, reference.run, batches).snr_db for each in (before, model.copy()))
-    if corrected >= plain:
+    closeness = Closeness(reference.ir, batches)
+    if closeness(model.ir) >= closeness(before.ir):
         return changes
     model.ir = before.ir
     reason = "correction would not bring the outputs closer to the original's"

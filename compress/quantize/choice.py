@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -54,11 +55,13 @@ def int8(model: Model, chosen: Callable[..., bool], min_snr_db: float) -> list[C
     )
     weights = judge.attempt(plain)
     target = min(min_snr_db, weights.snr_db - WEIGHTS_MARGIN_DB)
-    candidates = [judge.timed(each) for each in (weights, *_others(judge, plain, target))]
+    # Where not even 8-bit weights can be compared with the original, nothing can judge other ways.
+    others = _others(judge, plain, target) if target > -math.inf else ()
+    candidates = [judge.timed(each) for each in (weights, *others)]
     best = choose(candidates, target, target - INDULGENCE_DB)
     model.ir = best.model.ir
-    others = [str(each) for each in candidates if each is not best] + judge.failures
-    return _account(best.changes, f"chosen: {best}. Not chosen: {'; '.join(others)}")
+    rest = [str(each) for each in candidates if each is not best] + judge.failures
+    return _account(best.changes, f"chosen: {best}. Not chosen: {'; '.join(rest)}")
 
 
 def _account(changes: Sequence[Change], choice: str) -> list[Change]:

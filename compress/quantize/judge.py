@@ -12,7 +12,7 @@ from typing import Any
 
 from compress.changes import Change
 from compress.data import Data
-from compress.diagnose.agreement import agreement
+from compress.diagnose.closeness import Closeness
 from compress.diagnose.sensitivity import local_noise
 from compress.diagnose.timing import processor_ratio
 from compress.errors import DataError, ModelError, PassError
@@ -42,12 +42,15 @@ class Candidate:
     model: Model
     changes: Sequence[Change]
     snr_db: float
+    """How close it is, in decibels; infinite where nothing differs, -infinite where that is not known."""
     ratio: float = math.nan
     """Time of a run over the original's, the worse of one sample and one batch; NaN before it is timed."""
 
     def __str__(self) -> str:
         timed = "" if math.isnan(self.ratio) else f", {self.ratio:.2f}x the time"
-        return f"{self.name}: {self.snr_db:.1f} dB{timed}"
+        close = f"{self.snr_db:.1f} dB" if math.isfinite(self.snr_db) else "no difference"
+        close = "cannot be compared" if self.snr_db == -math.inf else close
+        return f"{self.name}: {close}{timed}"
 
 
 class Judge:
@@ -69,6 +72,7 @@ class Judge:
         first = self._batches[0]
         axes = batch.find(self._original, inputs, [first], judging.batch_axis)
         self._timed = axes.sample(first), first
+        self._closeness = Closeness(self.model.ir, self._batches, self._original)
 
     @contextmanager
     def refusals(self, name: str) -> Iterator[None]:
@@ -85,9 +89,7 @@ class Judge:
             kernels = " in blocked kernels" if way.operators == "onnxruntime" else ""
             name += f", but {len(floats)} of {len(way.layers())} layers{kernels}"
         model, changes = way.take(floats)
-        snr_db = agreement(model.run, self._original, self._batches).snr_db
-        model.release()
-        return Candidate(name, way, model, changes, snr_db)
+        return Candidate(name, way, model, changes, self._closeness(model.ir))
 
     def timed(self, candidate: Candidate) -> Candidate:
         """Return the candidate with its time, measured in turn with the original's."""

@@ -29,12 +29,17 @@ WORDS: Mapping[Cause, str] = {
     "smooth the layer, or leave it out",
     "activations": "its activations are rounded coarsely: more bits for them, or leave the layer out",
     "weights": "its weights are rounded coarsely: smaller groups, more bits, or a better solver",
-    "other shape": "channels were removed from it, so its values cannot be compared",
+    "other shape": "channels were removed from it or the data choose its size, so it cannot be compared",
+    "no signal": "the original's values are all zero, so any noise is infinite beside them",
     "unknown": "neither rounding nor ranges explain it: its float weight was changed, or it amplifies "
     "the noise of its inputs",
     "none": "it adds no noise",
 }
 """What a cause means and what to do about it."""
+
+
+UNCOMPARED: tuple[Cause, ...] = ("other shape", "no signal")
+"""Causes for which no noise is measured."""
 
 
 def show_comparison(comparison: Comparison, console: Console | None = None) -> None:
@@ -69,7 +74,8 @@ def _numbers(comparison: Comparison) -> Iterator[str]:
     speed = "as fast as the original on this CPU"
     if abs(latency.ratio - 1) > SAME_SPEED:
         speed = f"{'faster' if latency.ratio < 1 else 'slower'} than the original on this CPU"
-    yield f"agreement  {units.decibels(agreement.snr_db)}, cosine {units.cosine(agreement.cosine)}"
+    yield f"agreement  {', '.join(agreement.figures)}"
+    yield from (f"           {remark}" for remark in agreement.remarks)
     yield f"weights    {units.si(before, 'B')} → {units.si(after, 'B')} {units.ratio(after, before)}".rstrip()
     yield f"latency    {units.si(latency.median, 's')} {units.ratio(latency.ratio, 1)}, {speed}"
     yield (
@@ -89,11 +95,11 @@ def _layers(layers: Sequence[LayerNoise], console: Console) -> Table:
         cells = (
             _short(layer.name),
             layer.op_type,
-            units.decibels(layer.snr_db),
+            units.MISSING if layer.snr_db is None else units.decibels(layer.snr_db),
             f"{layer.added:.2g}" if layer.added else "",
             "" if layer.clipped is None else f"{layer.clipped:.2%}",
             "" if layer.outlier is None else units.ratio(layer.outlier, 1),
-            layer.cause if layer.added or layer.cause == "other shape" else "",
+            layer.cause if layer.added or layer.cause in UNCOMPARED else "",
         )
         table.add_row(*(translated(Text(cell), console) for cell in cells))
     return table

@@ -60,7 +60,7 @@ def render(results: Results) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {
-        name: getattr(units, name) for name in ("si", "ratio", "number", "signed", "decibels", "cosine")
+        name: getattr(units, name) for name in ("si", "ratio", "number", "signed", "share", "cosine")
     }
     finished = [variant for variant in results.variants if variant.status == "done"]
     return environment.get_template("report.html.j2").render(

@@ -42,15 +42,22 @@ def remarks(score: Estimate | HardwareScore) -> Iterator[tuple[str, float | None
 
 
 def all_remarks(results: Results) -> Iterator[str]:
-    """Yield the remarks on all scores of a run, each with its profile, and its variants unless it is all."""
+    """Yield the remarks on all variants of a run: on their outputs, then on their scores with the profile.
+
+    The variants that a remark is on are named unless it is all of those that were compared or scored.
+    """
     said: dict[tuple[str, str], list[str]] = {}
+    for variant in results.variants:
+        for remark in variant.agreement.remarks if variant.agreement else ():
+            said.setdefault(("", remark), []).append(variant.name)
     for variant in results.variants:
         for profile, score in variant.hardware.items():
             for remark, _ in remarks(score):
                 said.setdefault((profile, remark), []).append(variant.name)
     for (profile, remark), names in said.items():
-        scored = sum(profile in variant.hardware for variant in results.variants)
-        yield f"{profile}: {remark}" + (f" (in {', '.join(names)})" if len(names) < scored else "")
+        alike = (profile in each.hardware if profile else each.agreement for each in results.variants)
+        whose = f" (in {', '.join(names)})" if len(names) < sum(map(bool, alike)) else ""
+        yield f"{profile}: {remark}{whose}" if profile else f"{remark}{whose}"
 
 
 def indistinct(results: Results, hardware: str) -> dict[str, tuple[str, ...]]:

@@ -13,7 +13,7 @@ from rich.text import Text
 from compress import units
 from compress.changes import Change, by_pass
 from compress.report.summary import all_remarks, indistinct, original, profiles
-from compress.results import Results, VariantResult
+from compress.results import Agreement, Results, VariantResult
 
 PARETO, LIKE_ORIGINAL, LIKE_NEIGHBOUR = "★", "≈", "~"
 ASCII = str.maketrans(
@@ -81,16 +81,24 @@ def _quality(done: Sequence[VariantResult]) -> list[_Column]:
         else ("", "")
         for variant, metric in zip(done, metrics, strict=True)
     ]
-    agreements = [variant.agreement for variant in done]
     return [
         _Column(header, _pairs(values)),
-        _Column(
-            "agreement\nSNR, cosine",
-            _pairs(
-                [(units.decibels(a.snr_db), units.cosine(a.cosine)) if a else ("", "") for a in agreements]
-            ),
-        ),
+        *_agreement([variant.agreement for variant in done]),
     ]
+
+
+def _agreement(agreements: Sequence[Agreement | None]) -> Iterator[_Column]:
+    """Yield columns of how close variants are: by noise or else by equal elements, and what else is known."""
+    close, tops, labels = [], [], []
+    for each in agreements:
+        cosine = units.cosine(each.cosine) if each and each.cosine is not None else ""
+        close.append((each.figures[0], cosine) if each else ("", ""))
+        tops.append((units.share(each.top1), "") if each and each.top1 is not None else ("", ""))
+        noisy = each if each and each.snr_db is not None else None
+        labels.append((units.share(noisy.equal), "") if noisy and noisy.equal is not None else ("", ""))
+    yield _Column("agreement\nSNR, cosine", _pairs(close))
+    yield _Column("top-1\nkept", _pairs(tops))
+    yield _Column("labels\nequal", _pairs(labels))
 
 
 def _files(done: Sequence[VariantResult], reference: VariantResult | None) -> list[_Column]:

@@ -56,7 +56,15 @@ def page(results: Results) -> Page:
 def test_the_page_holds_everything(results: Results, page: Page) -> None:
     for variant in results.variants:
         assert variant.name in page.text
-    for words in ("Digits, cheaper", "digits_cnn.py:build", "73.8 µJ", "−0.0028", "∞ dB", "0.65×", "avx2"):
+    for words in (
+        "Digits, cheaper",
+        "digits_cnn.py:build",
+        "73.8 µJ",
+        "−0.0028",
+        "identical",
+        "0.65×",
+        "avx2",
+    ):
         assert words in page.text
     assert "failed int2-weights: layer 'features.block0.conv0'" in page.text
     assert "limit missed energy on eyeriss-v1 is 58%" in page.text

@@ -7,7 +7,7 @@ from rich.console import Console
 
 from compress.report import html, terminal
 from compress.report.summary import all_remarks, indistinct, original
-from compress.results import LoopScore, Results
+from compress.results import Agreement, LoopScore, Results
 
 
 def with_ranges(results: Results, ranges: dict[str, tuple[float, float]]) -> Results:
@@ -67,3 +67,22 @@ def test_loops_and_what_is_left_out_are_told_in_table_and_report(
     terminal.show(results, console)
     assert "Loop 'l' counts 12 bodies" in console.file.getvalue()  # type: ignore[attr-defined]
     assert "counts 12 bodies: the data decide it" in html.render(results)
+
+
+def test_what_agreement_does_not_say_is_told(make_results: Callable[..., Results]) -> None:
+    results = make_results(("original", "int8"), hardware=())
+    first, second = results.variants
+    dull = {"mask": "the original's is constant, 1 throughout"}
+    changed = [
+        first.model_copy(update={"agreement": Agreement(equal=1.0, notes=dull)}),
+        second.model_copy(
+            update={"agreement": Agreement(equal=0.5, notes=dull, not_comparable={"boxes": "no shape"})}
+        ),
+    ]
+    results = results.model_copy(update={"variants": changed})
+    assert list(all_remarks(results)) == [
+        "output mask: the original's is constant, 1 throughout",
+        "output boxes: cannot be compared: no shape (in int8)",
+    ]
+    page = html.render(results)
+    assert "output boxes: cannot be compared" in page and "50.0% equal" in page

@@ -23,7 +23,7 @@ def test_everything_is_readable_at_every_width(results: Results, width: int) -> 
     text = printed(results, width)
     assert max(map(len, text.splitlines())) <= width
     assert "…" not in text
-    for each in ("0.9778 −0.0028", "73.8 µJ 0.65×", "∞ dB 1.0000", "22.1 kB 0.14×", "106 kB 0.30×", "cpu"):
+    for each in ("0.9778 −0.0028", "73.8 µJ 0.65×", "identical", "22.1 kB 0.14×", "106 kB 0.30×", "cpu"):
         assert each in text
 
 
@@ -52,7 +52,6 @@ def test_signs_of_which_there_are_none_are_not_explained(make_results: Callable[
 def test_a_terminal_without_unicode_gets_ascii(results: Results) -> None:
     text = printed(results, 100, "ascii")
     assert "73.8 uJ 0.65x" in text
-    assert "inf dB" in text
 
 
 def test_nothing_of_the_users_is_markup(make_results: Callable[..., Results]) -> None:

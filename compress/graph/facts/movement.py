@@ -31,14 +31,16 @@ MOVEMENT = (
     _moved("Transpose", zeros="keeps", on_integers="passes"),
     *each(_chosen, "DepthToSpace", "SpaceToDepth", zeros="keeps"),
     # Some of it chosen
-    *each(_chosen, "Compress", "GatherElements", "GatherND", by_index=True),
+    _chosen("Compress", by_index=True, sized_by_data=True),
+    *each(_chosen, "GatherElements", "GatherND", by_index=True),
     _chosen("Gather", by_index=True, weights=(Weight(0, 0, None),)),
     _chosen("Slice", on_integers="passes"),
     _chosen("Split"),
     # With other values between
     _filled("AffineGrid", monotone=False),
     *each(_filled, "CenterCropPad", "Col2Im", "Pad"),
-    *each(_filled, "OneHot", "NonZero", linear=False, monotone=False),
+    _filled("NonZero", linear=False, monotone=False, sized_by_data=True),
+    _filled("OneHot", linear=False, monotone=False),
     _filled("Resize", homogeneous=True, on_integers="passes"),
     Operator("Scatter", cost="layout", operands=3),
     *each(_filled, "ScatterElements", "ScatterND", operands=3, by_index=True),

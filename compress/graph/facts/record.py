@@ -74,6 +74,7 @@ class Operator:
         scale_invariant: ``f(s x) = f(x)`` for positive numbers s, a small epsilon aside.
         normalizes: divides by a statistic of its input or, trained, of its batch.
         moves_only: every element of the output is an element of a data input.
+        sized_by_data: values of its inputs, and not their shapes alone, tell how much it gives.
         by_index: an input says which elements are moved where; else shapes and attributes say it.
         zeros: "keeps" if the fraction of zeros stays, "makes" if it may grow.
         cuts: cuts values off at constants, which the range of a quantizer right behind it does as well.
@@ -103,6 +104,7 @@ class Operator:
     scale_invariant: bool = False
     normalizes: bool = False
     moves_only: bool = False
+    sized_by_data: bool = False
     by_index: bool = False
     zeros: Literal["", "keeps", "makes"] = ""
     cuts: bool = False

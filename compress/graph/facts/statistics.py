@@ -45,11 +45,13 @@ STATISTICS = (
     _softmax("QLinearSoftmax", domain=MICROSOFT),
     # Reductions
     *each(_reduced, "ArgMax", "ArgMin", scale_invariant=True),
-    *each(_reduced, "Det", "ReduceProd", "ReduceSumSquare", "Unique"),
+    *each(_reduced, "Det", "ReduceProd", "ReduceSumSquare"),
     _reduced("GridSample", operands=2, linear=True, homogeneous=True),
-    *each(_reduced, "NonMaxSuppression", "RoiAlign", operands=2),
+    _reduced("NonMaxSuppression", operands=2, sized_by_data=True),
+    _reduced("RoiAlign", operands=2),
     *each(_reduced, "ReduceL1", "ReduceL2", homogeneous=True),
     *each(_reduced, "ReduceLogSum", "ReduceLogSumExp", monotone=True),
     *each(_reduced, "ReduceMax", "ReduceMin", "TopK", homogeneous=True, monotone=True),
     *each(_reduced, "ReduceMean", "ReduceSum", linear=True, homogeneous=True, monotone=True),
+    _reduced("Unique", sized_by_data=True),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import plotly.graph_objects as go
 
@@ -19,16 +19,19 @@ def accuracy_vs_energy(results: Results, hardware: str) -> go.Figure:
     """Draw every variant by its metric and its energy on one profile, with the Pareto front.
 
     Error bars run from the low to the high end of the estimate. Without a metric the agreement with
-    the original (signal-to-noise ratio in dB) stands in its place. The ``customdata`` of a point is the
-    name of its variant.
+    the original stands in its place, in dB, or as the share of equal labels. The ``customdata`` of a
+    point is the name of its variant.
     """
-    shown = [v for v in results.variants if hardware in v.hardware and _quality(v) is not None]
-    shown.sort(key=lambda variant: variant.hardware[hardware].energy_joules)
+    quality, better, value = _vertical([v for v in results.variants if hardware in v.hardware])
+    known = [
+        (v, height) for v in results.variants if hardware in v.hardware and (height := value(v)) is not None
+    ]
+    known.sort(key=lambda pair: pair[0].hardware[hardware].energy_joules)
+    shown = [variant for variant, _ in known]
     scale, letter = units.prefix(max((v.hardware[hardware].energy_joules for v in shown), default=0.0))
     x = [variant.hardware[hardware].energy_joules / scale for variant in shown]
-    y, ticks = _finite([_quality(variant) or 0.0 for variant in shown])
+    y, ticks = _finite([height for _, height in known])
     logarithmic = bool(x) and min(x) > 0 and max(x) > 30 * min(x)
-    quality, better = _quality_name(shown)
     figure = go.Figure()
     _add_front(figure, [(x[i], y[i]) for i, v in enumerate(shown) if hardware in v.pareto])
     _add_variants(figure, shown, hardware, (x, y), scale=scale, reference=summary.original(results))
@@ -103,20 +106,18 @@ def _add_variants(
         )
 
 
-def _quality(variant: VariantResult) -> float | None:
-    """Return a variant's value on the vertical axis: its metric, else its signal-to-noise ratio."""
-    if variant.metric:
-        value = variant.metric.value
-    elif variant.agreement:
-        value = variant.agreement.snr_db
-    else:
-        return None
-    return None if math.isnan(value) else value
-
-
-def _quality_name(shown: Sequence[VariantResult]) -> tuple[str, str]:
-    metric = next((variant.metric for variant in shown if variant.metric), None)
-    return (metric.name, metric.better) if metric else ("agreement with the original, dB", "higher")
+def _vertical(variants: Sequence[VariantResult]) -> tuple[str, str, Callable[[VariantResult], float | None]]:
+    """Return the name of what the vertical axis shows, what is better, and how to read it of a variant."""
+    metric = next((variant.metric for variant in variants if variant.metric), None)
+    if metric is not None:
+        return metric.name, metric.better, lambda v: v.metric.value if v.metric else None
+    if all(variant.agreement is None or variant.agreement.snr_db is None for variant in variants):
+        return "share of equal outputs", "higher", lambda v: v.agreement.equal if v.agreement else None
+    return (
+        "agreement with the original, dB",
+        "higher",
+        lambda v: v.agreement.decibels if v.agreement else None,
+    )
 
 
 def _finite(values: Sequence[float]) -> tuple[list[float], dict[str, object]]:
@@ -172,8 +173,7 @@ def _portrait(variant: VariantResult, hardware: str) -> str:
         value = f"{units.number(variant.metric.value)} ({units.signed(variant.metric.delta)})"
         lines.append(f"{safe(variant.metric.name)} {value}")
     if variant.agreement:
-        snr, cosine = units.decibels(variant.agreement.snr_db), units.cosine(variant.agreement.cosine)
-        lines.append(f"agreement {snr}, cosine {cosine}")
+        lines.append(f"agreement {', '.join(variant.agreement.figures)}")
     lines.append(f"energy {units.si(score.energy_joules, 'J')} ({span})")
     lines.append(f"DRAM traffic {units.si(score.dram_bytes, 'B')}, time {units.si(score.seconds, 's')}")
     lines.append(f"file {units.si(variant.file_bytes, 'B')}")
