@@ -85,7 +85,7 @@ def agreement(run: Run, original: Run, batches: Iterable[Feeds], outputs: Sequen
         for each, mine, other in zip(found, ours, theirs, strict=True):
             each.update(mine, other)
     compared = [each for each in found if not each.mismatch]
-    noisy = {each: ratio for each in compared if (ratio := decibels(each.signal, each.noise)) is not None}
+    noisy = {each: ratio for each in compared if (ratio := each.snr_db) is not None}
     worst = min(noisy, key=lambda each: noisy[each], default=None)
     shares = [each.equal for each in compared if each.equal is not None]
     return Agreement(
@@ -155,20 +155,25 @@ class _Compared:
             raise PassError(f"output {self.output.name} {problem}")
         self._odd.update(ours[~finite], theirs[~finite])
         a, b = (np.atleast_1d(np.where(finite, each.astype(np.float64), 0)) for each in (ours, theirs))
-        self.signal += float(np.square(b).sum())
-        self.noise += float(np.square(a - b).sum())
-        self.cosine.update(a, b)
+        with np.errstate(over="ignore", invalid="ignore"):  # squares of float64; no ratio is made of these
+            self.signal += float(np.square(b).sum())
+            self.noise += float(np.square(a - b).sum())
+            self.cosine.update(a, b)
         if 2 <= theirs.ndim <= 3 and theirs.shape[-1] > 1:
             self.top1.update(ours, theirs)
 
     @property
+    def snr_db(self) -> float | None:
+        """The ratio of signal to noise; None where there is none of either."""
+        return decibels(self.signal, self.noise)
+
+    @property
     def equal(self) -> float | None:
         """The share of equal elements, of all or of those that have no noise; None where noise tells all."""
-        if not self._elements.count:
-            return None
         if self._odd.total < self._odd.count:
             return self._odd.value
-        return self._elements.value if not self._is_float or self.noise > self.signal == 0 else None
+        told = self._is_float and (self.snr_db is not None or self._elements.value == 1)
+        return None if told or not self._elements.count else self._elements.value
 
     @property
     def note(self) -> str:
@@ -179,7 +184,7 @@ class _Compared:
             said.append(
                 f"{apart} of {self._odd.count} values that are NaN or infinite in the original differ"
             )
-        if self._is_float and self.output.is_chosen:
+        if self.output.is_chosen and self.snr_db is not None:
             said.append("the data choose its items, and one that is chosen otherwise counts as noise")
         return "; ".join(said)
 
@@ -209,14 +214,10 @@ class _Variety:
             return "the original's has no elements"
         if self.is_single and self.elements > 1:
             value = next(each.flat[0] for each in self.first if each.size)
-            told = (
-                f"{value:.6g}"
-                if is_float(np.asarray(value))
-                else ""
-                if isinstance(value, str)
-                else f"{value}"
+            shown = (
+                f"{value + 0.0:.6g}" if is_float(np.asarray(value)) else f"{np.asarray(value).item()!r:.40}"
             )
-            return f"the original's is constant{told and f', {told} throughout'}"
+            return f"the original's is constant, {shown} throughout"
         return "the original's is the same for every batch" if self.repeats and self.count > 1 else ""
 
 

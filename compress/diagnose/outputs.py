@@ -33,9 +33,12 @@ class Output:
         """Tell whether two models that keep the graph's word may give these two shapes."""
         if self.free is None:
             return True
-        axes = zip(ours, theirs, strict=False)
-        apart = {axis for axis, (mine, other) in enumerate(axes) if mine != other}
-        return len(ours) == len(theirs) and apart <= self.free
+        if len(ours) != len(theirs):
+            return False
+        if 0 in (*ours, *theirs):  # what holds no element may have any other sizes
+            return bool(self.free)
+        axes = enumerate(zip(ours, theirs, strict=True))
+        return {axis for axis, (mine, other) in axes if mine != other} <= self.free
 
 
 def read_outputs(graph: ir.Graph) -> list[Output]:

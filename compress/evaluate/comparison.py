@@ -206,7 +206,7 @@ def _check_same_interface(original: Model, variant: Model) -> None:
                 f"the {what} differ: {', '.join(theirs)} in the original, {', '.join(ours)} in the variant"
             )
         for name, value in theirs.items():
-            if value.dtype != ours[name].dtype or _rank(value) != _rank(ours[name]):
+            if value.type != ours[name].type or _rank(value) != _rank(ours[name]):
                 raise ModelError(
                     f"{what[:-1]} {name!r} differs: {_type(value)} in the original, "
                     f"{_type(ours[name])} in the variant"

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -31,6 +31,7 @@ def shifted(feeds: Feeds) -> list[np.ndarray]:
     return [feeds["x"] + np.float32(0.1)]
 
 
+@settings(deadline=None)
 @given(hnp.arrays(np.float32, (3, 4), elements=st.floats(-100, 100, width=32)))
 def test_agreement_is_the_signal_to_noise_ratio(x: np.ndarray) -> None:
     found = agreement(shifted, identity, [{"x": x}])
@@ -105,6 +106,12 @@ def test_labels_masks_strings_and_zeros_agree_by_their_share_of_equal_elements(
     assert found.figures[0] == "75.0% equal"
     assert found.decibels == pytest.approx(-10 * math.log10(2 * 0.25))
     json.loads(found.model_dump_json(), parse_constant=lambda constant: pytest.fail(constant))
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200])
+def test_numbers_whose_squares_are_past_floating_point_are_not_called_identical(scale: float) -> None:
+    found = compared([np.array([1.0, 2.0]) * scale], [np.array([1.0, 3.0]) * scale])
+    assert (found.snr_db, found.equal, found.is_identical) == (None, 0.5, False)
 
 
 def test_a_label_that_differs_is_worse_than_scores_that_hardly_do() -> None:

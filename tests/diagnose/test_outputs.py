@@ -41,6 +41,7 @@ def test_axes_that_no_input_names_are_free(build: Build) -> None:
     (output,) = read_outputs(read(build, text, shape=np.array([-1, 2])).graph)
     assert output.free == {1}
     assert output.may_differ((2, 3), (2, 4)) and not output.may_differ((2, 3), (1, 3))
+    assert output.may_differ((2, 3), (0, 0)) and not output.may_differ((2, 3), (2, 3, 1))
 
 
 def test_scores_decide_what_is_chosen(build: Build) -> None:

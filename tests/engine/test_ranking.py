@@ -1,5 +1,7 @@
 """What is said of one result beside the others."""
 
+import pytest
+
 from compress.engine.ranking import compared, quality
 from compress.passes import Fold
 from compress.recipe import Budget, Variant
@@ -68,4 +70,16 @@ def test_without_a_metric_agreement_counts() -> None:
     assert quality(result("a", None, 1)) == 0
     close = result("a", None, 1).model_copy(update={"agreement": Agreement(snr_db=40, cosine=1)})
     assert quality(close) == 40
+    labels = Agreement(snr_db=40, cosine=1, equal=0.95)
+    assert quality(close.model_copy(update={"agreement": labels})) == pytest.approx(10)
     assert quality(result("a", 0.2, 1, "lower")) == -0.2
+
+
+def test_what_cannot_be_compared_is_on_no_front() -> None:
+    unknown = Agreement(not_comparable={"boxes": "shape (3, 4) where the original's has (2, 4)"})
+    close = [Agreement(equal=1.0), Agreement(equal=0.9), unknown, Agreement(equal=0.8)]
+    results = [
+        result(name, None, joules).model_copy(update={"agreement": each})
+        for name, joules, each in zip(("original", "a", "b", "c"), (4, 2, 1, 3), close, strict=True)
+    ]
+    assert [one.name for one in compared(variants(*results), results) if one.pareto] == ["original", "a"]

@@ -11,7 +11,7 @@ import pytest
 from compress.report import (
     accuracy_vs_energy,
 )
-from compress.results import Results
+from compress.results import Agreement, Results
 
 
 def points(figure: Any) -> dict[str, tuple[float, float]]:
@@ -57,6 +57,17 @@ def test_without_a_metric_infinite_agreement_stands_above_the_rest(results: Resu
     assert math.isfinite(heights["original"])
     ticks = dict(zip(figure.layout.yaxis.ticktext, figure.layout.yaxis.tickvals, strict=True))
     assert ticks["∞"] == heights["original"]
+
+
+def test_labels_are_drawn_by_their_share_of_equal_ones(make_results: Callable[..., Results]) -> None:
+    results = make_results(("original", "int8"), hardware=("cpu",))
+    variants = [
+        variant.model_copy(update={"metric": None, "agreement": Agreement(equal=share)})
+        for variant, share in zip(results.variants, (1.0, 0.9), strict=True)
+    ]
+    figure = accuracy_vs_energy(results.model_copy(update={"variants": variants}), "cpu")
+    assert {name: y for name, (_, y) in points(figure).items()} == {"original": 1.0, "int8": 0.9}
+    assert figure.layout.yaxis.title.text == "share of equal outputs (higher is better)"
 
 
 def test_a_wide_range_of_energies_is_logarithmic(make_results: Callable[..., Results]) -> None:
