@@ -1,7 +1,8 @@
-"""Constant arithmetic, BatchNormalization into the weights before it, dead code: folded away."""
+"""Constant arithmetic, factors and shifts beside a layer, dead code: folded away."""
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 
 import onnx_ir as ir
@@ -11,8 +12,12 @@ from onnxscript.rewriter.rules import common as rules
 
 from compress.changes import Change
 from compress.graph import edit
+from compress.graph.affine import fold_affine
 from compress.graph.files import weight_bytes
 from compress.graph.normalise import drop_identities
+
+FEW = 1024
+"""Numbers up to which a constant is cast to a wider type."""
 
 
 def fold_and_account(model: ir.Model) -> list[Change]:
@@ -34,24 +39,56 @@ def fold(model: ir.Model) -> None:
     """Fold a graph in place; weights and nodes keep their names."""
     known = {node.name for node in model.graph}
     names = {weight: node.name for node in model.graph if (weight := _weight_of(node))}
-    fold_constants(model, should_fold=lambda node: False if _copies_shared(node) else None)
+    fold_constants(model, should_fold=_may_fold, output_size_limit=sys.maxsize)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    for rule in (
-        rules.dropout_inference_rule,
-        rules.fuse_pad_into_conv_rule,
-        rules.fuse_batchnorm_into_conv_rule,
-        rules.fuse_batchnorm_into_conv_transpose_rule,
-        rules.fuse_batchnorm_into_gemm_rule,
-    ):
+    for rule in (rules.dropout_inference_rule, rules.fuse_pad_into_conv_rule):
         rule.apply_to_model(model)
     for node in list(model.graph):
+        _add_in_pairs(node)
+    fold_affine(model)
+    for node in list(model.graph):
         _join_bias(model.graph, node)
+    fold_affine(model)  # what follows a bias that was joined
     drop_identities(model)
     passes.RemoveUnusedNodesPass()(model)
     for node in model.graph:
         if node.name not in known:  # the rewriter made a new node of an old one
             node.name = names.get(_weight_of(node) or "", node.name)
     edit.name_all(model)
+
+
+def _may_fold(node: ir.Node) -> bool | None:
+    """Tell whether a node with constant inputs is computed; None where they must be small for that.
+
+    What a ConstantOfShape or arithmetic makes of weights is what the runtime makes of it as it loads them.
+    Codes and halves stay what they are, and so do rows that are repeated, since a file would grow.
+    """
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear") or _copies_shared(node) or _widens(node):
+        return False
+    return None if node.op_type in ("Expand", "Tile") else True
+
+
+def _widens(node: ir.Node) -> bool:
+    """Tell whether a node casts many numbers to a type of more bits."""
+    source = node.inputs[0] if node.op_type == "Cast" else None
+    if source is None or source.const_value is None or source.const_value.size <= FEW:
+        return False
+    return ir.DataType(node.attributes.get_int("to", 0)).bitwidth > source.const_value.dtype.bitwidth
+
+
+def _add_in_pairs(node: ir.Node) -> None:
+    """Make Adds, which have an integer kernel, of a Sum."""
+    if node.op_type != "Sum" or node.domain:
+        return
+    if len(node.inputs) == 1:
+        edit.bypass(node)
+        return
+    adds: list[ir.Node] = []
+    for number, value in enumerate(node.inputs[1:], start=2):
+        last = number == len(node.inputs)
+        before = adds[-1].outputs[0] if adds else node.inputs[0]
+        adds.append(ir.node("Add", [before, value], name=node.name if last else f"{node.name}.{number}"))
+    edit.replace_node(node, *adds)
 
 
 def _copies_shared(node: ir.Node) -> bool:

@@ -1,4 +1,4 @@
-"""Constant folding, BatchNormalization into weights, dead code."""
+"""Constant folding, what scales and shifts channels into weights, dead code."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ if TYPE_CHECKING:
 
 
 class Fold(Pass, name="fold"):
-    """Compute what is constant, fold BatchNormalization into the weights before it, drop dead code.
+    """Compute what is constant, fold what scales and shifts channels into layers, drop dead code.
 
-    The outputs stay the same up to rounding, and runtimes and quantizers have less to do. A folded
-    BatchNormalization can no longer be trained, so fine-tune first. `int8-static` folds by itself.
+    That is BatchNormalization behind a layer and before one that pads nothing, Mul, Div, Add and Sub with
+    constants, and a Gemm's alpha and beta. The outputs stay the same up to rounding, and runtimes and
+    quantizers have less to do. A folded BatchNormalization can no longer be trained, so fine-tune first.
+    `int8-static` folds by itself.
 
     Example: ``variants: {folded: [fold]}``
     """

@@ -1,0 +1,246 @@
+"""Factors and shifts of channels beside a layer, folded into its weight and bias.
+
+``Conv(x) * factor + shift`` is a convolution too. So BatchNormalization, Mul, Div, Add and Sub with constants
+behind a layer go into it, a BatchNormalization before a layer that pads nothing, and a Gemm's alpha and beta.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+
+from compress.graph import edit, facts
+from compress.graph.layers import array
+from compress.graph.walks import is_constant, only_reader
+
+Array: TypeAlias = npt.NDArray[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Carrier:
+    """A layer that factors and shifts can be folded into.
+
+    Attributes:
+        node: Conv, ConvTranspose, Gemm, MatMul or BatchNormalization.
+        weight: its weight, or the scale of a BatchNormalization.
+        channels: how many channels it puts out.
+        rank: number of axes of its output; None where it is not known.
+    """
+
+    node: ir.Node
+    weight: ir.Value
+    channels: int
+    rank: int | None
+
+    @property
+    def own(self) -> bool:
+        """Whether no other node reads its weight, so that it can change."""
+        return len(self.weight.uses()) == 1 and not self.weight.is_graph_output()
+
+    def spread(self, content: Array) -> Array | None:
+        """Return a constant as [channels]; None if it does not broadcast along the channels alone."""
+        last = facts.of(self.node).channel_axis == -1
+        rank = self.rank or int(last)
+        if content.ndim > max(rank, 1):
+            return None
+        if content.size == 1:
+            return np.broadcast_to(content.reshape(-1), self.channels)
+        place = content.ndim - (1 if last else rank - 1)
+        if rank == 0 or content.size != self.channels:
+            return None
+        return content.reshape(-1) if place >= 0 and content.shape[place] == self.channels else None
+
+    def scaled(self, factor: Array) -> Array:
+        """Return the weight with each output channel multiplied by its factor."""
+        weight = array(self.weight).astype(np.float64)
+        match self.node.op_type:
+            case "Conv":
+                return weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
+            case "ConvTranspose":  # [inputs, outputs of a group, kernel...]
+                groups = self.node.attributes.get_int("group", 1)
+                split = weight.reshape(groups, -1, *weight.shape[1:])
+                along = factor.reshape(groups, 1, -1, *[1] * (weight.ndim - 2))
+                return (split * along).reshape(weight.shape)
+            case "Gemm" if bool(self.node.attributes.get_int("transB", 0)):
+                return weight * factor[:, None]
+            case _:
+                return weight * factor
+
+    def takes(self, factor: Array, shift: Array) -> bool:
+        """Tell whether a factor and a shift can be folded into the layer."""
+        return bool(
+            (self.own or (factor == 1).all()) and (not shift.any() or facts.of(self.node).bias is not None)
+        )
+
+    def apply(self, factor: Array, shift: Array) -> None:
+        """Multiply the layer's output by a factor and add a shift, [channels] each."""
+        kind, before = array(self.weight).dtype, _bias(self.node)
+        if not (factor == 1).all():
+            edit.set_initializer(self.weight, self.scaled(factor).astype(kind))
+        place = facts.of(self.node).bias
+        if place is None or (before is None and not shift.any()):
+            return
+        old = 0.0 if before is None else array(before).astype(np.float64)
+        after = np.broadcast_to(old, self.channels) * factor + shift
+        _set_own(self.node, place, after.astype(kind))
+
+
+def fold_affine(model: ir.Model) -> None:
+    """Fold what scales and shifts channels into the layers beside it, in the whole model."""
+    for graph in model.graphs():
+        for node in list(graph):
+            if node.graph is None:
+                continue  # folded into the one before
+            _fold_coefficients(node)
+            while (node_behind := _absorb_behind(node)) is not None:
+                node = node_behind
+            _absorb_before(node)
+
+
+def _carrier(node: ir.Node) -> Carrier | None:
+    """Return a node as a carrier; None if it is none, or its weight is not constant."""
+    if node.domain or node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"):
+        return None
+    weight, bias = node.inputs[1], _bias(node)
+    if weight is None or not is_constant(weight) or (bias is not None and not is_constant(bias)):
+        return None
+    content, data = array(weight), node.inputs[0]
+    rank = None if data is None or data.shape is None else len(data.shape)
+    match node.op_type:
+        case "Conv":
+            return Carrier(node, weight, content.shape[0], content.ndim)
+        case "ConvTranspose":
+            return Carrier(node, weight, content.shape[1] * node.attributes.get_int("group", 1), content.ndim)
+        case "Gemm":
+            return Carrier(node, weight, content.shape[0 if node.attributes.get_int("transB", 0) else 1], 2)
+        case "MatMul" if content.ndim == 2:
+            return Carrier(node, weight, content.shape[1], rank)
+        case "BatchNormalization" if not node.attributes.get_int("training_mode", 0):
+            return Carrier(node, weight, content.size, rank)
+    return None
+
+
+def _absorb_behind(node: ir.Node) -> ir.Node | None:
+    """Fold the only reader of a layer into it; return the node that takes the place of both, if one can."""
+    carrier, reader = _carrier(node), only_reader(node.outputs[0])
+    if carrier is None or reader is None or reader.graph is not node.graph:
+        return None
+    effect = _effect(reader, node.outputs[0], carrier)
+    if effect is None or not carrier.takes(*effect):
+        return None
+    carrier.apply(*effect)
+    merged = ir.node(node.op_type, node.inputs, node.attributes, name=node.name)
+    edit.replace_node(reader, merged)
+    return merged
+
+
+def _effect(reader: ir.Node, value: ir.Value, carrier: Carrier) -> tuple[Array, Array] | None:
+    """Return by which factor and shift [channels] a node changes a layer's output; None if it does more."""
+    one, none = np.ones(carrier.channels), np.zeros(carrier.channels)
+    if reader.op_type == "BatchNormalization" and reader.inputs[0] is value:
+        fits = carrier.rank == 2 or facts.of(carrier.node).channel_axis == 1
+        return _normalization(reader) if fits else None
+    if reader.domain or reader.op_type not in ("Mul", "Div", "Add", "Sub"):
+        return None
+    first = reader.inputs[0] is value
+    other = reader.inputs[1 if first else 0]
+    if other is None or not is_constant(other):
+        return None
+    content = carrier.spread(array(other).astype(np.float64))
+    if content is None or not np.isfinite(content).all():
+        return None
+    match reader.op_type:
+        case "Mul":
+            return content, none
+        case "Div" if first and content.all():
+            return 1 / content, none
+        case "Add":
+            return one, content
+        case "Sub":
+            return (one, -content) if first else (-one, content)
+    return None
+
+
+def _normalization(node: ir.Node) -> tuple[Array, Array] | None:
+    """Return factor and shift of a BatchNormalization, once trained; None if they are not constant."""
+    given = [value for value in node.inputs[1:5] if value is not None and is_constant(value)]
+    if len(given) < 4 or bool(node.attributes.get_int("training_mode", 0)):
+        return None
+    scale, bias, mean, variance = (array(value).astype(np.float64) for value in given)
+    factor = scale / np.sqrt(variance + node.attributes.get_float("epsilon", 1e-5))
+    return (factor, bias - mean * factor) if np.isfinite(factor).all() else None
+
+
+def _absorb_before(node: ir.Node) -> None:
+    """Fold a BatchNormalization that a layer alone reads into the layer, if it pads nothing."""
+    value = node.inputs[0] if node.inputs else None
+    norm, carrier = value.producer() if value is not None else None, _carrier(node)
+    if norm is None or norm.op_type != "BatchNormalization" or carrier is None or not carrier.own:
+        return
+    effect = _normalization(norm)
+    if effect is None or only_reader(norm.outputs[0]) is not node or norm.graph is not node.graph:
+        return
+    factor, shift = effect
+    weight = array(carrier.weight)
+    padded = any(node.attributes.get_ints("pads", [])) or node.attributes.get_string(
+        "auto_pad", "NOTSET"
+    ) not in ("NOTSET", "VALID")
+    if node.op_type == "Conv" and not (padded and shift.any()):
+        groups = node.attributes.get_int("group", 1)
+        rows, others = len(weight) // groups, [1] * (weight.ndim - 2)
+        factor, shift = (np.repeat(each.reshape(groups, -1), rows, 0) for each in effect)
+        moved = (weight * shift.reshape(*shift.shape, *others)).reshape(len(weight), -1).sum(1)
+        scaled = weight * factor.reshape(*factor.shape, *others)
+    elif node.op_type == "Gemm" and not node.attributes.get_int("transA", 0):
+        if node.attributes.get_int("transB", 0):
+            moved, scaled = weight @ shift, weight * factor
+        else:
+            moved, scaled = shift @ weight, weight * factor[:, None]
+    else:
+        return
+    carrier.apply(np.ones(carrier.channels), moved)
+    edit.set_initializer(carrier.weight, scaled.astype(weight.dtype))
+    edit.set_input(node, 0, norm.inputs[0])
+
+
+def _fold_coefficients(node: ir.Node) -> None:
+    """Fold alpha and beta of a Gemm into weight and bias; make a vector of a bias that is one number."""
+    carrier = _carrier(node) if node.op_type == "Gemm" else None
+    if carrier is None:
+        return
+    alpha, beta = (node.attributes.get_float(name, 1.0) for name in ("alpha", "beta"))
+    if alpha != 1 and carrier.own:
+        scaled = carrier.scaled(np.full(carrier.channels, alpha, np.float64))
+        edit.set_initializer(carrier.weight, scaled.astype(array(carrier.weight).dtype))
+        node.attributes.pop("alpha")
+    bias = _bias(node)
+    if bias is None:
+        return
+    content = carrier.spread(array(bias).astype(np.float64))
+    if content is None and beta == 1:
+        return
+    if beta == 0:
+        edit.set_input(node, 2, None)
+    elif beta != 1 or array(bias).shape != (carrier.channels,):
+        content = array(bias).astype(np.float64) if content is None else content
+        _set_own(node, 2, (content * beta).astype(array(bias).dtype))
+    node.attributes.pop("beta", None)
+
+
+def _bias(node: ir.Node) -> ir.Value | None:
+    place = facts.of(node).bias
+    return node.inputs[place] if place is not None and place < len(node.inputs) else None
+
+
+def _set_own(node: ir.Node, place: int, content: Array) -> None:
+    """Give a node's constant input new content; other readers of it keep the old one."""
+    before = node.inputs[place] if place < len(node.inputs) else None
+    if before is not None and len(before.uses()) == 1 and not before.is_graph_output():
+        edit.set_initializer(before, content)
+        return
+    name = (before.name if before is not None else None) or f"{node.name}.bias"
+    edit.set_input(node, place, edit.add_initializer(edit.graph_of(node), name, content))
