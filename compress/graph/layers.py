@@ -49,6 +49,12 @@ class Layer:
         """The weight as a numpy array."""
         return array(self.weight)
 
+    @property
+    def is_finite(self) -> bool:
+        """Whether no number of the weight is NaN or infinite, so that it has a range."""
+        content = self.array
+        return bool(np.isfinite(content.min()) and np.isfinite(content.max()))
+
 
 def array(value: ir.Value) -> np.ndarray:
     """Return the content of an initializer."""

@@ -21,14 +21,14 @@ SAMPLE = 1 << 22
 
 
 def linear_layers(graph: ir.Graph) -> Iterator[Layer]:
-    """Yield every Conv, Gemm and MatMul that is a plain product of its inputs and a weight of its own."""
+    """Yield every Conv, Gemm and MatMul that is a plain product with a finite weight of its own."""
     for layer in layers(graph):
         node = layer.node
         scaled = any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta"))
         padded = node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
         turned = node.attributes.get_int("transA", 0) != 0
         plain = is_linear(layer) and not (scaled or padded or turned)
-        if plain and layer.index == 1 and len(layer.weight.uses()) == 1:
+        if plain and layer.index == 1 and len(layer.weight.uses()) == 1 and layer.is_finite:
             yield layer
 
 
@@ -38,11 +38,11 @@ def is_linear(layer: Layer) -> bool:
 
 
 def recurrent_layers(graph: ir.Graph) -> Iterator[Layer]:
-    """Yield the input and hidden weights of every recurrent node whose hidden states can be read."""
+    """Yield the finite input and hidden weights of every recurrent node whose hidden states can be read."""
     for layer in layers(graph):
         node = layer.node
         shared = len(layer.weight.uses()) > 1 or node.attributes.get_int("layout", 0) != 0
-        if layer.operator.is_recurrent and source(layer) and not shared:
+        if layer.operator.is_recurrent and source(layer) and not shared and layer.is_finite:
             yield layer
 
 

@@ -135,7 +135,8 @@ class Histogram:
         Args:
             method: "minmax", the extremes; "percentile", the range that holds this share of the values;
                 "entropy", the least Kullback-Leibler divergence from the data's distribution
-                (Migacz, "8-bit inference with TensorRT", GTC 2017); "mse", the least squared error.
+                (Migacz, "8-bit inference with TensorRT", GTC 2017), but with every end at which more values
+                pile up than a step's even share; "mse", the least squared error.
             integers: what the values become; a symmetric format makes low the negative of high. With
                 more than 8 bits, entropy and mse give the extremes, because clipping then costs more than
                 finer steps gain.
@@ -154,13 +155,20 @@ class Histogram:
         used = slice(filled[0], filled[-1] + 1)
         centers = (np.arange(self.bins)[used] + self.first) * self.width
         counts = self.counts[used].astype(np.float64)
-        loss = _squared_error
-        if method == "entropy":
-            loss = _divergence
-            # Zeros, of which a ReLU makes many, are exact in any range and must not decide it.
-            zero = int(np.argmin(np.abs(centers)))
-            counts[zero] = min(counts[zero], np.pad(counts, 1)[[zero, zero + 2]].max())
-        return _search(lambda a, b: loss(centers, counts, a, b, bits), low, high, symmetric)
+        if method == "mse":
+            return _search(lambda a, b: _squared_error(centers, counts, a, b, bits), low, high, symmetric)
+        # Where values pile up at an end, as a Clip makes them, that end is no tail to be cut off.
+        share = counts.sum() / 2**bits
+        least = self.low if counts[0] > share else 0.0
+        most = self.high if counts[-1] > share else 0.0
+        # Zeros, of which a ReLU makes many, are exact in any range and must not decide it.
+        zero = int(np.argmin(np.abs(centers)))
+        counts[zero] = min(counts[zero], np.pad(counts, 1)[[zero, zero + 2]].max())
+
+        def loss(a: float, b: float) -> float:
+            return _divergence(centers, counts, a, b, bits) if a <= least and b >= most else np.inf
+
+        return _search(loss, low, high, symmetric)
 
     def _fit(self) -> None:
         """Widen and shift the bins until [low, high] lies within."""

@@ -21,7 +21,7 @@ from compress.numerics.affine import Quantized, quantize
 from compress.numerics.formats import IntegerFormat
 from compress.numerics.granularity import PerAxis
 from compress.quantize.nodes import gather_dequantize
-from compress.quantize.plans import blame
+from compress.quantize.plans import NOT_FINITE, blame
 from compress.quantize.weight_only import store_int8_weights
 
 if TYPE_CHECKING:
@@ -84,7 +84,9 @@ def find(graph: ir.Graph, chosen: Callable[..., bool]) -> Dynamic:
     recurrent: dict[ir.Node, list[Layer]] = {}
     for group in readers.values():
         reason = "not selected"
-        if any(chosen(*layer.names) for layer in group):
+        if not group[0].is_finite:
+            reason = NOT_FINITE
+        elif any(chosen(*layer.names) for layer in group):
             reason = next(filter(None, map(_obstacle, group)), "") or _shared_otherwise(group)
         if reason:
             result.skipped.update((layer.name, reason) for layer in group)

@@ -185,11 +185,13 @@ def matmul_nbits(node: ir.Node, weight: ir.Value, quantized: Quantized) -> None:
     """
     values, scale, zero_point, size = _rows(quantized)
     graph, name = edit.graph_of(weight), weight.name or ""
-    inputs: list[ir.Value | None] = [
-        node.inputs[0],
-        add_initializer(graph, f"{name}.quantized", _blocks(values, size, quantized.bits)),
-        scales(graph, name, scale),
-    ]
+    blocks = add_initializer(graph, f"{name}.quantized", _blocks(values, size, quantized.bits))
+    steps = scales(graph, name, scale)
+    if steps.const_value is None:
+        # Without the runtime's optimizations the Cast stays. The kernel then takes scales only beside
+        # blocks that come from a node too; it returns zeros beside blocks that it has packed at load.
+        blocks = _reshaped(blocks)
+    inputs: list[ir.Value | None] = [node.inputs[0], blocks, steps]
     if not quantized.symmetric:
         inputs.append(add_initializer(graph, f"{name}.zero_point", _pack_bits(zero_point, quantized.bits)))
     if node.op_type == "Gemm" and len(node.inputs) > 2 and node.inputs[2] is not None:
@@ -202,6 +204,17 @@ def matmul_nbits(node: ir.Node, weight: ir.Value, quantized: Quantized) -> None:
         "accuracy_level": 4,
     }
     edit.replace_node(node, ir.node("MatMulNBits", inputs, attributes, domain=MICROSOFT, name=node.name))
+
+
+def _reshaped(stored: ir.Value, shape: tuple[int, ...] = ()) -> ir.Value:
+    """Return an initializer through a Reshape, to its own shape if no other is given.
+
+    The runtime computes it as the model is loaded.
+    """
+    assert stored.const_value is not None  # it is an initializer
+    sizes = np.array(shape or stored.const_value.shape.numpy(), np.int64)
+    name = f"shape.{'x'.join(map(str, sizes))}"
+    return _first("Reshape", [stored, add_initializer(edit.graph_of(stored), name, sizes)])
 
 
 def gather_quantized(
@@ -219,10 +232,7 @@ def gather_quantized(
     table = _pack_bits(values, quantized.bits)
     if multiplied and values.shape[1] % size == 0:
         blocks = add_initializer(graph, f"{name}.quantized", _blocks(values, size, quantized.bits))
-        rows = add_initializer(graph, f"{name}.rows", np.array(table.shape, np.int64))
-        turned = ir.node("Reshape", [blocks, rows], name=f"{node.name}.table")
-        edit.insert_before(node, turned)  # the runtime computes it as the model is loaded
-        stored = turned.outputs[0]
+        stored = _reshaped(blocks, table.shape)
     else:
         stored = add_initializer(graph, f"{name}.quantized", table)
     inputs: list[ir.Value | None] = [

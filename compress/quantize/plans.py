@@ -24,6 +24,8 @@ FEWEST_WEIGHTS = 32
 """Channels of fewer weights keep 8 bits, because their errors do not average out."""
 TABLE_BLOCK = 128
 """Weights of an embedding that share a scale where it has 8 bits and other weights have fewer."""
+NOT_FINITE = "it holds NaN or infinite values, which have no range"
+"""Why a weight stays as it is, such as a table of attention biases that masks by -inf."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,9 +111,13 @@ def chosen_weights(
     kept, changes = [], []
     for readers in found.values():
         if any(chosen(reader) for reader in readers):
-            kept.append(tuple(readers))
+            reason = "" if readers[0].is_finite else NOT_FINITE
         else:
-            changes.append(Change(readers[0].name, skipped="not selected"))
+            reason = "not selected"
+        if reason:
+            changes.append(Change(readers[0].name, skipped=reason))
+        else:
+            kept.append(tuple(readers))
     return kept, changes
 
 

@@ -16,6 +16,7 @@ import onnx_ir as ir
 from compress.graph import facts
 from compress.graph.layers import Layer, layers
 from compress.graph.walks import after_activation, before_activation
+from compress.quantize.plans import NOT_FINITE
 
 KERNELS = facts.names(lambda operator: operator.on_integers == "multiplies")
 """Layers with an integer kernel in ONNX Runtime's CPU provider."""
@@ -92,6 +93,8 @@ def find(graph: ir.Graph, chosen: Callable[..., bool]) -> Regions:
 
 def _obstacle(layer: Layer) -> str:
     node = layer.node
+    if not layer.is_finite:
+        return NOT_FINITE
     if node.op_type not in KERNELS:
         return f"{node.op_type} has no integer kernel"
     if node.inputs[layer.index] is not layer.weight:

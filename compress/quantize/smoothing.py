@@ -20,6 +20,7 @@ from compress.graph.layers import Layer, layers
 from compress.model import Model
 from compress.numerics.equalize import STRENGTHS, search_smoothing
 from compress.numerics.ranges import MinMax
+from compress.quantize.plans import NOT_FINITE
 from compress.quantize.scaling import multiply, source, takes_scales
 
 ROWS_OF_A_BATCH = 64
@@ -91,6 +92,8 @@ def _obstacle(layer: Layer, own: Mapping[ir.Node, Layer]) -> str:
     node = layer.node
     if not linear.is_linear(layer):
         return f"{node.op_type} is not a linear layer or convolution"
+    if not layer.is_finite:
+        return NOT_FINITE
     if node not in own or layer.weight is not node.inputs[1]:
         return "its weight is shared, or its product is scaled or transposed"
     if not takes_scales(layer):

@@ -188,7 +188,8 @@ def store_halves(graph: ir.Graph, planned: Sequence[Plan], chosen: Callable[...,
         before = array(value)
         with np.errstate(over="ignore", under="ignore"):
             half = before.astype(np.float16)
-        if before.size >= FEWEST_HALVES and np.allclose(half, before, rtol=1e-3, atol=0):
+        close = np.isfinite(half).all() and np.allclose(half, before, rtol=1e-3, atol=0)
+        if before.size >= FEWEST_HALVES and close:
             emit.widen_weight(value, ir.tensor(half))
             error = float(np.linalg.norm(half - before) / (np.linalg.norm(before) or 1))
             changes.append(Change(value.name or "", "float16", before.nbytes, half.nbytes, error))

@@ -95,6 +95,16 @@ def test_entropy_clips_rare_outliers_and_little_else() -> None:
     assert 3 < high < 8
 
 
+@pytest.mark.parametrize("spread", [1, 10, 100])
+@pytest.mark.parametrize("symmetric", [True, False])
+def test_entropy_keeps_the_ends_at_which_a_clip_piles_values_up(spread, symmetric) -> None:
+    data = np.clip(samples("normal", 200_000) * spread, -6, 0.5).astype(np.float32)
+    integers = IntegerFormat(8, symmetric=symmetric, signed=False)
+    low, high = observed(data).range("entropy", integers)
+    assert high == (-low if symmetric else 0.5)
+    assert low == -6 or spread == 1, "few normal values lie below -6"
+
+
 def test_entropy_is_not_decided_by_the_zeros_of_a_relu() -> None:
     data = np.maximum(samples("normal", 400_000), 0)
     low, high = observed(data).range("entropy")
