@@ -192,7 +192,7 @@ def compare(
 def _open(path: str | os.PathLike[str]) -> Model:
     if Path(path).suffix != ".onnx":
         raise ModelError(f"{os.fspath(path)}: compare takes two .onnx files")
-    return load(path)
+    return load(path).prepared()
 
 
 def _check_same_interface(original: Model, variant: Model) -> None:

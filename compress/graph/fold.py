@@ -14,14 +14,16 @@ from compress.changes import Change
 from compress.graph import edit
 from compress.graph.affine import fold_affine
 from compress.graph.files import weight_bytes
-from compress.graph.normalise import drop_identities
-
-FEW = 1024
-"""Numbers up to which a constant is cast to a wider type."""
+from compress.graph.normalise import drop_identities, strip, widens
 
 
-def fold_and_account(model: ir.Model) -> list[Change]:
-    """Fold a graph in place; return which operators it has fewer of, and the bytes of the weights."""
+def fold_and_account(model: ir.Model, *, stripped: bool = False) -> list[Change]:
+    """Fold a graph in place; return which operators it has fewer of, and the bytes of the weights.
+
+    Args:
+        model: the graph.
+        stripped: whether types and shapes of inner values, notes and comments are left out.
+    """
     before, bytes_before = Counter(node.op_type for node in model.graph), weight_bytes(model)
     fold(model)
     after = Counter(node.op_type for node in model.graph)
@@ -30,6 +32,9 @@ def fold_and_account(model: ir.Model) -> list[Change]:
         for operator, count in before.items()
         if after[operator] < count
     ]
+    if stripped:
+        strip(model)
+        changes.append(Change("all values", "types, shapes and notes left out"))
     if changes:
         return [*changes, Change("all weights", "folded", bytes_before, weight_bytes(model))]
     return [Change("all nodes", skipped="no constant arithmetic, no BatchNormalization after a weight")]
@@ -63,17 +68,9 @@ def _may_fold(node: ir.Node) -> bool | None:
     What a ConstantOfShape or arithmetic makes of weights is what the runtime makes of it as it loads them.
     Codes and halves stay what they are, and so do rows that are repeated, since a file would grow.
     """
-    if node.op_type in ("QuantizeLinear", "DequantizeLinear") or _copies_shared(node) or _widens(node):
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear") or _copies_shared(node) or widens(node):
         return False
     return None if node.op_type in ("Expand", "Tile") else True
-
-
-def _widens(node: ir.Node) -> bool:
-    """Tell whether a node casts many numbers to a type of more bits."""
-    source = node.inputs[0] if node.op_type == "Cast" else None
-    if source is None or source.const_value is None or source.const_value.size <= FEW:
-        return False
-    return ir.DataType(node.attributes.get_int("to", 0)).bitwidth > source.const_value.dtype.bitwidth
 
 
 def _add_in_pairs(node: ir.Node) -> None:

@@ -10,6 +10,9 @@ import onnx_ir.passes.common as passes
 from compress.graph import edit, facts
 from compress.graph.files import FREE_INITIALIZERS
 
+FEW = 16
+"""Numbers up to which a constant may become wider."""
+
 
 def normalise(model: ir.Model) -> ir.Model:
     """Bring a graph into the form that every pass expects.
@@ -29,12 +32,7 @@ def normalise(model: ir.Model) -> ir.Model:
     lift(model)
     transpose_weights(model.graph)
     names = _recurrent_names(model.graph)
-    fold_constants(
-        model,
-        input_size_limit=1024,
-        output_size_limit=65536,
-        should_fold=lambda node: True if _arranges_recurrent_weights(node) else None,
-    )
+    fold_constants(model, input_size_limit=1024, output_size_limit=65536, should_fold=_may_fold)
     lift(model)
     drop_identities(model)
     model = passes.RemoveUnusedNodesPass()(model).model
@@ -44,6 +42,22 @@ def normalise(model: ir.Model) -> ir.Model:
             weight.name = name
     edit.name_all(model)
     return passes.RemoveUnusedNodesPass()(model).model
+
+
+def _may_fold(node: ir.Node) -> bool | None:
+    """Tell whether a node with constant inputs is computed; None where they must be small for that."""
+    if _arranges_recurrent_weights(node):
+        return True
+    return False if widens(node) else None
+
+
+def widens(node: ir.Node) -> bool:
+    """Tell whether a node makes weights that are stored in few bits wide: folded, the file would grow."""
+    source = node.inputs[0] if node.op_type in ("Cast", "DequantizeLinear") else None
+    if source is None or source.const_value is None or source.const_value.size <= FEW:
+        return False
+    to = ir.DataType(node.attributes.get_int("to", ir.DataType.FLOAT.value))
+    return to.bitwidth > source.const_value.dtype.bitwidth
 
 
 def strip(model: ir.Model) -> None:

@@ -44,7 +44,7 @@ def _keep_descriptions(before: ir.Model, after: ir.Model) -> None:
     found = _inferred(after)
     for value in (*_inner(after), *missing):
         known = found.get(value.name or "")
-        if known is not None and not _agrees(value, known):
+        if known is not None and value.type is not None and not _agrees(value, known):
             value.type, value.shape = known.type, known.shape
 
 

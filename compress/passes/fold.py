@@ -23,6 +23,9 @@ class Fold(Pass, name="fold"):
     Example: ``variants: {folded: [fold]}``
     """
 
+    strip: bool = False
+    """Whether to leave out what a runtime finds by itself: types and shapes of inner values, and notes."""
+
     def apply(self, model: Model) -> list[Change]:
         """Fold the graph in place."""
-        return graph.fold_and_account(model.ir)
+        return graph.fold_and_account(model.ir, stripped=self.strip)

@@ -1,6 +1,7 @@
 """fold: the outputs stay what they were, whatever the constants look like."""
 
 import numpy as np
+import onnx
 import onnxruntime as ort
 import pytest
 
@@ -72,3 +73,10 @@ def test_the_account_counts_operators_and_bytes(build, normal):
     assert (operator.layer, operator.action) == ("BatchNormalization", "1 of 1 nodes folded away")
     assert (weights.bytes_before, weights.bytes_after) == (model.weight_bytes, folded.weight_bytes)
     assert Fold()(folded).changes[-1].skipped.startswith("no constant arithmetic")
+
+
+def test_what_a_runtime_finds_by_itself_is_left_out_on_request(build, normal):
+    text = "g (float[N,4] x) => (float[N,2] y) { h = MatMul(x, w) y = Relu(h) }"
+    model = compress.load(onnx.shape_inference.infer_shapes(build(text, w=normal(4, 2))))
+    assert model.graph[0].outputs[0].type is not None
+    assert Fold(strip=True)(model).graph[0].outputs[0].type is None

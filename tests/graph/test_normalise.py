@@ -76,3 +76,10 @@ def test_sizes_written_as_minus_one_or_question_marks_are_open(normal):
     sizes = [dim if isinstance(dim, int) else dim.value for dim in model.graph.inputs[0].shape]
     assert sizes == [None, 3, "?", "?"]
     assert [feeds["x"].shape for feeds, _ in model.calibration.batches(model.graph.inputs)] == [(2, 3, 4, 5)]
+
+
+def test_small_types_stay_small(build, normal):
+    text = "g (float[N,8] x) => (float[N,4] y) { f = Cast<to=1>(q) w = Mul(f, s) y = MatMul(x, w) }"
+    codes = np.arange(32, dtype=np.int8).reshape(8, 4)
+    model = compress.load(build(text, q=codes, s=np.float32(0.5))).prepared()
+    assert model.weight_bytes == 32 + 4

@@ -62,7 +62,7 @@ def test_two_of_four_input_channels(model, solver):
     fours = [
         weight(sparse, "w1").reshape(16, 2, 4, 9).transpose(0, 1, 3, 2),
         weight(sparse, "w3").T.reshape(24, 4, 4),
-        weight(sparse, "w4").reshape(10, 6, 4),
+        weight(sparse, "w4").T.reshape(10, 6, 4),
     ]
     assert all(((four != 0).sum(-1) == 2).all() for four in fours)
     (reason,) = (change.skipped for change in sparse.changes if change.layer == "ten")
