@@ -5,11 +5,47 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 from compress import units
 
 PASSES_SHOWN = 6
 """How many passes ``repr(changes)`` names; earlier ones are only counted."""
+
+
+class Reason(StrEnum):
+    """Why a pass left a weight as it was; a record may say more behind a colon."""
+
+    LEFT_OUT = "left out by include or exclude"
+    SETTINGS = "left by the settings of the pass"
+    USE = "used in a way that the pass does not treat"
+    SHARED = "shared with another layer"
+    VECTOR = "one number for each channel, as in a bias"
+    SMALL = "too small to gain"
+    LOSS = "would lose too much"
+    NO_GAIN = "nothing to gain"
+    CODES = "already stored as integers"
+    TYPE = "stored in a type that the pass does not read"
+    NOT_FINITE = "holds infinite or NaN values"
+    INPUT = "an input of the graph may replace it"
+    OUTPUT = "an output of the graph"
+    BODY = "in a body of If, Loop or Scan that the pass does not enter"
+    ABSENT = "nothing in the model that the pass works on"
+
+    __repr__ = str.__repr__
+
+    def because(self, detail: str) -> str:
+        """Return the reason with a detail behind it."""
+        return f"{self}: {detail}"
+
+    @classmethod
+    def of(cls, text: str) -> Reason:
+        """Return the reason that a record's `skipped` begins with.
+
+        Raises:
+            ValueError: it is none of them.
+        """
+        return cls(text.partition(":")[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +63,7 @@ class Change:
     error: float | None = None
     """Relative error of the weights, ``|w - w'| / |w|`` in the Frobenius norm; None where there is none."""
     skipped: str = ""
-    """Why nothing was done; empty when something was."""
+    """Why nothing was done: a `Reason`, perhaps with a detail behind a colon; empty when something was."""
     by: str = ""
     """Name of the pass."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import textwrap
+from collections import Counter
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +19,8 @@ from compress import units
 from compress.changes import Change
 from compress.errors import InputError, first_problem
 
+MUCH_LEFT = 0.1
+"""Share of the weight bytes that a variant may leave as they were without saying so."""
 PROFILES_SHOWN = 3
 """How many hardware profiles the ``repr`` of a variant names."""
 
@@ -163,15 +166,35 @@ class HardwareScore(_Frozen):
         return f"HardwareScore({units.cost(*figures)}; {units.count(len(self.layers), 'layer')})"
 
 
+class WeightShare(_Frozen):
+    """How much of the original's weights the passes compressed."""
+
+    compressed: float
+    """Share of their bytes, of 1, that are gone or have another type, size or content."""
+    left: str = ""
+    """Why most of the others stayed as they were."""
+
+    @property
+    def is_low(self) -> bool:
+        """Whether more than a tenth of the bytes stayed as they were."""
+        return self.compressed < 1 - MUCH_LEFT
+
+    def __str__(self) -> str:
+        """Say what was left and why."""
+        because = f", most of it {self.left}" if self.left else ""
+        return f"{1 - self.compressed:.0%} of the weight bytes stayed as they were{because}"
+
+
 class VariantResult(_Frozen):
-    """One variant: done and scored, or failed with its reason."""
+    """One variant: done and scored, or unchanged or failed with the reason."""
 
     name: str
     passes: list[str]
     """The passes, as a recipe writes them."""
-    status: Literal["done", "failed"]
+    status: Literal["done", "unchanged", "failed"]
+    """Unchanged is a variant whose passes found nothing to change: it has no file and no score."""
     reason: str = ""
-    """Why it failed."""
+    """Why it failed, or why nothing was changed."""
     log: str = ""
     """File with the traceback, relative to ``results.json``; empty where the failure was foreseen."""
     path: str = ""
@@ -181,6 +204,8 @@ class VariantResult(_Frozen):
     packed_bytes: int = 0
     """Size of the packed file, model.packed beside the ONNX file; 0 where the recipe asks for none."""
     weight_bytes: int = 0
+    weights: WeightShare | None = None
+    """How much of the original's weights was compressed; None where no pass compresses."""
     metric: Metric | None = None
     agreement: Agreement | None = None
     latency_seconds: Latency | None = None
@@ -195,8 +220,8 @@ class VariantResult(_Frozen):
     """Stated limits that were not met, in words."""
 
     def __repr__(self) -> str:
-        if self.status == "failed":
-            return f"VariantResult({self.name!r} failed: {_shortened(self.reason)})"
+        if self.status != "done":
+            return f"VariantResult({self.name!r} {self.status}: {_shortened(self.reason)})"
         parts = [units.si(self.file_bytes, "B")]
         if self.metric:
             parts.append(f"{self.metric.name} {units.number(self.metric.value)}")
@@ -225,11 +250,11 @@ class Results(_Frozen):
     def __repr__(self) -> str:
         names = [each.name for each in self.variants if each.status == "done"]
         hardware = dict.fromkeys(name for each in self.variants for name in each.hardware)
-        failed = len(self.variants) - len(names)
+        others = Counter(each.status for each in self.variants if each.status != "done")
         parts = [
             str(self.recipe.get("title") or self.recipe.get("path") or "no recipe"),
             _shortened(f"{units.count(len(names), 'variant')}: {', '.join(names)}"),
-            *([f"{failed} failed"] if failed else []),
+            *(f"{number} {status}" for status, number in others.items()),
             *([_shortened(f"scored on {', '.join(hardware)}")] if hardware else []),
         ]
         return f"Results({'; '.join(parts)})"

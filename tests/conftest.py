@@ -17,6 +17,7 @@ from filelock import FileLock
 from onnx import numpy_helper, parser
 
 import compress
+from compress.changes import Reason
 from compress.model import Model
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -232,3 +233,48 @@ def small_model(request: pytest.FixtureRequest) -> Model:
     """Each of the small models in turn."""
     model: Model = request.getfixturevalue(request.param)
     return model
+
+
+@pytest.fixture(scope="session")
+def accounted() -> Callable[[Model, Model], None]:
+    """A function that asserts that a pass changed each float weight, or has a record that says why not."""
+
+    def check(before: Model, after: Model) -> None:
+        records = after.changes[len(before.changes) :]
+        for record in records:
+            assert bool(record.action) != bool(record.skipped)
+            assert record.action or Reason.of(record.skipped)
+        told = {record.layer for record in records if record.skipped}
+        old = weights_of(ir.to_proto(before.ir).graph)
+        for name, content in weights_of(ir.to_proto(after.ir).graph).items():
+            if name in old and np.array_equal(old[name], content):
+                known = names_of(ir.to_proto(after.ir).graph, {name})
+                assert known & told, f"{name} stays as it was, and no record says why"
+
+    return check
+
+
+def weights_of(graph: onnx.GraphProto) -> dict[str, np.ndarray]:
+    """Return the float constants of more than one element by name, those of bodies included."""
+    found = {each.name: numpy_helper.to_array(each) for each in graph.initializer}
+    found = {name: array for name, array in found.items() if array.dtype.kind == "f" and array.size > 1}
+    for body in bodies_of(graph):
+        found |= weights_of(body)
+    return found
+
+
+def names_of(graph: onnx.GraphProto, values: set[str]) -> set[str]:
+    """Return the names of values, of what only arranges them, and of the nodes that read one of them."""
+    known, arranged = set(values), set(values)
+    for node in graph.node:
+        if arranged & set(node.input):
+            known |= {node.name, *node.output}
+            arranged |= set(node.output) if node.op_type in ("Cast", "Reshape", "Transpose") else set()
+    for body in bodies_of(graph):
+        known |= names_of(body, arranged)
+    return known
+
+
+def bodies_of(graph: onnx.GraphProto) -> list[onnx.GraphProto]:
+    """Return the bodies of a graph's nodes."""
+    return [each.g for node in graph.node for each in node.attribute if each.HasField("g")]

@@ -24,7 +24,6 @@ from compress.errors import (
     CompressError,
     DataError,
     HardwareError,
-    PassError,
     StoreError,
     TrustError,
     writing,
@@ -101,8 +100,7 @@ class _Runner:
         try:
             score = read(self.bring(planned.score) / SCORE_FILE, VariantResult.model_validate_json)
             if passes and not any(change.action for change in score.changes):
-                reasons = sorted({change.skipped for change in score.changes})
-                raise PassError(f"{', '.join(passes)}: changed nothing: {'; '.join(reasons)}")
+                return _unchanged(name, passes, score)
             path = self._export(planned)
         except Exception as error:  # passes and the runtime may raise anything; the other variants go on
             if not passes or isinstance(error, CONCERNS_ALL):
@@ -161,6 +159,13 @@ class _Runner:
                     shutil.copy2(file, partial)
                     partial.replace(copy)
         return f"{planned.variant.name}/{MODEL_FILE}"
+
+
+def _unchanged(name: str, passes: list[str], score: VariantResult) -> VariantResult:
+    """Return the result of a variant whose passes changed nothing."""
+    told = sorted({change.skipped for change in score.changes})
+    reason = score.weights.left if score.weights else "; ".join(told)
+    return VariantResult(name=name, passes=passes, status="unchanged", reason=reason, changes=score.changes)
 
 
 def _described(recipe: Recipe) -> dict[str, Any]:

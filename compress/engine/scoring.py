@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress import estimator, evaluate, source
+from compress import estimator, evaluate, graph, source
 from compress.data import Data, shapes
 from compress.diagnose.agreement import Run, agreement
 from compress.diagnose.outputs import read_outputs
@@ -16,11 +16,12 @@ from compress.errors import InputError
 from compress.estimator import zeros as counting
 from compress.estimator.files import profile_id
 from compress.estimator.scoring import open_graph
-from compress.graph import batch
+from compress.graph import batch, files
 from compress.graph.session import session
 from compress.model import Model
+from compress.passes.base import get
 from compress.recipe.values import METRICS, Recipe
-from compress.results import Agreement, HardwareScore, Latency, Metric, VariantResult
+from compress.results import Agreement, HardwareScore, Latency, Metric, VariantResult, WeightShare
 
 ZERO_BATCHES = 4
 """Batches on which zeros of activations are counted, for hardware that makes use of them."""
@@ -62,6 +63,7 @@ def score(subject: Subject) -> VariantResult:
         file_bytes=sum(file.stat().st_size for file in subject.file.parent.glob(f"{subject.file.name}*")),
         packed_bytes=subject.packed.stat().st_size if subject.packed else 0,
         weight_bytes=subject.model.weight_bytes,
+        weights=_weights(subject),
         metric=_metric(subject, run, original),
         agreement=close,
         latency_seconds=timed,
@@ -69,6 +71,15 @@ def score(subject: Subject) -> VariantResult:
         shapes=shapes,
         changes=list(subject.model.changes),
     )
+
+
+def _weights(subject: Subject) -> WeightShare | None:
+    """Return how much of the original's weights was compressed; None if no pass compresses."""
+    changes = [each for each in subject.model.changes if each.by and get(each.by).compresses]
+    if not changes:
+        return None
+    found = graph.coverage(files.read(subject.original), subject.model.ir, changes)
+    return WeightShare(compressed=found.compressed, left=found.reason)
 
 
 def _opened(subject: Subject, file: Path) -> Run:

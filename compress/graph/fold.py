@@ -10,7 +10,7 @@ import onnx_ir.passes.common as passes
 from onnxscript.optimizer import fold_constants
 from onnxscript.rewriter.rules import common as rules
 
-from compress.changes import Change
+from compress.changes import Change, Reason
 from compress.graph import edit
 from compress.graph.affine import fold_affine
 from compress.graph.files import weight_bytes
@@ -37,7 +37,7 @@ def fold_and_account(model: ir.Model, *, stripped: bool = False) -> list[Change]
         changes.append(Change("all values", "types, shapes and notes left out"))
     if changes:
         return [*changes, Change("all weights", "folded", bytes_before, weight_bytes(model))]
-    return [Change("all nodes", skipped="no constant arithmetic, no BatchNormalization after a weight")]
+    return [Change("all nodes", skipped=Reason.ABSENT)]
 
 
 def fold(model: ir.Model) -> None:

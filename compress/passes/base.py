@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import re
 from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from compress import diagnose, graph
-from compress.changes import Change
+from compress.changes import Change, Reason
 from compress.errors import ModelError, PassError, did_you_mean
 
 if TYPE_CHECKING:
@@ -48,6 +49,12 @@ class Pass(BaseModel, ABC):
     needs_calibration: ClassVar[bool] = False
     """Whether the pass reads calibration data with its default settings."""
 
+    accounts: ClassVar[bool] = True
+    """Whether the pass works on weights, and so has a record for each; others work on nodes."""
+
+    compresses: ClassVar[bool] = True
+    """Whether the pass exists to make weights fewer or smaller."""
+
     include: tuple[str, ...] = ("*",)
     """Layers to work on: shell-style patterns over node and weight names."""
     exclude: tuple[str, ...] = ()
@@ -65,16 +72,21 @@ class Pass(BaseModel, ABC):
         Raises:
             PassError: the pass cannot work on this model; the message names pass and layer.
         """
-        result = self._prepared(model)
-        changes = [replace(change, by=self.name) for change in self.apply(result)]
+        before = self._prepared(model)
+        self._check_patterns(before)
+        result = before.copy()
+        changes = self.apply(result)
+        if graph.is_same(before.ir, result.ir):
+            changes = [_undone(change) for change in changes]
+        if self.accounts:
+            changes = [*changes, *graph.left_alone(before.ir, result.ir, changes, self.selects)]
         if any(change.action for change in changes):
             graph.settle.settle(model.ir, result.ir)
-            changes += self._raised(model, result)
+            changes = [*changes, *self._raised(model, result)]
         else:
             result = model.copy()
-            reasons = {change.skipped for change in changes if change.skipped}
-            changes.append(Change("", skipped="; ".join(sorted(reasons)) or "no layer fits", by=self.name))
-        result.changes = (*model.changes, *changes)
+        changes = changes or [Change("", skipped=Reason.ABSENT)]
+        result.changes = (*model.changes, *(replace(change, by=self.name) for change in changes))
         return result
 
     def _prepared(self, model: Model) -> Model:
@@ -95,7 +107,7 @@ class Pass(BaseModel, ABC):
         if result.opset == model.opset:
             return []
         action = f"raised from {model.opset} to {result.opset}, which the pass needs"
-        return [Change("operator set", action, by=self.name)]
+        return [Change("operator set", action)]
 
     def least_opset(self) -> int:
         """Return the operator set that these settings need."""
@@ -113,6 +125,16 @@ class Pass(BaseModel, ABC):
             fnmatch.fnmatchcase(name, pattern) for name in known for pattern in self.exclude
         )
 
+    def _check_patterns(self, model: Model) -> None:
+        """Refuse patterns that no node and no weight has, now or before the first pass."""
+        known = graph.names(model.ir) | graph.names(model.original.ir)
+        parts = {part for name in known for part in re.split(r"[./:]", name)}
+        for setting in ("include", "exclude"):
+            for pattern in getattr(self, setting):
+                if pattern != "*" and not any(fnmatch.fnmatchcase(name, pattern) for name in known):
+                    near = did_you_mean(pattern.strip("*"), known | parts)
+                    raise PassError(f"{setting}: no layer or weight is called {pattern!r}{near}")
+
     def own(self) -> dict[str, Any]:
         """Return all settings but `include` and `exclude`, as keyword arguments of the call into a room."""
         names = type(self).model_fields.keys() - Pass.model_fields.keys()
@@ -127,6 +149,13 @@ class Pass(BaseModel, ABC):
         return f"{self.name}: {{{inside}}}" if inside else self.name
 
     __str__ = __repr__
+
+
+def _undone(change: Change) -> Change:
+    """Return a change of a pass that changed nothing after all."""
+    if not change.action:
+        return change
+    return Change(change.layer, skipped=Reason.NO_GAIN.because(f"{change.action} already"))
 
 
 REGISTRY: dict[str, type[Pass]] = {}

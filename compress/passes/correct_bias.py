@@ -28,6 +28,8 @@ class CorrectBias(Pass, name="correct-bias"):
     Example: ``variants: {small: [int8-static: {calibration: mse}, correct-bias]}``
     """
 
+    accounts: ClassVar[bool] = False
+    compresses: ClassVar[bool] = False
     needs_float: ClassVar[bool] = False
     needs_quantized: ClassVar[bool] = True
     needs_calibration: ClassVar[bool] = True

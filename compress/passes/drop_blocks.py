@@ -26,6 +26,7 @@ class DropBlocks(Pass, name="drop-blocks"):
     Example: ``drop-blocks: {ratio: 0.2}``
     """
 
+    accounts: ClassVar[bool] = False
     needs_calibration: ClassVar[bool] = True
 
     ratio: float = Field(default=0.2, gt=0, lt=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from compress import quantize
 from compress.changes import Change
@@ -26,6 +26,8 @@ class Equalize(Pass, name="equalize"):
 
     Example: ``equalize: {exclude: ["*head*"]}``
     """
+
+    compresses: ClassVar[bool] = False
 
     def apply(self, model: Model) -> list[Change]:
         """Equalize every chain of selected layers."""

@@ -27,6 +27,7 @@ class Finetune(train.Training, Pass, name="finetune"):
     """
 
     needs_float: ClassVar[bool] = False
+    compresses: ClassVar[bool] = False
     needs_calibration: ClassVar[bool] = True
 
     def apply(self, model: Model) -> list[Change]:

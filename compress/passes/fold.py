@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from compress import graph
 from compress.changes import Change
@@ -22,6 +22,9 @@ class Fold(Pass, name="fold"):
 
     Example: ``variants: {folded: [fold]}``
     """
+
+    accounts: ClassVar[bool] = False
+    compresses: ClassVar[bool] = False
 
     strip: bool = False
     """Whether to leave out what a runtime finds by itself: types and shapes of inner values, and notes."""

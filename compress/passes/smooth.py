@@ -33,6 +33,7 @@ class Smooth(Pass, name="smooth"):
     """
 
     needs_calibration: ClassVar[bool] = True
+    compresses: ClassVar[bool] = False
 
     strength: float | None = Field(default=None, ge=0, le=1)
     """Share of the range that moves to the weights; searched for each input if left out."""

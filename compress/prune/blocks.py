@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from compress.changes import Change
+from compress.changes import Change, Reason
 from compress.data import Feeds, shapes
 from compress.errors import LimitError
 from compress.graph import edit
@@ -25,7 +25,6 @@ from compress.prune.price import Unit, prices
 
 GATE = "gate of "
 """Prefix of the names of the inputs of a probe that switch its branches on and off."""
-LEFT_OUT = "include and exclude leave it out"
 Effect: TypeAlias = Callable[[Collection[int]], float]
 """Returns the relative error of all outputs when the numbered blocks are switched off."""
 
@@ -61,7 +60,7 @@ def drop_blocks(
     blocks = residual_blocks(model.graph, known)
     allowed = [number for number, block in enumerate(blocks) if selects(*block.names)]
     if not allowed:
-        reason = LEFT_OUT if blocks else "there is no residual block"
+        reason = Reason.LEFT_OUT if blocks else Reason.ABSENT.because("there is no residual block")
         return [Change(block.name, skipped=reason) for block in blocks] or [Change("", skipped=reason)]
     if of == "blocks":
         costs: Mapping[str, float] = {block.addition.name or "": 1.0 for block in blocks}
@@ -247,10 +246,10 @@ def _account(block: Block, effect: float) -> Change:
 
 def _reason(effect: float | None, allowed: bool) -> str:
     if not allowed:
-        return LEFT_OUT
+        return Reason.LEFT_OUT
     if effect is None:
-        return "dropped with a block around it"
-    return f"dropping it would change the outputs by {effect:.3g}, relative"
+        return Reason.NO_GAIN.because("dropped with a block around it")
+    return Reason.LOSS.because(f"dropping it would change the outputs by {effect:.3g}, relative")
 
 
 def _operand(node: ir.Node, place: int) -> ir.Value:

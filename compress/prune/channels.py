@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import onnx_ir as ir
 
-from compress.changes import Change
+from compress.changes import Change, Reason
 from compress.data import Feeds, shapes
 from compress.diagnose.samples import random_feeds
 from compress.errors import LimitError, PassError, first_line
@@ -103,8 +103,7 @@ def remove_channels(model: Model, selects: Callable[..., bool], how: Pruning) ->
     kept = keep(ratio)
     for group, mask in kept.items():
         if mask.all():
-            reason = f"its {group.size} {group.kind} stay: after rounding, none is left to remove"
-            changes.append(Change(group.name, skipped=reason))
+            changes += _left(group, Reason.SMALL.because("after rounding, none is left to remove"))
     before, former = _sizes(model.graph), model.ir.clone()
     removal = coupling.removal(kept)
     removal.apply(model.graph)
@@ -127,18 +126,25 @@ def _choose(
     for group in groups:
         rival = next((other.name for other in chosen if other.leaf in group.rivals), None)
         if not selects(*_names(group)):
-            reason = "include and exclude leave it out"
+            reason: str = Reason.LEFT_OUT
         elif group.kind not in kinds:
-            reason = f"kinds does not name {group.kind!r}"
+            reason = Reason.SETTINGS.because(f"kinds does not name {group.kind!r}")
         elif group.obstacle:
-            reason = group.obstacle
+            reason = Reason.USE.because(group.obstacle)
         elif rival is not None:
-            reason = f"the heads of {rival!r} are pruned instead"
+            reason = Reason.SETTINGS.because(f"the heads of {rival!r} are pruned instead")
         else:
             chosen.append(group)
             continue
-        changes.append(Change(group.name, skipped=f"its {group.size} {group.kind} stay: {reason}"))
+        changes += _left(group, reason)
     return chosen, changes
+
+
+def _left(group: Group, reason: str) -> list[Change]:
+    """Return a record for each layer that makes the channels of a group."""
+    size = f"its {group.size} {group.kind} stay"
+    told = f"{reason}, {size}" if ":" in reason else f"{reason}: {size}"
+    return [Change(node.name or "", skipped=told) for node in group.producers]
 
 
 def _names(group: Group) -> list[str | None]:

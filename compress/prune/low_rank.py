@@ -9,7 +9,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from compress.changes import Change
+from compress.changes import Change, Reason
 from compress.graph import edit
 from compress.graph.layers import Layer
 from compress.graph.linear import Array, linear_layers, matrix
@@ -42,9 +42,9 @@ def factorize(
     changes = []
     for layer in linear_layers(model.graph):
         if not selects(*layer.names):
-            changes.append(Change(layer.name, skipped="include and exclude leave it out"))
+            changes.append(Change(layer.name, skipped=Reason.LEFT_OUT))
         elif layer.node.attributes.get_int("group", 1) != 1:
-            changes.append(Change(layer.name, skipped="grouped convolutions are not factorized"))
+            changes.append(Change(layer.name, skipped=Reason.USE.because("it has groups")))
         else:
             chosen.append(layer)
     moments = second_moments(model.ir, model.batches(), chosen) if importance == "activation" else {}
@@ -71,7 +71,7 @@ def _ranks(spectra: Mapping[str, Spectrum], ratio: float, error: float | None) -
 def _factor(layer: Layer, found: Spectrum, rank: int | None) -> Change:
     if rank is None:
         return Change(
-            layer.name, skipped="two factors within the allowed error would be larger than the layer"
+            layer.name, skipped=Reason.SMALL.because("two factors would take more bytes, or lose too much")
         )
     left, right = found.left[:, :rank], found.right[:rank]
     full = found.left @ found.right

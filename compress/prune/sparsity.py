@@ -8,7 +8,7 @@ from typing import Literal, TypeAlias
 import numpy as np
 import torch
 
-from compress.changes import Change
+from compress.changes import Change, Reason
 from compress.graph.layers import Layer
 from compress.graph.linear import from_matrix, linear_layers, matrix, store
 from compress.graph.moments import second_moments
@@ -40,9 +40,7 @@ def sparsify(
     chosen: list[Layer] = []
     changes = []
     for layer in linear_layers(model.graph):
-        reason = (
-            _reason_to_stay(layer, pattern) if selects(*layer.names) else "include and exclude leave it out"
-        )
+        reason = _reason_to_stay(layer, pattern) if selects(*layer.names) else Reason.LEFT_OUT
         if reason:
             changes.append(Change(layer.name, skipped=reason))
         else:
@@ -56,9 +54,9 @@ def sparsify(
 def _reason_to_stay(layer: Layer, pattern: Pattern) -> str:
     channels = layer.array.shape[layer.in_axis or 0]
     if layer.node.attributes.get_int("group", 1) != 1:
-        return "depthwise and grouped convolutions stay dense"
+        return Reason.USE.because("it has groups")
     if pattern == "2:4" and channels % 4:
-        return f"its {channels} input channels do not divide into fours"
+        return Reason.USE.because(f"its {channels} input channels do not divide into fours")
     return ""
 
 

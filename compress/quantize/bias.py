@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 
-from compress.changes import Change
+from compress.changes import Change, Reason
 from compress.data import Feeds
 from compress.diagnose.closeness import Closeness
 from compress.graph import edit
@@ -48,7 +48,7 @@ def correct_bias(model: Model, chosen: Callable[..., bool]) -> list[Change]:
     if closeness(model.ir) >= closeness(before.ir):
         return changes
     model.ir = before.ir
-    reason = "correction would not bring the outputs closer to the original's"
+    reason = Reason.NO_GAIN.because("the outputs would come no closer to the original's")
     return [Change(change.layer, skipped=change.skipped or reason) for change in changes]
 
 
@@ -64,13 +64,13 @@ def move_biases(model: Model, reference: Model, chosen: Callable[..., bool]) -> 
         output = known.get(target)
         place = bias_place(output, layer) if output is not None else None
         if not chosen(*layer.names):
-            reason = "not selected"
+            reason = Reason.LEFT_OUT.value
         elif output is None:
-            reason = "not found in the original, or scaled by an earlier pass"
+            reason = Reason.USE.because("its output is not in the original, or an earlier pass scaled it")
         elif _is_float(output.producer()):
-            reason = "its weight is not quantized"
+            reason = Reason.NO_GAIN.because("its weight is not quantized")
         elif place is None:
-            reason = "has no bias to correct"
+            reason = Reason.ABSENT.because("it has no bias")
         else:
             stages.setdefault(depth, []).append(_Site(layer, target, *place))
             continue

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from compress.changes import Change
+from compress.changes import Change, Reason
 from compress.graph import edit
 from compress.graph.edit import add_initializer
 from compress.graph.facts.record import MICROSOFT
@@ -21,7 +21,7 @@ from compress.numerics.affine import Quantized, quantize
 from compress.numerics.formats import IntegerFormat
 from compress.numerics.granularity import PerAxis
 from compress.quantize.nodes import gather_dequantize
-from compress.quantize.plans import NOT_FINITE, blame
+from compress.quantize.plans import blame
 from compress.quantize.weight_only import store_int8_weights
 
 if TYPE_CHECKING:
@@ -83,9 +83,9 @@ def find(graph: ir.Graph, chosen: Callable[..., bool]) -> Dynamic:
         readers.setdefault(layer.weight, []).append(layer)
     recurrent: dict[ir.Node, list[Layer]] = {}
     for group in readers.values():
-        reason = "not selected"
+        reason: str = Reason.LEFT_OUT
         if not group[0].is_finite:
-            reason = NOT_FINITE
+            reason = Reason.NOT_FINITE
         elif any(chosen(*layer.names) for layer in group):
             reason = next(filter(None, map(_obstacle, group)), "") or _shared_otherwise(group)
         if reason:
@@ -98,7 +98,7 @@ def find(graph: ir.Graph, chosen: Callable[..., bool]) -> Dynamic:
         if len(pair) == 2:
             result.recurrent.append((pair[0], pair[1]))
         else:
-            result.skipped[node.name or ""] = "its input or hidden weight stays in float"
+            result.skipped[node.name or ""] = Reason.USE.because("its input or hidden weight stays in float")
     return result
 
 
@@ -112,40 +112,44 @@ def _obstacle(layer: Layer) -> str:
         case "MatMul" | "Gemm":
             pass
         case _:
-            return f"{node.op_type} has no fast kernel for ranges that are found at each run"
+            return Reason.USE.because(f"{node.op_type} has no kernel for ranges found at each run")
     if node.inputs[0] is None or node.inputs[0].const_value is not None:
-        return "its input is constant"
+        return Reason.USE.because("its input is constant")
     if layer.index != 1:
-        return "its weight is the first operand"
+        return Reason.USE.because("it is the first operand")
     scaled = any(node.attributes.get_float(name, 1.0) != 1.0 for name in ("alpha", "beta"))
     if scaled or bool(node.attributes.get_int("transA", 0)):
-        return "its product is scaled or transposed"
+        return Reason.USE.because("its product is scaled or transposed")
     return ""
 
 
 def _lstm_obstacle(node: ir.Node) -> str:
     """Return why the runtime's integer kernel, which supports less than the standard, cannot take an LSTM."""
     if bool(node.attributes.get_int("layout", 0)):
-        return "its inputs have the batch first, which the integer kernel does not support"
+        return Reason.USE.because("the integer kernel takes no inputs with the batch first")
     given = node.attributes.get_strings("activations", STANDARD_GATES)
     if any(name != STANDARD_GATES[place % 3] for place, name in enumerate(given)):
-        return "its activations are not the default ones"
+        return Reason.USE.because("its activations are not the default ones")
     return ""
 
 
 def _shared_otherwise(group: Sequence[Layer]) -> str:
     """Return why the weight that `group` reads must stay in float; empty if it need not."""
     if all(layer.in_axis is None for layer in group):
-        return "an embedding multiplies nothing"
+        return Reason.USE.because("an embedding multiplies nothing")
     nodes = {layer.node for layer in group}
     turned = {node for layer in group if layer.in_axis is not None and (node := _transpose(layer))}
     others = [use.node for use in group[0].weight.uses() if use.node not in nodes | turned]
     others += [node for each in turned for node in each.outputs[0].consumers() if node not in nodes]
     if others or any(each.outputs[0].is_graph_output() for each in turned):
-        return "another node reads its weight in float"
+        return Reason.SHARED.because("which reads it in float")
     if group[0].node.op_type == "LSTM" and len(group) > 1:
-        return "its weight is shared"
-    return "" if len({layer.out_axis for layer in group}) == 1 else "its weight is read in two layouts"
+        return Reason.SHARED
+    return (
+        ""
+        if len({layer.out_axis for layer in group}) == 1
+        else Reason.SHARED.because("which reads it in another layout")
+    )
 
 
 def _transpose(layer: Layer) -> ir.Node | None:

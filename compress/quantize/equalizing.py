@@ -11,7 +11,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from compress.changes import Change
+from compress.changes import Change, Reason
 from compress.errors import PassError
 from compress.graph.fold import fold
 from compress.graph.layers import Layer
@@ -52,6 +52,8 @@ def equalize(model: Model, chosen: Callable[..., bool]) -> list[Change]:
     changes = []
     for node, scales in totals.items():
         if np.allclose(scales, 1, rtol=SETTLED):
+            reason = Reason.NO_GAIN.because("its ranges are those of the next layer already")
+            changes.append(Change(links[node].node.name or "", skipped=reason))
             continue
         links[node].divide(model.graph, scales)
         multiply(own[node], scales)
@@ -60,12 +62,15 @@ def equalize(model: Model, chosen: Callable[..., bool]) -> list[Change]:
     linked = {found.node for found in links.values()}
     changes += [
         Change(
-            layer.name, skipped="no single layer follows it through operators that keep scales, such as ReLU"
+            layer.name,
+            skipped=Reason.USE.because(
+                "no single layer follows it through operators that keep scales, such as ReLU"
+            ),
         )
         for node, layer in own.items()
         if node not in linked
     ]
-    return changes or [Change("all layers", skipped="no selected layer has a weight of its own")]
+    return changes
 
 
 def _search(own: Mapping[ir.Node, Layer], links: Mapping[ir.Node, Source]) -> dict[ir.Node, Array]:

@@ -12,7 +12,7 @@ import onnx_ir as ir
 from onnx_ir.passes.common import TopologicalSortPass
 from onnxruntime.transformers.float16 import convert_float_to_float16
 
-from compress.changes import Change
+from compress.changes import Change, Reason
 from compress.graph.layers import array, is_float_weight
 from compress.numerics.formats import FloatFormat
 from compress.quantize.nodes import widen_weight
@@ -39,15 +39,14 @@ def store_float_weights(model: Model, chosen: Callable[..., bool], format: Float
     Returns:
         A change per weight.
     """
-    return [_store(weight, chosen, format) for weight in list(model.graph.initializers.values())]
+    weights = [value for value in model.graph.initializers.values() if is_float_weight(value, rank=1)]
+    return [_store(weight, chosen, format) for weight in weights]
 
 
 def _store(weight: ir.Value, chosen: Callable[..., bool], format: FloatFormat) -> Change:
     name = weight.name or ""
     if not chosen(name, *(node.name for node in weight.consumers())):
-        return Change(name, skipped="not selected")
-    if not is_float_weight(weight, rank=1):
-        return Change(name, skipped="it is not float32, or a single number, or an output of the graph")
+        return Change(name, skipped=Reason.LEFT_OUT)
     before, scale = array(weight), None
     if format.scaled:
         highest = float(np.abs(before).max()) / format.largest
@@ -55,7 +54,10 @@ def _store(weight: ir.Value, chosen: Callable[..., bool], format: FloatFormat) -
     with np.errstate(over="ignore"):
         after = (before if scale is None else before / scale).astype(TYPES[format.name])
     if not np.isfinite(after.astype(np.float32)).all():
-        return Change(name, skipped=f"it has values beyond {format.largest:g}, the largest of {format.name}")
+        return Change(
+            name,
+            skipped=Reason.LOSS.because(f"values beyond {format.largest:g}, the largest of {format.name}"),
+        )
     widen_weight(weight, ir.tensor(after), scale)
     restored = after.astype(np.float32) * (1 if scale is None else scale)
     stored = after.nbytes + (0 if scale is None else scale.nbytes)
@@ -76,9 +78,9 @@ def compute_in_float16(model: Model, chosen: Callable[..., bool]) -> list[Change
     """
     left = [node.name for node in model.graph if not chosen(node.name) or _overflows(node)]
     if len(left) == len(model.graph):
-        return [Change("graph", skipped="not selected, or weights beyond float16")]
+        return [Change("graph", skipped=Reason.LEFT_OUT.because("or its weights are beyond float16"))]
     if any(value.is_initializer() for value in model.graph.outputs):
-        return [Change("graph", skipped="a weight is an output of the graph")]
+        return [Change("graph", skipped=Reason.OUTPUT)]
     before = model.weight_bytes
     with warnings.catch_warnings():  # the converter warns of values so small that they become zero
         warnings.simplefilter("ignore", UserWarning)

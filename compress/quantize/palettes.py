@@ -13,7 +13,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
-from compress.changes import Change
+from compress.changes import Change, Reason
 from compress.graph import edit
 from compress.graph.edit import add_initializer
 from compress.graph.layers import Layer
@@ -150,7 +150,9 @@ def _store(graph: ir.Graph, plan: CodebookPlan, palette: Palette, *, decoded: bo
     if size >= before.nbytes:
         return Change(
             layer.name,
-            skipped=f"codes and codebooks of {entries} entries would take more bytes than the weight",
+            skipped=Reason.SMALL.because(
+                f"codes and codebooks of {entries} entries would take more bytes than the weight"
+            ),
         )
     if plan.is_table:
         bits = max(bits, 4)

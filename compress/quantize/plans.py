@@ -9,7 +9,7 @@ from typing import Literal
 import onnx_ir as ir
 import torch
 
-from compress.changes import Change
+from compress.changes import Change, Reason
 from compress.errors import PassError
 from compress.graph.layers import Layer, array, layers
 from compress.numerics.formats import IntegerFormat, Method, stored_bits
@@ -24,8 +24,6 @@ FEWEST_WEIGHTS = 32
 """Channels of fewer weights keep 8 bits, because their errors do not average out."""
 TABLE_BLOCK = 128
 """Weights of an embedding that share a scale where it has 8 bits and other weights have fewer."""
-NOT_FINITE = "it holds NaN or infinite values, which have no range"
-"""Why a weight stays as it is, such as a table of attention biases that masks by -inf."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +109,9 @@ def chosen_weights(
     kept, changes = [], []
     for readers in found.values():
         if any(chosen(reader) for reader in readers):
-            reason = "" if readers[0].is_finite else NOT_FINITE
+            reason = None if readers[0].is_finite else Reason.NOT_FINITE
         else:
-            reason = "not selected"
+            reason = Reason.LEFT_OUT
         if reason:
             changes.append(Change(readers[0].name, skipped=reason))
         else:

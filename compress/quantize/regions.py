@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 import onnx_ir as ir
 
+from compress.changes import Reason
 from compress.graph import facts
 from compress.graph.layers import Layer, layers
 from compress.graph.walks import after_activation, before_activation
-from compress.quantize.plans import NOT_FINITE
 
 KERNELS = facts.names(lambda operator: operator.on_integers == "multiplies")
 """Layers with an integer kernel in ONNX Runtime's CPU provider."""
@@ -56,7 +56,7 @@ def find(graph: ir.Graph, chosen: Callable[..., bool]) -> Regions:
     """
     regions = Regions()
     for layer in layers(graph):
-        reason = _obstacle(layer) if chosen(*layer.names) else "not selected"
+        reason = _obstacle(layer) if chosen(*layer.names) else Reason.LEFT_OUT
         if reason:
             regions.skipped[layer.name] = reason
         else:
@@ -94,17 +94,17 @@ def find(graph: ir.Graph, chosen: Callable[..., bool]) -> Regions:
 def _obstacle(layer: Layer) -> str:
     node = layer.node
     if not layer.is_finite:
-        return NOT_FINITE
+        return Reason.NOT_FINITE
     if node.op_type not in KERNELS:
-        return f"{node.op_type} has no integer kernel"
+        return Reason.USE.because(f"{node.op_type} has no integer kernel")
     if node.inputs[layer.index] is not layer.weight:
-        return "its weight is also used in another layout"
+        return Reason.SHARED.because("which reads it in another layout")
     if len(layer.weight.uses()) > 1:
-        return "its weight is shared"
+        return Reason.SHARED
     if node.inputs[0] is None or node.inputs[0].const_value is not None:
-        return "its input is constant"
+        return Reason.USE.because("its input is constant")
     if node.op_type == "Gemm" and node.attributes.get_float("beta", 1.0) != 1.0:
-        return "its bias is scaled"
+        return Reason.USE.because("its bias is scaled")
     return ""
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from compress.changes import Change
+from compress.changes import Change, Reason
 from compress.graph import edit, linear
 from compress.graph.capture import observe
 from compress.graph.fold import fold
@@ -20,7 +20,6 @@ from compress.graph.layers import Layer, layers
 from compress.model import Model
 from compress.numerics.equalize import STRENGTHS, search_smoothing
 from compress.numerics.ranges import MinMax
-from compress.quantize.plans import NOT_FINITE
 from compress.quantize.scaling import multiply, source, takes_scales
 
 ROWS_OF_A_BATCH = 64
@@ -47,7 +46,7 @@ def smooth(model: Model, chosen: Callable[..., bool], strength: float | None = N
     found: dict[Hashable, list[Layer]] = {}
     changes = []
     for layer in layers(model.graph):
-        reason = _obstacle(layer, own) if chosen(*layer.names) else "not selected"
+        reason = _obstacle(layer, own) if chosen(*layer.names) else Reason.LEFT_OUT
         if reason:
             changes.append(Change(layer.name, skipped=reason))
         else:
@@ -74,9 +73,9 @@ def _smooth(
     best = search_smoothing(weight, *observed, strengths=strengths)
     origin = source(readers, own)
     if best.strength is None:
-        return Change("", skipped="smoothing would not lower its error")
+        return Change("", skipped=Reason.NO_GAIN.because("smoothing would not lower its error"))
     if origin is None and readers[0].node.op_type == "Conv" and best.error > CLEAR_GAIN:
-        return Change("", skipped="smoothing would need a Mul before it, and would gain too little")
+        return Change("", skipped=Reason.NO_GAIN.because("smoothing would need a Mul before it"))
     scales = best.scales.numpy()
     if origin is None:
         _insert(graph, readers, scales)
@@ -91,15 +90,15 @@ def _smooth(
 def _obstacle(layer: Layer, own: Mapping[ir.Node, Layer]) -> str:
     node = layer.node
     if not linear.is_linear(layer):
-        return f"{node.op_type} is not a linear layer or convolution"
+        return Reason.USE.because(f"by {node.op_type}")
     if not layer.is_finite:
-        return NOT_FINITE
+        return Reason.NOT_FINITE
     if node not in own or layer.weight is not node.inputs[1]:
-        return "its weight is shared, or its product is scaled or transposed"
+        return Reason.SHARED if len(layer.weight.uses()) > 1 else Reason.USE.because("its product is scaled")
     if not takes_scales(layer):
-        return "its weight has groups"
+        return Reason.USE.because("it has groups")
     if node.inputs[0] is None or node.inputs[0].const_value is not None:
-        return "its input is constant"
+        return Reason.USE.because("its input is constant")
     return ""
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnx_ir as ir
 
-from compress.changes import Change
+from compress.changes import Change, Reason
 from compress.graph.layers import Layer, array, is_float_weight
 from compress.numerics.affine import Quantized
 from compress.numerics.formats import stored_bits
@@ -145,7 +145,7 @@ def store(plan: Plan, quantized: Quantized, operators: Operators) -> Change:
         stored = stored.half_scales()
     if stored.bytes >= before:
         return Change(
-            layer.name, skipped=f"{bits}-bit integers with their scales would take more bytes than the weight"
+            layer.name, skipped=Reason.SMALL.because(f"{bits}-bit integers and scales would take more bytes")
         )
     form = _emit(plan.readers, stored, blocked=plan.blocked, decoded=decoded)
     granularity = stored.granularity

@@ -67,6 +67,7 @@ def render(results: Results) -> str:
         title=results.recipe.get("title") or Path(str(results.recipe.get("path") or "Results")).stem,
         results=results,
         finished=finished,
+        unchanged=[variant for variant in results.variants if variant.status == "unchanged"],
         failed=[variant for variant in results.variants if variant.status == "failed"],
         profiles=profiles(results),
         reference=original(results),

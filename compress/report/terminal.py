@@ -15,7 +15,7 @@ from compress.changes import Change, by_pass
 from compress.report.summary import all_remarks, indistinct, original, profiles
 from compress.results import Agreement, Results, VariantResult
 
-PARETO, LIKE_ORIGINAL, LIKE_NEIGHBOUR = "★", "≈", "~"
+PARETO, LIKE_ORIGINAL, LIKE_NEIGHBOUR, MUCH_LEFT = "★", "≈", "~", "!"
 ASCII = str.maketrans(
     {"★": "*", "≈": "=", "×": "x", "µ": "u", "∞": "inf", "−": "-", "±": "+-", "–": "-", "✗": "x"}
     | {"·": "/", "→": "->", "…": "..."}
@@ -34,8 +34,8 @@ class _Column:
 def show(results: Results, console: Console | None = None) -> None:
     """Print the results of a run: one row a variant, with ratios to the original.
 
-    The columns are spread over several tables if the terminal is too narrow for one. Variants that
-    failed and limits that were missed follow in words.
+    The columns are spread over several tables if the terminal is too narrow for one. Variants that failed,
+    or changed nothing or little, and limits that were missed follow in words.
     """
     console = console or Console()
     done = [variant for variant in results.variants if variant.status == "done"]
@@ -110,9 +110,17 @@ def _files(done: Sequence[VariantResult], reference: VariantResult | None) -> li
     ]
     return [
         _Column("file\nsize", _pairs(sizes)),
+        _Column("weights\ncompressed", _pairs([_share(variant) for variant in done])),
         *_packed(done, base),
         _Column("latency\nmedian", _pairs(times)),
     ]
+
+
+def _share(variant: VariantResult) -> tuple[str, str]:
+    """Return the share of the weight bytes that were compressed, with a mark if many were not."""
+    if variant.weights is None:
+        return "", ""
+    return f"{variant.weights.compressed:.0%}", MUCH_LEFT * variant.weights.is_low
 
 
 def _packed(done: Sequence[VariantResult], base: int) -> Iterator[_Column]:
@@ -217,6 +225,10 @@ def _problems(results: Results, console: Console) -> Iterator[Text]:
             yield _text(
                 console, (f"✗ {variant.name}", "bold red"), (f" failed: {variant.reason}{traceback}", "")
             )
+        if variant.status == "unchanged":
+            yield _text(console, (f"= {variant.name}", "bold"), (f" unchanged: {variant.reason}", ""))
+        if variant.weights is not None and variant.weights.is_low:
+            yield _text(console, (f"{MUCH_LEFT} {variant.name}", "bold"), (f": {variant.weights}", ""))
         for limit in variant.limits_missed:
             yield _text(console, (f"✗ {variant.name} missed a limit: {limit}", "bold red"))
 

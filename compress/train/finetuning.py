@@ -8,7 +8,7 @@ import numpy as np
 import onnx_ir as ir
 import torch
 
-from compress.changes import Change
+from compress.changes import Change, Reason
 from compress.data import as_array
 from compress.errors import DataError, PassError
 from compress.graph import facts
@@ -49,13 +49,14 @@ def finetune(model: Model, selects: Callable[..., bool], how: Training) -> list[
     )
     names = [name for name in read if name in learnt]
     chosen = [name for name in names if selects(name, *(use.node.name for use in initializers[name].uses()))]
-    excluded = [Change(name, skipped="excluded") for name in names if name not in chosen]
+    excluded = [Change(name, skipped=Reason.LEFT_OUT) for name in names if name not in chosen]
     if not chosen:
         return excluded
     before = {name: initializers[name].const_value for name in chosen}
     outcome = fit(model, model.ir, chosen, how, auto_rate=AUTO_RATE, changed=_is_changed(model))
     if not outcome.kept:
-        reason = f"none of {outcome.epochs} epochs did better on held-out data; lower learning_rate"
+        story = f"none of {outcome.epochs} epochs did better on held-out data; lower learning_rate"
+        reason = Reason.NO_GAIN.because(story)
         return [Change(name, skipped=reason) for name in chosen]
     changes = []
     for name, old in before.items():

@@ -141,6 +141,8 @@ def test_every_variant_is_exported_and_scored(done: tuple[Path, Results]) -> Non
         assert variant.hardware["eyeriss-v1"].energy_joules > 0
     original, int8, folded, int4 = results.variants
     assert int8.weight_bytes < original.weight_bytes
+    assert original.weights is None
+    assert int8.weights and int8.weights.compressed > 0.8
     assert int8.hardware["eyeriss-v1"].energy_joules < original.hardware["eyeriss-v1"].energy_joules
     assert [change.by for change in folded.changes][-1] == "int4-weights"
     assert folded.agreement == int4.agreement
@@ -204,13 +206,17 @@ def test_damaged_results_of_an_earlier_run_are_named(done: tuple[Path, Results],
 
 def test_a_failed_variant_is_reported_while_the_others_finish(recipe: Path) -> None:
     recipe.write_text(
-        RECIPE + "  hopeless: [{int4-weights: {include: [nothing]}}]\n  late: [fold, int4-weights]\n"
+        RECIPE
+        + "  hopeless: [{int4-weights: {include: [nothing]}}]\n"
+        + "  same: [{int4-weights: {exclude: ['*']}}]\n  late: [fold, int4-weights]\n"
     )
     results = compress.run(recipe, recipe.parent / "out")
     status = {variant.name: (variant.status, variant.reason) for variant in results.variants}
     assert status["hopeless"][0] == "failed"
     assert "integer-weights: {bits: 4, include" in status["hopeless"][1]
-    assert "changed nothing" in status["hopeless"][1]
+    assert "no layer or weight is called 'nothing'" in status["hopeless"][1]
+    assert status["same"] == ("unchanged", "left out by include or exclude")
+    assert not (recipe.parent / "out" / "same").exists()
     assert status["late"] == ("done", "")
 
 

@@ -6,6 +6,7 @@ import onnxruntime as ort
 import pytest
 
 import compress
+from compress.changes import Reason
 from compress.graph.fold import fold
 from compress.passes import Fold
 
@@ -72,7 +73,7 @@ def test_the_account_counts_operators_and_bytes(build, normal):
     operator, weights = folded.changes[-2:]
     assert (operator.layer, operator.action) == ("BatchNormalization", "1 of 1 nodes folded away")
     assert (weights.bytes_before, weights.bytes_after) == (model.weight_bytes, folded.weight_bytes)
-    assert Fold()(folded).changes[-1].skipped.startswith("no constant arithmetic")
+    assert Fold()(folded).changes[-1].skipped == Reason.ABSENT
 
 
 def test_what_a_runtime_finds_by_itself_is_left_out_on_request(build, normal):

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from onnx import numpy_helper
 from torch import nn
 
+from compress.changes import Reason
 from compress.data import Data
 from compress.errors import DataError, PassError
 from compress.model import Model
@@ -168,7 +169,7 @@ def test_hidden_values_are_imitated_by_name() -> None:
     }
     assert error["after"] < 0.3 * error["before"]
     np.testing.assert_array_equal(_weights(tuned)["second"], _weights(damaged)["second"])
-    assert {change.layer: change.skipped for change in tuned.changes}["second"] == "excluded"
+    assert {change.layer: change.skipped for change in tuned.changes}["second"] == Reason.LEFT_OUT
 
 
 def test_what_no_epoch_improves_stays() -> None:

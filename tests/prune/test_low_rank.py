@@ -4,6 +4,7 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
+from compress.changes import Reason
 from compress.data import Data
 from compress.errors import DataError
 from compress.model import Model
@@ -69,7 +70,7 @@ def test_layers_of_full_rank_stay_when_the_error_is_small(model):
     value = model.graph.initializers["w3"]
     value.const_value = ir.tensor(np.eye(16, 24, dtype=np.float32), name="w3")
     (change,) = (c for c in Factorize(error=0.01, importance="weight")(model).changes if c.layer == "matrix")
-    assert change.skipped == "two factors within the allowed error would be larger than the layer"
+    assert change.skipped == Reason.SMALL.because("two factors would take more bytes, or lose too much")
 
 
 def test_layers_are_chosen_by_name(model):

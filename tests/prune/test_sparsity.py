@@ -53,7 +53,7 @@ def test_half_of_every_dense_weight_is_zero(model, solver):
     assert done["conv"].action == "50% of the weights are zero"
     assert done["conv"].bytes_before == done["conv"].bytes_after == 16 * 8 * 9 * 4
     assert 0.1 < done["conv"].error < 1
-    assert "depthwise" in next(change.skipped for change in sparse.changes if change.layer == "depthwise")
+    assert "it has groups" in next(change.skipped for change in sparse.changes if change.layer == "depthwise")
 
 
 @pytest.mark.parametrize("solver", ["magnitude", "wanda", "sparsegpt"])
@@ -66,7 +66,7 @@ def test_two_of_four_input_channels(model, solver):
     ]
     assert all(((four != 0).sum(-1) == 2).all() for four in fours)
     (reason,) = (change.skipped for change in sparse.changes if change.layer == "ten")
-    assert reason == "its 10 input channels do not divide into fours"
+    assert reason.partition(": ")[2] == "its 10 input channels do not divide into fours"
 
 
 def test_calibration_helps_outputs(model):

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import compress
+from compress.changes import Reason
 from compress.numerics.formats import IntegerFormat
 from compress.quantize.plans import Precision, cheapest_block, plans
 
@@ -70,7 +71,7 @@ def test_layers_that_are_not_chosen_are_accounted_for(build, normal):
     model = compress.load(build(text, w=normal(64, 64), v=normal(64, 64)))
     found, changes = plans(model.graph, lambda layer: layer.name == "two", FOUR, "standard")
     assert [plan.layer.name for plan in found] == ["two"]
-    assert [(change.layer, change.skipped) for change in changes] == [("one", "not selected")]
+    assert [(change.layer, change.skipped) for change in changes] == [("one", Reason.LEFT_OUT)]
     assert found[0].format == IntegerFormat.parse("int4, groups of 32 along axis 0, mse")
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import compress
+from compress.changes import Reason
 from compress.quantize.regions import Regions, find
 
 # ruff: noqa: E501  (a graph a line)
@@ -55,17 +56,17 @@ def test_a_residual_sum_joins_two_integer_layers(build: Any, normal: Any) -> Non
         (
             "g (float[N,8,9] x) => (float[N,4,11] y) { y = ConvTranspose(x, w) }",
             {"w": (8, 4, 3)},
-            "ConvTranspose has no integer kernel",
+            Reason.USE.because("ConvTranspose has no integer kernel"),
         ),
         (
             "g (float[N,8] x) => (float[N,8] y) { h = MatMul(x, w) y = MatMul(h, w) }",
             {"w": (8, 8)},
-            "its weight is shared",
+            Reason.SHARED,
         ),
         (
             "g (float[N,8] x) => (float[N,4] y) { y = Gemm<beta=0.5>(x, w, b) }",
             {"w": (8, 4), "b": (4,)},
-            "its bias is scaled",
+            Reason.USE.because("its bias is scaled"),
         ),
     ],
 )
@@ -80,4 +81,4 @@ def test_layers_are_chosen_by_the_names_of_node_and_weight(build: Any, normal: A
     text = "g (float[N,8] x) => (float[N,4] y) { h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) }"
     found = regions(build, text, lambda node, weight: weight == "v", w=normal(8, 8), v=normal(8, 4))
     assert [layer.weight.name for layer in found.kernels] == ["v"]
-    assert set(found.skipped.values()) == {"not selected"} and names(found) == {"r"}
+    assert set(found.skipped.values()) == {Reason.LEFT_OUT} and names(found) == {"r"}

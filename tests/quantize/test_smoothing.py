@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import compress
+from compress.changes import Reason
 from compress.passes import Int8Static, Smooth
 
 NETWORK = """g (float[N,6,9,9] x) => (float[N,5] y) {
@@ -101,4 +102,4 @@ def test_a_mul_is_put_before_a_convolution_only_for_a_clear_gain(build, normal, 
 def test_a_layer_with_groups_is_left_out_with_the_reason(build, normal):
     text = "g (float[N,6,5,5] x) => (float[N,4,5,5] y) { y = Conv<group=2>(x, w) }"
     model = compress.load(build(text, w=normal(4, 3, 1, 1)), calibration=[{"x": normal(2, 6, 5, 5)}])
-    assert Smooth()(model).changes[-1].skipped == "its weight has groups"
+    assert Smooth()(model).changes[-1].skipped == Reason.USE.because("it has groups")

@@ -13,7 +13,7 @@ import pytest
 from compress.errors import StoreError
 from compress.report import write
 from compress.report.html import render
-from compress.results import Results
+from compress.results import Results, WeightShare
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
 
@@ -69,6 +69,15 @@ def test_the_page_holds_everything(results: Results, page: Page) -> None:
     assert "failed int2-weights: layer 'features.block0.conv0'" in page.text
     assert "limit missed energy on eyeriss-v1 is 58%" in page.text
     assert "prune-channels, per channel" in page.text
+
+
+def test_the_page_tells_what_was_left_and_what_is_unchanged(results: Results) -> None:
+    first, second, *others = results.variants
+    left = second.model_copy(update={"weights": WeightShare(compressed=0.42, left="too small to gain")})
+    same = first.model_copy(update={"name": "same", "status": "unchanged", "reason": "nothing to gain"})
+    text = Page(render(results.model_copy(update={"variants": [first, left, same, *others]}))).text
+    assert "42%" in text and "58% of the weight bytes stayed as they were, most of it too small" in text
+    assert "unchanged nothing to gain" in text and "1 unchanged" in text
 
 
 def test_every_plot_is_there_for_every_profile_and_variant(results: Results, page: Page) -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from compress.changes import Change
 from compress.report import show, show_changes
-from compress.results import Results
+from compress.results import Results, WeightShare
 
 
 def printed(results: Results, width: int, encoding: str = "utf-8") -> str:
@@ -65,6 +65,21 @@ def test_a_variant_without_metric_has_no_column_for_it(make_results: Callable[..
     text = printed(results.model_copy(update={"variants": variants}), 100)
     assert "accuracy" not in text
     assert "23.0 dB" in text
+
+
+def test_weights_that_were_left_and_variants_without_a_change_say_so(
+    make_results: Callable[..., Results],
+) -> None:
+    results = make_results(("original", "int8"))
+    original, int8 = results.variants
+    half = int8.model_copy(update={"weights": WeightShare(compressed=0.5, left="too small to gain")})
+    same = int8.model_copy(update={"name": "same", "status": "unchanged", "reason": "nothing to gain"})
+    text = printed(results.model_copy(update={"variants": [original, half, same]}), 160)
+    rows = {line.split()[0]: line for line in text.splitlines() if line.strip()}
+    assert "50% !" in text
+    assert rows["!"] == "! int8: 50% of the weight bytes stayed as they were, most of it too small to gain"
+    assert rows["="] == "= same unchanged: nothing to gain"
+    assert "same" not in rows
 
 
 def test_changes_in_a_few_lines() -> None:
