@@ -42,7 +42,7 @@ class BatchAxes:
             for name, array in feeds.items()
         }
 
-    def size(self, feeds: Feeds) -> int:
+    def size(self, feeds: Mapping[str, Any]) -> int:
         """Return the number of samples; all of the feeds count as one if no batch is known."""
         return min((feeds[name].shape[axis] for name, axis in self.inputs.items()), default=1)
 
@@ -58,6 +58,10 @@ class BatchAxes:
             else np.concatenate([feeds[name] for feeds in batches], self.inputs[name])
             for name, array in batches[0].items()
         }
+
+
+NO_BATCH = BatchAxes()
+"""What is said of data whose batch axis is not known, or that have none."""
 
 
 def is_named_batch(symbol: str | None) -> bool:
@@ -92,7 +96,7 @@ def find(run: Run, inputs: Iterable[Any], batches: Sequence[Feeds], stated: Batc
     tensors = shapes(feeds)  # samples of a sequence lie along no axis
     open_axes = {each.name: dict(_open(each.shape)) for each in inputs if each.name in tensors}
     if stated is None:
-        return BatchAxes()
+        return NO_BATCH
     if stated != "auto":
         return _as_stated(run, open_axes, feeds, stated)
     for axes in itertools.islice(_candidates(open_axes, feeds), MOST_TRIED):
@@ -100,12 +104,12 @@ def find(run: Run, inputs: Iterable[Any], batches: Sequence[Feeds], stated: Batc
         if not named and len(axes) < sum(map(bool, open_axes.values())):
             continue
         try:
-            outputs = _proven(run, BatchAxes(axes), BatchAxes(axes).joined(batches))
+            outputs = results(run, BatchAxes(axes), BatchAxes(axes).joined(batches))
         except REFUSED:
             continue  # the model does not take one row along these axes, or the batches do not fit together
         if outputs:
             return BatchAxes(axes, outputs)
-    return BatchAxes()
+    return NO_BATCH
 
 
 def _open(shape: Iterable[Any] | None) -> Iterator[tuple[int, str | None]]:
@@ -142,7 +146,7 @@ def _candidates(open_axes: Mapping[str, Mapping[int, str | None]], feeds: Feeds)
             yield candidate
 
 
-def _proven(run: Run, axes: BatchAxes, feeds: Feeds) -> dict[int, int]:
+def results(run: Run, axes: BatchAxes, feeds: Feeds) -> dict[int, int]:
     """Return the batch axis of each output that has one; none at all if samples have a part in each other."""
     count = axes.size(feeds)
     found: dict[int, int] = {}
@@ -194,7 +198,9 @@ def _as_stated(
             raise DataError(f"batch_axis: the model has no input {name!r}{did_you_mean(name, feeds)}")
         if isinstance(stated, Mapping) and axis is not None and not 0 <= axis < feeds[name].ndim:
             raise DataError(f"batch_axis: input {name!r} has {feeds[name].ndim} axes, and no axis {axis}")
-    inputs = {name: axis for name, axis in each.items() if axis is not None and axis in open_axes[name]}
+    inputs = {
+        name: axis for name, axis in each.items() if axis is not None and axis in open_axes.get(name, {})
+    }
     sizes = {name: feeds[name].shape[axis] for name, axis in inputs.items()}
     if len(set(sizes.values())) > 1:
         shown = ", ".join(f"{size} of {name!r}" for name, size in sizes.items())

@@ -82,7 +82,8 @@ def session(
 def session_options(threads: int = 0) -> ort.SessionOptions:
     """Return the options of every session here; `threads` of one operator, 0 for the runtime's choice."""
     options = ort.SessionOptions()
-    options.log_severity_level = 3
+    # Errors are raised as well; printed, they reach the terminal of those who try a run that may fail.
+    options.log_severity_level = 4
     options.intra_op_num_threads = threads
     # Spinning threads steal the core from whatever is measured next.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

@@ -1,4 +1,4 @@
-"""Inputs that a torch module is exported with, and which of their axes may change in size."""
+"""Inputs that a torch module is exported with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from compress.data import Data, Feeds, as_array
+from compress.data import BatchAxis, Data, Feeds, as_array
 from compress.errors import ModelError
 
 BATCHES_LOOKED_AT = 8
@@ -25,6 +25,11 @@ class Examples:
         self._given = given
         self._calibration = calibration
 
+    @property
+    def batch_axis(self) -> BatchAxis:
+        """What the user says of the batch axis."""
+        return self._calibration.batch_axis if self._calibration is not None else "auto"
+
     def __bool__(self) -> bool:
         return self._given is not None or self._calibration is not None
 
@@ -34,15 +39,29 @@ class Examples:
         Raises:
             ModelError: there are no examples, too many inputs, or an input that is not an array.
         """
-        batches: Iterable[Any] = ()
         if self._given is not None:
-            batches = [self._given]
-        elif self._calibration is not None:
-            batches = (inputs for inputs, _ in itertools.islice(self._calibration.raw(), BATCHES_LOOKED_AT))
-        examples = [_by_name(inputs, names) for inputs in batches]
+            return [_by_name(self._given, names)]
+        examples = [_by_name(inputs, names) for inputs in self._batches()]
         if not examples:
             raise ModelError("exporting a torch module needs example inputs or calibration data")
         return examples
+
+    def others(self, first: Feeds, names: list[str]) -> list[Feeds]:
+        """Return the calibration batches beside given inputs, as far as they are inputs of the same kind."""
+        if self._given is None:
+            return []
+        found = [_by_name(inputs, names) for inputs in self._batches()]
+        return [
+            {name: array.astype(first[name].dtype, copy=False) for name, array in each.items()}
+            for each in found
+            if {name: array.ndim for name, array in each.items()}
+            == {name: array.ndim for name, array in first.items()}
+        ]
+
+    def _batches(self) -> Iterable[Any]:
+        if self._calibration is None:
+            return ()
+        return (inputs for inputs, _ in itertools.islice(self._calibration.raw(), BATCHES_LOOKED_AT))
 
 
 def _by_name(inputs: Any, names: list[str]) -> Feeds:
@@ -56,20 +75,3 @@ def _by_name(inputs: Any, names: list[str]) -> Feeds:
     if len(ordered) > len(names):
         raise ModelError(f"{len(ordered)} example inputs for a module that takes {len(names)}: {names}")
     return _by_name(dict(zip(names, ordered, strict=False)), names)
-
-
-def dynamic_axes(examples: list[Feeds]) -> dict[str, dict[int, str]]:
-    """Return a name for each axis that may change in size, by input.
-
-    These are the first axis (the batch), the second of integer inputs (tokens), and those whose size
-    differs between the examples.
-    """
-    axes: dict[str, dict[int, str]] = {}
-    for name, first in examples[0].items():
-        axes[name] = {0: "batch"} if first.ndim else {}
-        if first.dtype.kind in "iu" and first.ndim == 2:
-            axes[name][1] = "sequence"
-        for axis in range(1, first.ndim):
-            if len({example[name].shape[axis] for example in examples}) > 1:
-                axes[name].setdefault(axis, f"{name}_{axis}")
-    return axes

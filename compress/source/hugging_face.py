@@ -14,7 +14,8 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from compress.data import Feeds
 from compress.errors import ModelError, blame
 from compress.source.examples import Examples
-from compress.source.torch_module import from_torch, parameters, quiet
+from compress.source.exporting import quiet
+from compress.source.torch_module import from_torch, parameters
 
 try:
     import transformers
@@ -24,7 +25,7 @@ except ImportError as error:  # an extra: not everybody reads such folders
     ) from error
 
 TOKEN_INPUTS = ("input_ids", "attention_mask")
-"""Inputs of a language model that are filled with ones when it is exported."""
+"""Inputs of a language model that are made up when it is exported."""
 
 
 def read_folder(folder: Path, config: Mapping[str, Any], examples: Examples, *, trust: bool) -> ir.Model:
@@ -65,4 +66,6 @@ def _tokens(module: torch.nn.Module) -> Feeds:
         raise ModelError(
             f"{type(module).__name__}: its inputs are not tokens; give calibration data to export it with"
         )
-    return {name: np.ones((2, 16), np.int64) for name in names}
+    table = next(each for each in module.modules() if isinstance(each, torch.nn.Embedding))
+    ids = np.arange(32).reshape(2, 16) % table.num_embeddings
+    return {name: ids if name == "input_ids" else np.ones_like(ids) for name in names}

@@ -12,8 +12,8 @@ from compress.changes import Change, Reason
 from compress.data import as_array
 from compress.errors import DataError, PassError
 from compress.graph import facts
+from compress.graph.batch import NO_BATCH, BatchAxes, find
 from compress.graph.layers import layers_of
-from compress.graph.session import RUNTIME_ERRORS
 from compress.model import Model
 from compress.train.examples import Batch, can_shuffle
 from compress.train.lesson import Lesson, learn
@@ -91,7 +91,8 @@ def fit(
     rate = how.learning_rate
     if rate == "auto":
         rate = auto_rate / 10 if attends(model.graph) else auto_rate
-    resolved = {"batch_size": samples_of_a_step(model, batches, how), "learning_rate": rate}
+    axes = axes_of_samples(model, batches) if how.batch_size else NO_BATCH
+    resolved = {"batch_size": samples_of_a_step(how, axes), "learning_rate": rate}
     lesson = Lesson(
         student=student,
         weights=tuple(weights),
@@ -101,6 +102,7 @@ def fit(
         distillation=distillation,
         probabilities=gives_probabilities(model.original),
         how=ResolvedTraining(**how.model_dump() | resolved),
+        axes=axes,
     )
     if how.processes == 1 or torch.distributed.is_initialized():
         return learn(lesson)
@@ -144,18 +146,24 @@ def _batches(model: Model, how: Training) -> Iterator[Batch]:
         yield Batch(tensors, torch.from_numpy(array))
 
 
-def samples_of_a_step(model: Model, batches: list[Batch], how: Training) -> int:
+def axes_of_samples(model: Model, batches: list[Batch]) -> BatchAxes:
+    """Return where the samples of a batch lie, tried on the original; nothing where they cannot be mixed."""
+    assert model.calibration is not None
+    pair = [{name: tensor.numpy() for name, tensor in batches[at].feeds.items()} for at in (0, -1)]
+    axes = find(model.original.run, model.graph.inputs, pair, model.calibration.batch_axis)
+    return axes if can_shuffle(batches, axes) else NO_BATCH
+
+
+def samples_of_a_step(how: Training, axes: BatchAxes) -> int:
     """Return how many samples a step has; 0 if the batches must be used as they are."""
-    if how.batch_size == 0:
-        return 0
-    mixable = can_shuffle(batches)
-    if how.batch_size != "auto":
-        if not mixable:
-            raise PassError("finetune: batch_size needs batches of one shape; 0 takes them as they are")
-        return how.batch_size
-    first = [value.shape[0] for value in model.graph.inputs if value.shape is not None and value.shape]
-    fixed = any(isinstance(size, int) for size in first)
-    return AUTO_SAMPLES if mixable and not fixed and _rows_are_samples(model.original, batches) else 0
+    if how.batch_size == "auto":
+        return AUTO_SAMPLES if axes.inputs else 0
+    if how.batch_size and not axes.inputs:
+        raise PassError(
+            "finetune: batch_size needs batches of one shape, whose samples do not depend on one another or "
+            "whose batch_axis is stated; 0 takes them as they are"
+        )
+    return how.batch_size
 
 
 def _distillation(how: Training, *, labelled: bool, changed: bool) -> Distillation | None:
@@ -182,28 +190,6 @@ def attends(graph: ir.Graph) -> bool:
         all(value is not None and value.producer() for value in node.inputs) and not list(layers_of(node))
         for node in products
     )
-
-
-def _rows_are_samples(model: Model, batches: list[Batch]) -> bool:
-    """Tell whether each row's result depends on that row only: reversed inputs give reversed results."""
-    first, second = batches[0].feeds, batches[-1].feeds
-    rows = {name: torch.cat([first[name], second[name]])[: 2 * AUTO_SAMPLES].numpy() for name in first}
-    count = len(next(iter(rows.values())))
-    try:
-        forward = model.run(rows)
-        backward = model.run({name: array[::-1].copy() for name, array in rows.items()})
-    except RUNTIME_ERRORS:
-        return False  # the graph does not take this number of rows
-    return all(
-        result.shape[:1] == mirrored.shape[:1] == (count,) and _is_close(result, mirrored[::-1])
-        for result, mirrored in zip(forward, backward, strict=True)
-    )
-
-
-def _is_close(one: np.ndarray, other: np.ndarray) -> bool:
-    if one.dtype.kind != "f":
-        return bool((one == other).all())
-    return bool(np.abs(one - other).max(initial=0) <= 0.01 * np.abs(one).max(initial=0))
 
 
 def _moved(before: torch.Tensor, after: torch.Tensor) -> float | None:

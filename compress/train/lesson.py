@@ -15,6 +15,7 @@ import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
+from compress.graph.batch import NO_BATCH, BatchAxes
 from compress.graph.files import read, save
 from compress.train.examples import Batch, Examples, taught
 from compress.train.loop import Outcome, Report, train
@@ -38,6 +39,7 @@ class Lesson:
         distillation: how the teacher is imitated; None trains on labels alone.
         probabilities: whether the first output has gone through a softmax.
         how: the settings.
+        axes: where the samples of a batch lie, if they are mixed.
     """
 
     student: ir.Model
@@ -48,6 +50,7 @@ class Lesson:
     distillation: Distillation | None
     probabilities: bool
     how: ResolvedTraining
+    axes: BatchAxes = NO_BATCH
 
     def save(self, folder: Path) -> None:
         """Write the lesson into a folder, for other processes."""
@@ -60,6 +63,7 @@ class Lesson:
             "distillation": self.distillation,
             "probabilities": self.probabilities,
             "how": self.how.model_dump(mode="json"),
+            "axes": [list(self.axes.inputs.items()), list(self.axes.outputs.items())],
         }
         (folder / SETTINGS).write_text(json.dumps(settings), encoding="utf-8")
 
@@ -75,6 +79,7 @@ class Lesson:
             weights=tuple(settings.pop("weights")),
             outputs=tuple(settings.pop("outputs")),
             how=ResolvedTraining(**settings.pop("how")),
+            axes=BatchAxes(*map(dict, settings.pop("axes"))),
             **settings,
         )
 
@@ -89,10 +94,10 @@ def learn(lesson: Lesson) -> Outcome:
     how, device = lesson.how, training_device()
     values = [*lesson.outputs, *how.hidden]
     module = Trainable(lesson.student, values, lesson.weights).to(device)
-    batches, objective = lesson.batches, Objective(probabilities=lesson.probabilities)
+    batches, axes, objective = lesson.batches, lesson.axes, Objective(probabilities=lesson.probabilities)
     if lesson.distillation is not None:
         teacher = Trainable(lesson.teacher, values).to(device).eval()
-        batches = taught(batches, teacher, device)
+        batches, axes = taught(batches, teacher, device, axes)
         objective = Objective(
             teacher,
             len(lesson.outputs),
@@ -101,7 +106,7 @@ def learn(lesson: Lesson) -> Outcome:
             how.distill_share,
             lesson.probabilities,
         )
-    examples, held_out = Examples(batches, how.batch_size, how.seed).split(how.held_out)
+    examples, held_out = Examples(batches, how.batch_size, how.seed, axes).split(how.held_out)
     with _progress(how.epochs, len(examples)) as report:
         outcome = train(module, module.trained_weights(), objective, examples, held_out, how, report)
     module.write_back(lesson.student)

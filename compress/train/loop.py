@@ -188,7 +188,8 @@ class _Run:
                     score = -accuracy(results[0], labels_of(batch))
                 else:
                     score = float(self.objective(results, batch))
-                total, count = total + score * len(batch), count + len(batch)
+                size = self.held_out.size(part)
+                total, count = total + score * size, count + size
         return self._agreed(total / count)
 
     def _precision(self) -> contextlib.AbstractContextManager[Any]:

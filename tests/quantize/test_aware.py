@@ -186,7 +186,7 @@ def test_recurrent_weights_are_trained_through_their_rounding(students: list[ir.
     model = _recurrent(data)
     rounded, trained = (
         Qat(epochs=epochs, learning_rate=rate, weight_bits=2)(model)
-        for epochs, rate in ((1, 1e-12), (8, 1e-2))
+        for epochs, rate in ((1, 1e-12), (16, 1e-2))
     )
     x = np.random.default_rng(99).normal(size=(6, 16, 8)).astype(np.float32)
     wanted = model.run({"x": x})[0]

@@ -1,4 +1,4 @@
-"""Example inputs of an export: named, and compared to find the axes that change."""
+"""Example inputs of an export, by name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 
 from compress.data import Data
 from compress.errors import ModelError
-from compress.source.examples import BATCHES_LOOKED_AT, Examples, dynamic_axes
+from compress.source.examples import BATCHES_LOOKED_AT, Examples
 
 
 def test_inputs_in_order_get_the_leading_names() -> None:
@@ -31,12 +31,9 @@ def test_without_examples_nothing_can_be_exported() -> None:
             empty.by_name(["x"])
 
 
-def test_axes_that_change_are_batch_tokens_and_what_differs() -> None:
-    def example(width: int) -> dict[str, np.ndarray]:
-        return {"image": np.zeros((1, 3, 8, width)), "ids": np.zeros((1, 5), int), "step": np.zeros(())}
-
-    assert dynamic_axes([example(8), example(9)]) == {
-        "image": {0: "batch", 3: "image_3"},
-        "ids": {0: "batch", 1: "sequence"},
-        "step": {},
-    }
+def test_calibration_batches_beside_given_inputs_are_looked_at_too() -> None:
+    given = {"x": np.zeros((1, 3), np.float32)}
+    batches = [{"x": np.zeros((2, 3))}, {"x": np.zeros(3)}, {"y": np.zeros((2, 3))}]
+    (other,) = Examples(given, Data(batches)).others(given, ["x"])
+    assert other["x"].shape == (2, 3) and other["x"].dtype == np.float32
+    assert not Examples(None, Data(batches)).others(given, ["x"])

@@ -36,6 +36,67 @@ def test_an_axis_that_differs_between_batches_is_free():
     assert model.run({"input": np.zeros((1, 17, 4), np.float32)})[0].shape == (1, 17, 2)
 
 
+def _shapes(model):
+    shapes = [each.shape for each in model.graph.inputs]
+    return [[size if isinstance(size, int) else size.value for size in shape] for shape in shapes]
+
+
+class Steps(nn.Module):
+    """Sequences in time order, whose sums depend on the axes by their meaning alone."""
+
+    def forward(self, x, state):
+        return x.cumsum(0) + state, state * 2
+
+
+def test_axes_are_open_by_trying_and_named_by_what_they_are():
+    model = compress.load(Steps(), example_inputs=(torch.randn(7, 3, 4), torch.randn(1, 3, 4)))
+    assert _shapes(model) == [["x_0", "batch", "x_2"], [1, "batch", "x_2"]]
+    x, state = np.ones((5, 2, 4), np.float32), np.ones((1, 2, 4), np.float32)
+    assert model.run({"x": x, "state": state})[0][:, 0, 0].tolist() == [2, 3, 4, 5, 6]
+
+
+class Columns(nn.Module):
+    """A table of categories: its second axis is no sequence."""
+
+    def __init__(self):
+        super().__init__()
+        self.tables = nn.ModuleList([nn.Embedding(9, 4) for _ in range(3)])
+
+    def forward(self, x):
+        return torch.cat([table(x[:, at]) for at, table in enumerate(self.tables)], -1)
+
+
+def test_the_second_axis_of_integers_may_be_fixed():
+    model = compress.load(Columns(), example_inputs=torch.ones(1, 3, dtype=torch.int64))
+    assert _shapes(model) == [["batch", 3]]
+
+
+class Unfaithful(nn.Module):
+    """Gives other results while it is exported."""
+
+    def forward(self, x):
+        return x + 1 if torch.compiler.is_compiling() else x * 1
+
+
+class Threshold(nn.Module):
+    """Python decides by a size, which a graph cannot."""
+
+    def forward(self, x):
+        return x.cumsum(1) * (2 if x.shape[0] > 4 else 1)
+
+
+def test_a_graph_that_is_not_the_module_is_refused_with_the_value():
+    message = r"not the module: for x \[2, 2\], output '.*' at \[0, 0\] is 2.0 where torch gives 1.0"
+    with pytest.raises(ModelError, match=message):
+        compress.load(Unfaithful(), example_inputs=torch.ones(2, 2))
+
+
+def test_a_size_is_closed_where_the_graph_departs_from_the_module():
+    assert _shapes(compress.load(Threshold(), example_inputs=torch.ones(8, 2))) == [[8, "x_1"]]
+    with pytest.raises(ModelError, match=r"axis 0 of input 'x', and the batches have 2, 8|not the module"):
+        compress.load(Threshold(), calibration=[np.ones((8, 2), np.float32), np.ones((2, 2), np.float32)])
+
+
 class Branches(nn.Module):
     def forward(self, x):
         raise KeyError("weird")

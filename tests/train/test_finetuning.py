@@ -13,9 +13,10 @@ from onnx import numpy_helper
 
 from compress.data import Data
 from compress.errors import PassError
+from compress.graph.batch import BatchAxes
 from compress.model import Model
 from compress.train.examples import Batch
-from compress.train.finetuning import attends, fit, samples_of_a_step
+from compress.train.finetuning import attends, axes_of_samples, fit, samples_of_a_step
 from compress.train.settings import Training
 
 
@@ -23,25 +24,36 @@ def _random(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+def _axes(model: onnx.ModelProto, *shape: int) -> dict[str, int]:
+    feeds = [{"x": _random(*shape, seed=seed)} for seed in range(3)]
+    batches = [Batch({"x": torch.from_numpy(each["x"])}) for each in feeds]
+    return dict(axes_of_samples(Model(ir.from_proto(model), calibration=Data(feeds)), batches).inputs)
+
+
 def test_steps_of_time_are_no_samples_to_shuffle() -> None:
     text = """<ir_version: 10, opset_import: ["" : 21]>
-        g (float[T, N, 4] x) => (float[T, N, 4] y) { y = CumSum (x, axis) }"""
+        g (float[T, S, 4] x) => (float[T, S, 4] y) { y = CumSum (x, axis) }"""
     proto = onnx.parser.parse_model(text)
-    batches = [Batch({"x": torch.from_numpy(_random(5, 3, 4, seed=seed))}) for seed in range(3)]
-    samples = {}
-    for axis in (0, 2):
+    found = {}
+    for axis in (0, 1, 2):
         proto.graph.ClearField("initializer")
         proto.graph.initializer.append(numpy_helper.from_array(np.array(axis), "axis"))
-        samples[axis] = samples_of_a_step(Model(ir.from_proto(proto)), batches, Training())
-    assert samples == {0: 0, 2: 32}
+        found[axis] = _axes(proto, 5, 3, 4)
+    assert found == {0: {"x": 1}, 1: {"x": 0}, 2: {"x": 0}}
 
 
 def test_batches_that_the_graph_alone_takes_stay_as_they_are() -> None:
     text = """<ir_version: 10, opset_import: ["" : 21]>
         g (float[N, 4] x) => (float[N, 4] y) <int64[2] shape = {3, 4}> { y = Reshape (x, shape) }"""
-    model = Model(ir.from_proto(onnx.parser.parse_model(text)))
-    batches = [Batch({"x": torch.from_numpy(_random(3, 4, seed=seed))}) for seed in range(3)]
-    assert samples_of_a_step(model, batches, Training()) == 0
+    assert _axes(onnx.parser.parse_model(text), 3, 4) == {}
+
+
+def test_samples_are_mixed_only_where_their_axis_is_known() -> None:
+    known, unknown = BatchAxes({"x": 0}), BatchAxes()
+    assert [samples_of_a_step(Training(), axes) for axes in (known, unknown)] == [32, 0]
+    assert samples_of_a_step(Training(batch_size=5), known) == 5
+    with pytest.raises(PassError, match="batch_size needs batches of one shape"):
+        samples_of_a_step(Training(batch_size=5), unknown)
 
 
 def test_networks_with_attention_learn_more_slowly(transformer: Model, recurrent: Model) -> None:

@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 import torch
 
+from compress.graph.batch import BatchAxes
 from compress.train.examples import Batch
 from compress.train.lesson import Lesson, learn, training_device
 from compress.train.settings import ResolvedTraining
@@ -29,7 +30,8 @@ def lesson() -> Lesson:
     target = np.float32([[1, 0], [0, 1], [1, 1]])
     how = ResolvedTraining(epochs=20, batch_size=4, learning_rate=0.1, weight_decay=0.0, held_out=0.0)
     batches = [Batch({"x": x}, x @ torch.from_numpy(target)) for x in rows]
-    return Lesson(_graph(0.5 + 0 * target), ("w",), _graph(target), ("y",), batches, "mse", False, how)
+    weights, axes = ("w",), BatchAxes({"x": 0}, {0: 0})
+    return Lesson(_graph(0.5 + 0 * target), weights, _graph(target), ("y",), batches, "mse", False, how, axes)
 
 
 def _learnt(lesson: Lesson) -> np.ndarray:
@@ -43,7 +45,7 @@ def test_files_hold_the_whole_lesson(lesson: Lesson, tmp_path: Path) -> None:
     lesson.save(tmp_path)
     again = Lesson.load(tmp_path)
     assert again.how == lesson.how
-    for field in ("weights", "outputs", "distillation", "probabilities"):
+    for field in ("weights", "outputs", "distillation", "probabilities", "axes"):
         assert getattr(again, field) == getattr(lesson, field)
     np.testing.assert_array_equal(_learnt(again), _learnt(lesson))
 

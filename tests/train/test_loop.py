@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from compress.errors import PassError
+from compress.graph.batch import BatchAxes
 from compress.train.examples import Batch, Examples
 from compress.train.loop import optimizer, train
 from compress.train.objective import Objective
@@ -62,7 +63,9 @@ def _killed(epoch: int, step: int, loss: float, score: float | None) -> None:
 
 
 def test_a_killed_training_goes_on_where_it_was(tmp_path: Path) -> None:
-    training, held_out = Examples(_labelled(6), batch_size=20, seed=1).split(0.2)
+    training, held_out = Examples(
+        _labelled(6), batch_size=20, seed=1, axes=BatchAxes({"x": 0}, {0: 0})
+    ).split(0.2)
 
     def run(report: Any, checkpoint: str) -> dict[str, torch.Tensor]:
         module = _Net()
