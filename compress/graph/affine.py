@@ -6,7 +6,9 @@ behind a layer go into it, a BatchNormalization before a layer that pads nothing
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -89,27 +91,31 @@ class Carrier:
         _set_own(self.node, place, after.astype(kind))
 
 
-def fold_affine(model: ir.Model) -> None:
-    """Fold what scales and shifts channels into the layers beside it, in the whole model."""
+def fold_affine(model: ir.Model, ranks: Mapping[str, int]) -> None:
+    """Fold what scales and shifts channels into the layers beside it, in the whole model.
+
+    Args:
+        model: the model; changed in place.
+        ranks: numbers of axes of values by name, as far as they are known.
+    """
     for graph in model.graphs():
         for node in list(graph):
             if node.graph is None:
                 continue  # folded into the one before
             _fold_coefficients(node)
-            while (node_behind := _absorb_behind(node)) is not None:
+            while (node_behind := _absorb_behind(node, ranks)) is not None:
                 node = node_behind
             _absorb_before(node)
 
 
-def _carrier(node: ir.Node) -> Carrier | None:
+def _carrier(node: ir.Node, ranks: Mapping[str, int] = MappingProxyType({})) -> Carrier | None:
     """Return a node as a carrier; None if it is none, or its weight is not constant."""
     if node.domain or node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"):
         return None
     weight, bias = node.inputs[1], _bias(node)
     if weight is None or not is_constant(weight) or (bias is not None and not is_constant(bias)):
         return None
-    content, data = array(weight), node.inputs[0]
-    rank = None if data is None or data.shape is None else len(data.shape)
+    content, rank = array(weight), ranks.get(node.outputs[0].name or "")
     match node.op_type:
         case "Conv":
             return Carrier(node, weight, content.shape[0], content.ndim)
@@ -124,9 +130,9 @@ def _carrier(node: ir.Node) -> Carrier | None:
     return None
 
 
-def _absorb_behind(node: ir.Node) -> ir.Node | None:
+def _absorb_behind(node: ir.Node, ranks: Mapping[str, int]) -> ir.Node | None:
     """Fold the only reader of a layer into it; return the node that takes the place of both, if one can."""
-    carrier, reader = _carrier(node), only_reader(node.outputs[0])
+    carrier, reader = _carrier(node, ranks), only_reader(node.outputs[0])
     if carrier is None or reader is None or reader.graph is not node.graph:
         return None
     effect = _effect(reader, node.outputs[0], carrier)
@@ -143,7 +149,7 @@ def _effect(reader: ir.Node, value: ir.Value, carrier: Carrier) -> tuple[Array, 
     one, none = np.ones(carrier.channels), np.zeros(carrier.channels)
     if reader.op_type == "BatchNormalization" and reader.inputs[0] is value:
         fits = carrier.rank == 2 or facts.of(carrier.node).channel_axis == 1
-        return _normalization(reader) if fits else None
+        return normalization(reader) if fits else None
     if reader.domain or reader.op_type not in ("Mul", "Div", "Add", "Sub"):
         return None
     first = reader.inputs[0] is value
@@ -165,7 +171,7 @@ def _effect(reader: ir.Node, value: ir.Value, carrier: Carrier) -> tuple[Array, 
     return None
 
 
-def _normalization(node: ir.Node) -> tuple[Array, Array] | None:
+def normalization(node: ir.Node) -> tuple[Array, Array] | None:
     """Return factor and shift of a BatchNormalization, once trained; None if they are not constant."""
     given = [value for value in node.inputs[1:5] if value is not None and is_constant(value)]
     if len(given) < 4 or bool(node.attributes.get_int("training_mode", 0)):
@@ -181,7 +187,7 @@ def _absorb_before(node: ir.Node) -> None:
     norm, carrier = value.producer() if value is not None else None, _carrier(node)
     if norm is None or norm.op_type != "BatchNormalization" or carrier is None or not carrier.own:
         return
-    effect = _normalization(norm)
+    effect = normalization(norm)
     if effect is None or only_reader(norm.outputs[0]) is not node or norm.graph is not node.graph:
         return
     factor, shift = effect

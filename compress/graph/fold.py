@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Mapping
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
@@ -11,10 +12,12 @@ from onnxscript.optimizer import fold_constants
 from onnxscript.rewriter.rules import common as rules
 
 from compress.changes import Change, Reason
+from compress.errors import ModelError
 from compress.graph import edit
 from compress.graph.affine import fold_affine
 from compress.graph.files import weight_bytes
 from compress.graph.normalise import drop_identities, strip, widens
+from compress.graph.shapes import infer
 
 
 def fold_and_account(model: ir.Model, *, stripped: bool = False) -> list[Change]:
@@ -50,10 +53,11 @@ def fold(model: ir.Model) -> None:
         rule.apply_to_model(model)
     for node in list(model.graph):
         _add_in_pairs(node)
-    fold_affine(model)
+    ranks = ranks_of(model)
+    fold_affine(model, ranks)
     for node in list(model.graph):
-        _join_bias(model.graph, node)
-    fold_affine(model)  # what follows a bias that was joined
+        _join_bias(model.graph, node, ranks)
+    fold_affine(model, ranks)  # what follows a bias that was joined
     drop_identities(model)
     passes.RemoveUnusedNodesPass()(model)
     for node in model.graph:
@@ -94,9 +98,23 @@ def _copies_shared(node: ir.Node) -> bool:
     return weight is not None and weight.is_initializer() and len(weight.uses()) > 1
 
 
-def _join_bias(graph: ir.Graph, node: ir.Node) -> None:
+def ranks_of(model: ir.Model) -> dict[str, int]:
+    """Return the number of axes of values by name; if some are unknown, of those that the file tells."""
+    try:
+        return {name: len(shape) for name, shape in infer(model).items()}
+    except ModelError:
+        values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
+        return {value.name or "": len(value.shape) for value in values if value.shape is not None}
+
+
+def _join_bias(graph: ir.Graph, node: ir.Node, ranks: Mapping[str, int]) -> None:
     """Make a Gemm of a ``MatMul(x, w)`` of two axes and the Add of a constant vector behind it."""
-    if node.op_type != "MatMul" or node.domain or not all(map(_is_matrix, node.inputs)):
+    if node.op_type != "MatMul" or node.domain:
+        return
+    data, weight = node.inputs
+    if data is None or weight is None or weight.const_value is None:
+        return
+    if ranks.get(data.name or "") != 2 or len(weight.const_value.shape) != 2:
         return
     product = node.outputs[0]
     readers = product.consumers()
@@ -106,16 +124,10 @@ def _join_bias(graph: ir.Graph, node: ir.Node) -> None:
     bias = next((value for value in add.inputs if value is not product), None)
     if bias is None or bias.const_value is None or add.graph is not graph:
         return
-    columns = node.inputs[1].shape[1]  # type: ignore[union-attr, index]
-    if tuple(bias.const_value.shape) != (columns,):
+    if bias.const_value.shape.numpy() != weight.const_value.shape.numpy()[1:]:
         return
     gemm = ir.node("Gemm", [*node.inputs, bias], name=node.name)
     edit.replace_node(add, gemm)
-
-
-def _is_matrix(value: ir.Value | None) -> bool:
-    """Tell whether a value is known to have two axes."""
-    return value is not None and value.shape is not None and len(value.shape) == 2
 
 
 def _weight_of(node: ir.Node) -> str | None:

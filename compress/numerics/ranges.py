@@ -235,6 +235,21 @@ def scale_and_zero_point(
     return scale, zero_point.astype(np.int32)
 
 
+def within(scale: float, zero_point: int, bounds: tuple[float, float], integers: IntegerFormat) -> float:
+    """Return the scale, or the largest smaller one with which all integers stand for numbers within `bounds`.
+
+    A runtime leaves a Clip out whose bounds the integers behind it do not exceed. Bounds on the wrong side of
+    zero are ignored.
+    """
+    lowest, highest = integers.limits
+    for steps, bound in ((zero_point - lowest, -bounds[0]), (highest - zero_point, bounds[1])):
+        if steps > 0 and 0 < bound < scale * steps:
+            scale = bound / steps
+        while steps > 0 and 0 < bound < float(np.float32(scale) * np.float32(steps)):
+            scale = float(np.nextafter(np.float32(scale), np.float32(0)))
+    return scale
+
+
 def _mirrored(low: Any, high: Any) -> tuple[Any, Any]:
     high = np.maximum(-low, high)
     return -high, high

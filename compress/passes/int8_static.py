@@ -21,7 +21,9 @@ class Int8Static(Pass, name="int8-static"):
     Files shrink 4 times, and integer kernels run faster where the processor has them. The ranges
     of activations come from calibration data, read batch by batch. Networks whose activations have rare
     huge values lose accuracy: compare, and exclude the layers that add most noise. BatchNormalization is
-    folded first. Embeddings, recurrent weights and others without an integer kernel are stored in 8 bits.
+    folded first. Which layers are computed in integers is read back from the graph that ONNX Runtime
+    optimizes; what it would compute in float stays in float, and the record says so. Embeddings, recurrent
+    weights and others without an integer kernel are stored in 8 bits.
 
     Example: ``int8-static: {calibration: mse, exclude: ["*classifier*"]}``
     """
@@ -38,7 +40,7 @@ class Int8Static(Pass, name="int8-static"):
     """16 is for accelerators that multiply 16 by 8 bits; ONNX Runtime then computes in float on CPUs."""
     symmetric: bool = False
     """Whether activations are signed with zero point 0, as some accelerators require; a ReLU then uses only
-    half of the integers."""
+    half of the integers, and ONNX Runtime computes the layer before it in float."""
     weight_bits: Literal["auto", 7, 8] = "auto"
     """7 keeps sums of products from saturating on x86 without VNNI; auto decides for this machine."""
     per_channel: bool = True

@@ -22,7 +22,7 @@ from compress.numerics.ranges import Histogram, scale_and_zero_point
 from compress.quantize.nodes import quantize_activation
 from compress.quantize.plans import Operators, Precision, plans
 from compress.quantize.regions import Regions, find
-from compress.quantize.static import observe_ranges, quantize_kernel
+from compress.quantize.static import observe_ranges, place_numbers, quantize_kernels, sharing_weights
 from compress.quantize.weight_only import store
 from compress.train.fake_quantizers import FakeQuantizer, insert, scale_name, scales
 from compress.train.finetuning import fit
@@ -151,11 +151,12 @@ def _store_regions(
         zero_point = np.uint8(-quantizers[name].low)
         quantize_activation(value, float(found[name]), zero_point, readers, final=value in regions.final)
     story = f"8-bit activations, {rounding.kernel_bits}-bit weights per channel, trained"
+    place_numbers(regions, IntegerFormat(8, symmetric=False, signed=False))
     changes = []
-    for layer in regions.kernels:
-        weight, scale = torch.from_numpy(layer.array.copy()), found[layer.weight.name or ""]
-        quantized = quantize(weight, rounding.kernel_format(layer), scale=scale)
-        changes.append(quantize_kernel(layer, quantized, story))
+    for sharing in sharing_weights(regions.kernels):
+        weight, scale = torch.from_numpy(sharing[0].array.copy()), found[sharing[0].weight.name or ""]
+        quantized = quantize(weight, rounding.kernel_format(sharing[0]), scale=scale)
+        changes += quantize_kernels(sharing, quantized, story)
     return changes
 
 

@@ -16,6 +16,7 @@ from compress.numerics.granularity import PerAxis, PerGroup
 
 if TYPE_CHECKING:
     from compress.numerics.affine import Quantized
+    from compress.numerics.formats import IntegerFormat
 
 
 def packed(values: np.ndarray, bits: int) -> np.ndarray:
@@ -171,6 +172,38 @@ def quantize_activation(
         edit.set_input(node, index, output)
     if final:
         edit.put_out(value, output)
+
+
+def dequantize_number(node: ir.Node, index: int, integers: IntegerFormat) -> None:
+    """Store a node's constant input, one number, as the code that is farthest from its zero point."""
+    value = node.inputs[index]
+    assert value is not None and value.const_value is not None
+    content, kind = value.const_value.numpy(), f"{'' if integers.signed else 'u'}int{integers.bits}"
+    number, (lowest, highest) = float(content.reshape(-1)[0]), integers.limits
+    zero = integers.middle if integers.signed else highest if number < 0 else lowest
+    code = highest if number > 0 else -highest if integers.signed else lowest
+    scale = number / (code - zero) if number else 1.0
+    graph, name = edit.graph_of(node), value.name or ""
+    inputs = [
+        add_initializer(graph, f"{name}.quantized", np.full(content.shape, code if number else zero, kind)),
+        add_initializer(graph, f"{name}.scale", np.asarray(scale, np.float32)),
+        add_initializer(graph, f"{name}.zero_point", np.dtype(kind).type(zero)),
+    ]
+    dequantize = ir.node("DequantizeLinear", inputs, name=f"{name}.dequantize")
+    edit.insert_first(graph, dequantize)
+    edit.set_input(node, index, dequantize.outputs[0])
+
+
+def rescale(node: ir.Node) -> None:
+    """Put a DequantizeLinear in the place of a Mul of codes by a number: its scale is multiplied instead."""
+    before, factor = node.inputs[0], node.inputs[1]
+    dequantize = before.producer() if before is not None else None
+    assert dequantize is not None and factor is not None and factor.const_value is not None
+    codes, step, zero_point = dequantize.inputs
+    assert step is not None and step.const_value is not None
+    scale = step.const_value.numpy() * factor.const_value.numpy().reshape(())
+    value = add_initializer(edit.graph_of(node), f"{node.name}.scale", scale.astype(np.float32))
+    edit.replace_node(node, ir.node("DequantizeLinear", [codes, value, zero_point], name=node.name))
 
 
 def matmul_nbits(node: ir.Node, weight: ir.Value, quantized: Quantized) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import onnx_ir as ir
 import torch
 
 from compress.changes import Change
+from compress.graph import edit
 from compress.graph.capture import observe
 from compress.graph.fold import fold
 from compress.graph.layers import Layer, array
@@ -20,18 +23,54 @@ from compress.numerics import affine
 from compress.numerics.affine import Quantized
 from compress.numerics.formats import IntegerFormat
 from compress.numerics.granularity import PerAxis, PerTensor
-from compress.numerics.ranges import Histogram, MinMax, MovingAverage, scale_and_zero_point
+from compress.numerics.ranges import Histogram, MinMax, MovingAverage, scale_and_zero_point, within
 from compress.quantize.feedback import solve
-from compress.quantize.nodes import dequantize_bias, dequantize_weight, quantize_activation
-from compress.quantize.regions import KERNELS, Regions, find
+from compress.quantize.nodes import (
+    dequantize_bias,
+    dequantize_number,
+    dequantize_weight,
+    quantize_activation,
+    rescale,
+)
+from compress.quantize.regions import KERNELS, Regions, computed_in_float, cut_at, find, prepare
 from compress.quantize.weight_only import store_int8_weights
 
 Observer: TypeAlias = Histogram | MinMax
 Calibration: TypeAlias = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
 OBSERVERS = {"minmax": MinMax, "moving-average": MovingAverage}
 """Observers of an activation by calibration; the other calibrations use a histogram."""
+SLACK = float(np.finfo(np.float32).eps)
+"""How far integers may stand for numbers beyond a Clip before them that the runtime then leaves out."""
 INT32_ROOM = float(2**30)
 """Largest number of steps of a bias, half of int32's range; beyond it, its channel's scale is widened."""
+
+
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """The numbers that the integers of an activation stand for.
+
+    Attributes:
+        scale: distance between two of them.
+        zero_point: the integer that stands for zero.
+        integers: what the integers can be.
+    """
+
+    scale: float
+    zero_point: int
+    integers: IntegerFormat
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the largest number."""
+        lowest, highest = self.integers.limits
+        return (lowest - self.zero_point) * self.scale, (highest - self.zero_point) * self.scale
+
+    @property
+    def zero(self) -> np.generic:
+        """The zero point, in the type of the integers."""
+        signed = "" if self.integers.signed else "u"
+        zero: np.generic = np.dtype(f"{signed}int{self.integers.bits}").type(self.zero_point)
+        return zero
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +93,25 @@ class Activations:
         """Return a new observer of an activation."""
         return OBSERVERS.get(self.calibration, Histogram)()
 
-    def scale(self, observed: Observer) -> tuple[float, np.generic]:
-        """Return scale and zero point of an activation; the zero point's type is that of the integers."""
-        integers = IntegerFormat(self.bits, symmetric=self.symmetric, signed=self.symmetric)
+    @property
+    def for_accelerators(self) -> bool:
+        """Whether the integers are of a kind that is asked for by accelerators, not by ONNX Runtime."""
+        return self.bits != 8 or self.symmetric
+
+    @property
+    def integers(self) -> IntegerFormat:
+        """What activations become."""
+        return IntegerFormat(self.bits, symmetric=self.symmetric, signed=self.symmetric)
+
+    def grid(self, observed: Observer, bounds: tuple[float, float] = (-math.inf, math.inf)) -> Grid:
+        """Return scale and zero point of an activation, whose integers stand for numbers within `bounds`."""
+        integers = self.integers
         if isinstance(observed, Histogram) and self.calibration != "moving-average":
             extent: tuple[Any, Any] = observed.range(self.calibration, integers, self.percentile)
         else:
             extent = observed.range(integers=integers)
         scale, zero_point = scale_and_zero_point(*extent, integers)
-        return float(scale), np.dtype(f"{'' if self.symmetric else 'u'}int{self.bits}").type(zero_point)
+        return Grid(within(float(scale), int(zero_point), bounds, integers), int(zero_point), integers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,9 +170,8 @@ def int8_static(
     rounded = {} if rounding == "nearest" else solve_all(model, chosen, weight_bits, rounding == "learned")
     others = store_int8_weights(model, chosen, besides=KERNELS) if store_others else []
     stored = [change for change in others if change.action]
-    regions = find(model.graph, chosen)
-    observed = observe_ranges(model, regions.readers, activations.observer)
-    placed = place(regions, activations, observed, Weights(weight_bits, per_channel, rounded))
+    prepare(model, chosen)
+    placed = place(model, chosen, activations, {}, Weights(weight_bits, per_channel, rounded))
     done = {change.layer for change in stored}
     return stored + [change for change in placed if change.action or change.layer not in done]
 
@@ -137,41 +185,120 @@ def solve_all(
 
 
 def place(
-    regions: Regions,
+    model: Model,
+    chosen: Callable[..., bool],
     activations: Activations,
     observed: Mapping[str, Observer],
     weights: Weights,
 ) -> list[Change]:
     """Insert Q/DQ pairs around what runs on integers, in place; return a change per layer.
 
+    What the runtime computes in float between Q/DQ pairs all the same loses them again, except those that
+    are meant for accelerators.
+
     Args:
-        regions: what is to run in integers, of a folded graph.
+        model: a folded and prepared model, with data to calibrate on; changed in place.
+        chosen: called with the names of a layer's node and weight.
         activations: how activations become integers.
-        observed: an observer of each activation of the regions, by value name.
+        observed: observers of activations by name; others are made from the model's calibration data.
         weights: how weights become integers.
     """
-    for value, readers in regions.readers.items():
-        scale, zero_point = activations.scale(observed[regions.range_owner(value).name or ""])
-        quantize_activation(value, scale, zero_point, readers, final=value in regions.final)
-    action = f"{activations.bits}-bit activations, {weights}, range {activations.calibration}"
-    changes = [quantize_kernel(layer, weights.of(layer), action) for layer in regions.kernels]
+    observed, floats = dict(observed), set[str]()
+    while True:
+        attempt = model.copy()
+        regions = find(attempt.graph, chosen, floats)
+        missing = [value for value in regions.readers if value.name not in observed]
+        observed |= observe_ranges(model, missing, activations.observer) if missing else {}
+        changes = _place(regions, activations, observed, weights)
+        edit.name_all(attempt.ir)  # readers that share a bias or a number give its name to their own
+        found = computed_in_float(attempt.ir, regions)
+        if not found or activations.for_accelerators:
+            break
+        floats |= found
+    model.ir = attempt.ir
+    changes = [
+        replace(change, action=f"{change.action}, in float in ONNX Runtime")
+        if change.layer in found
+        else change
+        for change in changes
+    ]
     return changes + [Change(name, skipped=reason) for name, reason in regions.skipped.items()]
 
 
-def quantize_kernel(layer: Layer, quantized: Quantized, action: str) -> Change:
-    """Store as integers the weight and bias of a layer whose input has a Q/DQ pair.
+def _place(
+    regions: Regions, activations: Activations, observed: Mapping[str, Observer], weights: Weights
+) -> list[Change]:
+    """Insert Q/DQ pairs; return a change per layer that runs on integers."""
+    grids = _grids(regions, activations, observed)
+    for value, readers in regions.readers.items():
+        grid = grids[regions.range_owner(value)]
+        quantize_activation(value, grid.scale, grid.zero, readers, final=value in regions.final)
+    place_numbers(regions, activations.integers)
+    action = f"{activations.bits}-bit activations, {weights}, range {activations.calibration}"
+    return [
+        change
+        for sharing in sharing_weights(regions.kernels)
+        for change in quantize_kernels(sharing, weights.of(sharing[0]), action)
+    ]
+
+
+def _grids(
+    regions: Regions, activations: Activations, observed: Mapping[str, Observer]
+) -> dict[ir.Value, Grid]:
+    """Return the grid of every value that others do not give theirs.
+
+    What a Concat joins takes its grid where that costs at most one bit and stays within an activation's ends.
+    """
+    owners = dict.fromkeys(regions.range_owner(value) for value in regions.readers)
+    bounds = {value: cut_at(value) for value in owners}
+    grids = {value: activations.grid(observed[value.name or ""], bounds[value]) for value in owners}
+    wholes = {regions.range_owner(part): regions.range_owner(whole) for part, whole in regions.joined.items()}
+    for part in reversed(wholes):
+        if part is wholes[part] or wholes[part] not in grids:
+            continue
+        (low, high), grid = bounds[part], grids[wholes[part]]
+        fits = low <= grid.ends[0] + SLACK and grid.ends[1] <= high + SLACK
+        if fits and grid.scale <= 2 * grids[part].scale:
+            grids[part] = grid
+    return grids
+
+
+def place_numbers(regions: Regions, integers: IntegerFormat) -> None:
+    """Store the constant numbers of regions, whose values have Q/DQ pairs, as codes or in scales."""
+    for node in regions.rescaled:
+        rescale(node)
+    for node, index in regions.constants:
+        dequantize_number(node, index, integers)
+
+
+def sharing_weights(kernels: Iterable[Layer]) -> list[list[Layer]]:
+    """Return the layers, those with the same weight together."""
+    found: dict[ir.Value, list[Layer]] = {}
+    for layer in kernels:
+        found.setdefault(layer.weight, []).append(layer)
+    return list(found.values())
+
+
+def quantize_kernels(sharing: Sequence[Layer], quantized: Quantized, action: str) -> list[Change]:
+    """Store as integers weight and biases of layers with one weight, whose inputs have Q/DQ pairs.
 
     Args:
-        layer: the layer.
-        quantized: its weight.
-        action: what the change says was done.
+        sharing: the layers.
+        quantized: their weight.
+        action: what the changes say was done.
     """
-    weight = torch.from_numpy(layer.array.copy())
-    before = layer.array.nbytes
-    if layer.operator.bias is not None and len(layer.node.inputs) > layer.operator.bias:
-        quantized = _quantize_bias(layer, weight, quantized)
-    dequantize_weight(layer.weight, quantized)
-    return Change(layer.name, action, before, quantized.bytes, quantized.relative_error(weight))
+    first = sharing[0]
+    weight = torch.from_numpy(first.array.copy())
+    biases = {layer.node: bias for layer in sharing if (bias := _constant_bias(layer)) is not None}
+    quantized = _with_room(sharing, biases, weight, quantized)
+    for layer in sharing:
+        if layer.node in biases:
+            steps = np.broadcast_to(_input_scale(layer) * quantized.scale.numpy(), biases[layer.node].shape)
+            dequantize_bias(layer.node, np.round(biases[layer.node] / steps).astype(np.int32), steps)
+    dequantize_weight(first.weight, quantized)
+    done = Change(first.name, action, first.array.nbytes, quantized.bytes, quantized.relative_error(weight))
+    shared = f"{action}, the weight of {first.name}"
+    return [done, *(Change(layer.name, shared, error=done.error) for layer in sharing[1:])]
 
 
 def observe_ranges(
@@ -189,29 +316,35 @@ def observe_ranges(
     return observers
 
 
-def _quantize_bias(layer: Layer, weight: torch.Tensor, quantized: Quantized) -> Quantized:
-    """Store a constant bias as int32 in steps of ``input scale x weight scale``, as integer kernels sum it.
-
-    A channel whose scale is too small for its bias, because its weights are almost zero, gets a larger one.
-
-    Returns:
-        The layer's weight, quantized again if a scale was enlarged.
-    """
-    value = layer.node.inputs[2]
+def _constant_bias(layer: Layer) -> npt.NDArray[np.float64] | None:
+    """Return the bias of a layer, one number a channel; None without one that is constant."""
+    place = layer.operator.bias
+    value = layer.node.inputs[place] if place is not None and place < len(layer.node.inputs) else None
     if value is None or value.const_value is None:
-        return quantized
+        return None
     bias = array(value).astype(np.float64).reshape(-1)
-    if bias.size != layer.array.shape[layer.out_axis]:
-        return quantized
-    input_scale = _input_scale(layer)
+    return bias if bias.size == layer.array.shape[layer.out_axis] else None
+
+
+def _with_room(
+    sharing: Sequence[Layer],
+    biases: Mapping[ir.Node, npt.NDArray[np.float64]],
+    weight: torch.Tensor,
+    quantized: Quantized,
+) -> Quantized:
+    """Return a weight quantized so that biases fit in int32 as multiples of ``input scale x weight scale``.
+
+    That is how integer kernels sum them. A channel whose scale is too small for its bias, because its weights
+    are almost zero, gets a larger one.
+    """
     scale = quantized.scale.numpy().astype(np.float64)
-    needed = np.abs(bias) / (INT32_ROOM * float(input_scale))
-    needed = needed if scale.ndim else needed.max()
-    if (needed > scale).any():
-        wider = torch.from_numpy(np.maximum(scale, needed).astype(np.float32))
-        quantized = affine.quantize(weight, quantized.format, scale=wider)
-    steps = np.broadcast_to(input_scale * quantized.scale.numpy(), bias.shape)
-    dequantize_bias(layer.node, np.round(bias / steps).astype(np.int32), steps)
+    wider = scale
+    for layer in sharing:
+        if layer.node in biases:
+            needed = np.abs(biases[layer.node]) / (INT32_ROOM * float(_input_scale(layer)))
+            wider = np.maximum(wider, needed if scale.ndim else needed.max())
+    if (wider > scale).any():
+        return affine.quantize(weight, quantized.format, scale=torch.from_numpy(wider.astype(np.float32)))
     return quantized
 
 

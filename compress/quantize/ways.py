@@ -69,9 +69,9 @@ class Way:
         kernels = self.rounded.get(bits, {})
         placed: list[Change] = []
         if self.calibrated is not None:
-            found = regions.find(model.graph, self._but((*self.besides, *floats)))
+            chosen = self._but((*self.besides, *floats))
             weights = static.Weights(bits, rounded=kernels)
-            placed += static.place(found, self.calibrated, self.observed, weights)
+            placed += static.place(model, chosen, self.calibrated, self.observed, weights)
         if self.each_run:
             others = dynamic.find(model.graph, self._but(floats))
             placed += dynamic.place(model.graph, others, bits, kernels)
@@ -101,8 +101,11 @@ def calibrated_ways(start: Way) -> Iterator[Way]:
     Raises:
         DataError: an activation is not finite.
     """
-    readers = regions.find(start.model.graph, start.chosen).readers
-    observed = static.observe_ranges(start.model, readers, Histogram) if readers else {}
+    model = start.model.copy()
+    regions.prepare(model, start.chosen)
+    start = replace(start, model=model)
+    readers = regions.find(model.graph, start.chosen).readers
+    observed = static.observe_ranges(model, readers, Histogram) if readers else {}
     for calibration in RANGES if readers else ():
         name, activations = f"{start.name}range {calibration}", static.Activations(calibration)
         yield replace(start, name=name, calibrated=activations, observed=observed)

@@ -28,7 +28,6 @@ KNOWN: dict[str, tuple[Collection[str], str]] = {
     "an_output_joined_by_identity": (["int8-static", "int8-weights"], "outputs of one value lose a name"),
     "a_sparse_constant": (EVERY, "cannot be read"),
     "constants_beside_the_file": (EVERY, "constants that lie beside the file are not found"),
-    "int8_weights_behind_cast_and_mul": (["int8-static"], "records speak of bytes that were not there"),
     "probabilities_by_name": (["int8-static", "int8-weights"], "sequences of maps are not raised"),
     "softmax_of_opset_11": (["int8-static", "int8-weights"], "a name is given twice where the set is raised"),
     "upsample_of_opset_9": (["int8-static", "int8-weights"], "refused: the conversion is not faithful"),

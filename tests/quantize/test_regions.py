@@ -59,14 +59,14 @@ def test_a_residual_sum_joins_two_integer_layers(build: Any, normal: Any) -> Non
             Reason.USE.because("ConvTranspose has no integer kernel"),
         ),
         (
-            "g (float[N,8] x) => (float[N,8] y) { h = MatMul(x, w) y = MatMul(h, w) }",
+            "g (float[N,8] x) => (float[N,8] y) { h = MatMul(x, w) y = Add(h, w) }",
             {"w": (8, 8)},
-            Reason.SHARED,
+            Reason.SHARED.because("which stays in float, or reads it in another layout"),
         ),
         (
             "g (float[N,8] x) => (float[N,4] y) { y = Gemm<beta=0.5>(x, w, b) }",
             {"w": (8, 4), "b": (4,)},
-            Reason.USE.because("its bias is scaled"),
+            Reason.USE.because("its product or bias is scaled"),
         ),
     ],
 )
@@ -82,3 +82,31 @@ def test_layers_are_chosen_by_the_names_of_node_and_weight(build: Any, normal: A
     found = regions(build, text, lambda node, weight: weight == "v", w=normal(8, 8), v=normal(8, 4))
     assert [layer.weight.name for layer in found.kernels] == ["v"]
     assert set(found.skipped.values()) == {Reason.LEFT_OUT} and names(found) == {"r"}
+
+
+def test_a_split_and_a_weight_of_two_layers_stay_in_integers(build: Any, normal: Any) -> None:
+    text = """g (float[N,4,6,6] x) => (float[N,4,6,6] y) {
+        a = Conv(x, w) b, c = Split<axis=1, num_outputs=2>(a) d = Conv(b, v) e = Conv(c, v)
+        k = Concat<axis=1>(d, e) y = Conv(k, u)
+    }"""
+    found = regions(build, text, opset=18, w=normal(4, 4, 1, 1), v=normal(2, 2, 1, 1), u=normal(4, 4, 1, 1))
+    assert len(found.kernels) == 4 and not found.skipped
+    values = {value.name: value for value in found.readers}
+    assert found.range_owner(values["b"]) is found.range_owner(values["c"]) is values["a"]
+    assert {part.name for part, whole in found.joined.items() if whole is values["k"]} == {"d", "e"}
+
+
+def test_an_activation_behind_what_moves_values_cuts_off_before(build: Any, normal: Any) -> None:
+    text = """g (float[N,4,6,6] x) => (float[N,4,3,3] y) {
+        a = Conv(x, w) p = MaxPool<kernel_shape=[2,2], strides=[2,2]>(a) r = Relu(p) y = Conv(r, v)
+    }"""
+    found = regions(build, text, w=normal(4, 4, 1, 1), v=normal(4, 4, 1, 1))
+    values = {value.name: value for value in found.readers}
+    assert "p" not in values and found.range_owner(values["a"]) is values["r"]
+
+
+def test_nodes_that_the_runtime_computes_in_float_stay_out(build: Any, normal: Any) -> None:
+    text = "g (float[N,4,6,6] x) => (float[N,4,6,6] y) { a = Conv(x, w) b = Conv(a, v) [sum] s = Add(a, b) y = Conv(s, u) }"
+    model = compress.load(build(text, w=normal(4, 4, 1, 1), v=normal(4, 4, 1, 1), u=normal(4, 4, 1, 1)))
+    whole, without = find(model.graph, lambda *names: True), find(model.graph, lambda *names: True, ["sum"])
+    assert {node.name for node in whole.nodes} - {node.name for node in without.nodes} == {"sum"}

@@ -35,7 +35,7 @@ MOVEMENT = (
     *each(_chosen, "GatherElements", "GatherND", by_index=True),
     _chosen("Gather", by_index=True, weights=(Weight(0, 0, None),)),
     _chosen("Slice", on_integers="passes"),
-    _chosen("Split"),
+    _chosen("Split", on_integers="passes"),
     # With other values between
     _filled("AffineGrid", monotone=False),
     *each(_filled, "CenterCropPad", "Col2Im", "Pad"),
