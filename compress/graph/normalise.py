@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 import onnx_ir as ir
@@ -33,6 +34,8 @@ def normalise(model: ir.Model) -> ir.Model:
     transpose_weights(model.graph)
     names = _recurrent_names(model.graph)
     fold_constants(model, input_size_limit=1024, output_size_limit=65536, should_fold=_may_fold)
+    # The limit on outputs holds for what should be folded too, and recurrent weights are larger.
+    fold_constants(model, output_size_limit=sys.maxsize, should_fold=_arranges_recurrent_weights)
     lift(model)
     drop_identities(model)
     model = passes.RemoveUnusedNodesPass()(model).model

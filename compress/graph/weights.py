@@ -18,6 +18,8 @@ from compress.graph import edit, facts
 
 SETTINGS = ("early", "layout", "pool", "reduction", "view")
 """Costs of operators whose inputs behind the data say how they work, and are not learnt."""
+DIRECTIONS = 2
+"""Most directions of a recurrent operator."""
 CODE_BITS = 8
 """Most bits of an integer that stands for a float."""
 
@@ -57,7 +59,8 @@ class StoredWeight:
     def is_vector(self) -> bool:
         """Whether it is a vector, as in a bias or a normalization, or one for each recurrent direction."""
         sizes = self.tensor.shape.numpy()
-        of_directions = len(sizes) == 2 and all(facts.of(node).is_recurrent for node in self.readers)
+        recurrent = all(facts.of(node).is_recurrent for node in self.readers)
+        of_directions = recurrent and len(sizes) == 2 and sizes[0] <= DIRECTIONS
         return of_directions or sum(size != 1 for size in sizes) < 2
 
     @property

@@ -83,3 +83,14 @@ def test_small_types_stay_small(build, normal):
     codes = np.arange(32, dtype=np.int8).reshape(8, 4)
     model = compress.load(build(text, q=codes, s=np.float32(0.5))).prepared()
     assert model.weight_bytes == 32 + 4
+
+
+def test_recurrent_weights_of_any_size_stand_in_their_order(build, normal):
+    text = """g (float[T,N,272] x) => (float[T,1,N,272] y) {
+        s = Slice(w, zero, half, zero) e = Slice(w, half, end, zero) c = Concat<axis = 0>(e, s)
+        u = Unsqueeze(c, zero) y = LSTM<hidden_size = 272>(x, u, r)
+    }"""
+    places = {"zero": np.array([0]), "half": np.array([544]), "end": np.array([1088])}
+    model = compress.load(build(text, w=normal(1088, 272), r=normal(1, 1088, 272), **places)).prepared()
+    assert [node.op_type for node in model.graph] == ["LSTM"]
+    assert model.graph.initializers["w"].shape == (1, 1088, 272)

@@ -7,6 +7,7 @@ import onnx_ir as ir
 import pytest
 from pydantic import ValidationError
 
+from compress.changes import Reason
 from compress.data import Data
 from compress.errors import LimitError, PassError
 from compress.model import Model
@@ -66,7 +67,7 @@ def test_halving_shrinks_every_tensor_and_accounts_for_it(model):
     assert done[0].layer == "first"
     assert done[0].action == "weights 16x3x3x3 to 8x3x3x3"
     assert [(c.layer, c.skipped) for c in half.changes if c.skipped] == [
-        ("head", "its 5 channels stay: it is a dimension of a graph output")
+        ("head", Reason.USE.because("it is a dimension of a graph output, its 5 channels stay"))
     ]
     assert shape(model, "w1") == (16, 3, 3, 3)
 

@@ -17,7 +17,7 @@ from compress.passes import Int8, Int8Dynamic, Int8Static, Smooth
 
 def chosen(model: Model) -> str:
     """Return what the account of `Int8` says of the way it chose."""
-    (story,) = [each.action for each in model.changes if each.action.startswith("chosen: ")]
+    (story,) = [each.action for each in model.changes if each.action.startswith("chosen")]
     return story
 
 
