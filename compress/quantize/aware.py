@@ -18,11 +18,17 @@ from compress.model import Model
 from compress.numerics.affine import Quantized, quantize
 from compress.numerics.formats import IntegerFormat
 from compress.numerics.granularity import PerAxis
-from compress.numerics.ranges import Histogram, scale_and_zero_point
+from compress.numerics.ranges import UINT8, Histogram, scale_and_zero_point, within
 from compress.quantize.nodes import quantize_activation
 from compress.quantize.plans import Operators, Precision, plans
-from compress.quantize.regions import Regions, find
-from compress.quantize.static import observe_ranges, place_numbers, quantize_kernels, sharing_weights
+from compress.quantize.regions import Regions, computed_in_float, cut_at, find
+from compress.quantize.static import (
+    observe_ranges,
+    place_numbers,
+    quantize_kernels,
+    sharing_weights,
+    told,
+)
 from compress.quantize.weight_only import store
 from compress.train.fake_quantizers import FakeQuantizer, insert, scale_name, scales
 from compress.train.finetuning import fit
@@ -102,6 +108,9 @@ def quantization_aware_training(
         edit.set_initializer(value, trained)
     found = {name: scales(student.graph, quantizer) for name, quantizer in quantizers.items()}
     changes = _store_regions(regions, rounding, quantizers, found)
+    if changes:
+        edit.name_all(model.ir)  # readers that share a bias or a number give its name to their own
+        changes = told(changes, computed_in_float(model.ir, regions))
     others = _store_others(model.graph, regions, chosen, rounding, found)
     return [Change("all weights", outcome.story()), *changes, *(change for change, _ in others.values())]
 
@@ -147,15 +156,16 @@ def _store_regions(
 ) -> list[Change]:
     """Quantize what the fake quantizers rounded; return a change per layer."""
     for value, readers in regions.readers.items():
-        name = value.name or ""
+        name, bounds = value.name or "", cut_at(regions.range_owner(value))
         zero_point = np.uint8(-quantizers[name].low)
-        quantize_activation(value, float(found[name]), zero_point, readers, final=value in regions.final)
+        scale = within(float(found[name]), int(zero_point), bounds, UINT8)
+        quantize_activation(value, scale, zero_point, readers, final=value in regions.final)
     story = f"8-bit activations, {rounding.kernel_bits}-bit weights per channel, trained"
-    place_numbers(regions, IntegerFormat(8, symmetric=False, signed=False))
+    place_numbers(regions, UINT8)
     changes = []
     for sharing in sharing_weights(regions.kernels):
-        weight, scale = torch.from_numpy(sharing[0].array.copy()), found[sharing[0].weight.name or ""]
-        quantized = quantize(weight, rounding.kernel_format(sharing[0]), scale=scale)
+        weight, steps = torch.from_numpy(sharing[0].array.copy()), found[sharing[0].weight.name or ""]
+        quantized = quantize(weight, rounding.kernel_format(sharing[0]), scale=steps)
         changes += quantize_kernels(sharing, quantized, story)
     return changes
 

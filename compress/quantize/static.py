@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias
 
@@ -216,13 +216,18 @@ def place(
             break
         floats |= found
     model.ir = attempt.ir
-    changes = [
+    changes = told(changes, found)
+    return changes + [Change(name, skipped=reason) for name, reason in regions.skipped.items()]
+
+
+def told(changes: Iterable[Change], floats: Collection[str]) -> list[Change]:
+    """Return changes of layers, which say so where the runtime computes a layer in float."""
+    return [
         replace(change, action=f"{change.action}, in float in ONNX Runtime")
-        if change.layer in found
+        if change.layer in floats
         else change
         for change in changes
     ]
-    return changes + [Change(name, skipped=reason) for name, reason in regions.skipped.items()]
 
 
 def _place(

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from compress.data import Data
+from compress.graph.session import as_run
 from compress.model import Model
 from compress.passes.finetune import Finetune
 from compress.passes.int8_static import Int8Static
@@ -196,3 +197,17 @@ def test_recurrent_weights_are_trained_through_their_rounding(students: list[ir.
     assert np.abs(_exact(trained, x=x) - expected).mean() < 1e-2 * np.abs(expected).mean()
     # Codes and their scales are all that is stored of the three matrices.
     assert not [name for name in ("inner", "outer", "head") if name in trained.graph.initializers]
+
+
+def test_claims_of_clipped_layers_are_what_runs(build: Any, normal: Any) -> None:
+    """Integer kernels take a Clip in only if the learnt scale stays within its ends."""
+    text = """g (float[N,4,6,6] x) => (float[N,4,4,4] y) {
+        a = Conv(x, w) k = Clip(a, lo, hi) p = Conv(k, v) y = Relu(p)
+    }"""
+    ends = {"lo": np.float32(-1), "hi": np.float32(1)}
+    data = [{"x": normal(8, 4, 6, 6)} for _ in range(2)]
+    model = load(build(text, w=normal(4, 4, 2, 2), v=normal(4, 4, 2, 2), **ends), calibration=data)
+    small = Qat(epochs=1)(model)
+    claimed = [change for change in small.changes if change.action.startswith("8-bit activations")]
+    integer = [node.op_type for node in as_run(small.ir).graph if node.op_type == "QLinearConv"]
+    assert len(integer) == len(claimed) == 2 and not any("float" in each.action for each in claimed)
