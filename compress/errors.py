@@ -54,6 +54,10 @@ class ModelError(InputError):
     """A model file or module cannot be read, or is not valid."""
 
 
+class FatalModelError(ModelError):
+    """ONNX Runtime ends its process as it loads a model."""
+
+
 class DataError(InputError):
     """Calibration or evaluation data do not fit the model, or hold values that are not finite."""
 

@@ -295,11 +295,11 @@ def _weights(original: Model, variant: Model, path: Path) -> tuple[dict[str, str
     still: dict[str, str] = {}
     total = quantized = 0
     for layer in layers(original.graph):
-        total += layer.array.nbytes
+        total += layer.nbytes
         if _names(layer) & float_values:
             still[layer.name] = known.get(layer.name, "")
         else:
-            quantized += layer.array.nbytes
+            quantized += layer.nbytes
     return still, quantized / total if total else 0.0
 
 

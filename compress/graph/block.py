@@ -13,6 +13,7 @@ import onnx_ir as ir
 
 from compress.data import Feeds
 from compress.errors import PassError
+from compress.graph.capture import as_float32
 from compress.graph.edit import bodies
 from compress.graph.session import session
 
@@ -69,15 +70,15 @@ class Walk:
         self._position, self._live = end, kept
 
     def values(self, name: str) -> Iterator[np.ndarray]:
-        """Yield a value of every batch, computed from what has come so far."""
+        """Yield a value of every batch, computed from what has come so far; floats as float32."""
         value = self._values[name]
         if value in self._live:
             place = self._live.index(value)
             for batch in range(self._batches):
-                yield self._read(batch, [place])[0]
+                yield as_float32(self._read(batch, [place])[0])
         else:
             for _, computed in self._run([value]):
-                yield computed[value]
+                yield as_float32(computed[value])
 
     def _run(
         self, wanted: Sequence[ir.Value]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def activations(
     model: ir.Model, names: Iterable[str], batches: Iterable[Feeds], *, optimize: bool = True
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the named values of each batch; memory holds one batch's at a time.
+    """Yield the named values of each batch, floats as float32; memory holds one batch's at a time.
 
     Args:
         model: the model to run; it is not changed.
@@ -43,7 +43,7 @@ def activations(
     for feeds in batches:
         outputs = run(None, feeds) if run is not None else []
         found = stored | dict(zip(computed, outputs, strict=True))
-        yield {name: found[name] if name in found else feeds[name] for name in wanted}
+        yield {name: as_float32(found[name] if name in found else feeds[name]) for name in wanted}
 
 
 def observe(
@@ -72,6 +72,12 @@ def observe(
                 update(name, array)
             except ValueError as error:
                 raise DataError(f"calibration data, batch {number}: activation {name!r}: {error}") from error
+
+
+def as_float32(values: np.ndarray) -> np.ndarray:
+    """Return floats of any width as float32, and other values as they are."""
+    is_float = isinstance(values, np.ndarray) and values.dtype.kind == "f"
+    return values.astype(np.float32, copy=False) if is_float else values
 
 
 def _value(graph: ir.Graph, name: str) -> ir.Value:

@@ -10,6 +10,9 @@ import onnx_ir as ir
 
 from compress.graph import facts
 
+FLOATS = (ir.DataType.FLOAT, ir.DataType.FLOAT16, ir.DataType.BFLOAT16, ir.DataType.DOUBLE)
+"""Element types that operators compute in."""
+
 
 @dataclass(frozen=True, slots=True)
 class Layer:
@@ -46,7 +49,7 @@ class Layer:
 
     @property
     def array(self) -> np.ndarray:
-        """The weight as a numpy array."""
+        """The weight as a numpy array, float32 whatever it is stored in."""
         return array(self.weight)
 
     @property
@@ -55,21 +58,61 @@ class Layer:
         content = self.array
         return bool(np.isfinite(content.min()) and np.isfinite(content.max()))
 
+    @property
+    def dtype(self) -> ir.DataType:
+        """The type that the weight is stored in, and that the node computes in."""
+        return self.weight.dtype or ir.DataType.FLOAT
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the weight as stored."""
+        return nbytes(self.weight)
+
+
+class StoredTensor(ir.LazyTensor):
+    """A tensor that is stored in another float type than it is read in.
+
+    Attributes:
+        stored: the tensor as stored.
+    """
+
+    def __init__(self, stored: ir.TensorProtocol, dtype: ir.DataType) -> None:
+        super().__init__(self._read, dtype, ir.Shape(stored.shape.numpy()), name=stored.name)
+        self.stored = stored
+
+    def _read(self) -> ir.TensorProtocol:
+        return ir.tensor(self.stored.numpy().astype(self.dtype.numpy()))
+
 
 def array(value: ir.Value) -> np.ndarray:
-    """Return the content of an initializer."""
+    """Return the content of an initializer; floats of any width as float32."""
     tensor = value.const_value
     if tensor is None:
         raise ValueError(f"{value.name!r} is not an initializer")
-    return tensor.numpy()
+    content = tensor.numpy()
+    return content.astype(np.float32, copy=False) if tensor.dtype in FLOATS else content
+
+
+def stored_type(value: ir.Value) -> str:
+    """Return the name of the type that an initializer is stored in."""
+    tensor = value.const_value
+    return str(tensor.stored.dtype if isinstance(tensor, StoredTensor) else value.dtype).lower()
+
+
+def nbytes(value: ir.Value) -> int:
+    """Return the bytes of an initializer as stored."""
+    tensor = value.const_value
+    if tensor is None:
+        return 0
+    return tensor.stored.nbytes if isinstance(tensor, StoredTensor) else tensor.nbytes
 
 
 def is_float_weight(value: ir.Value | None, *, rank: int = 2) -> bool:
-    """Tell whether a value is a float32 initializer of at least `rank` axes, none of them empty."""
+    """Tell whether a value is a float initializer of at least `rank` axes, none of them empty."""
     return (
         value is not None
         and value.const_value is not None
-        and value.dtype == ir.DataType.FLOAT
+        and value.dtype in FLOATS
         and len(value.const_value.shape) >= rank
         and value.const_value.size > 0
         and not value.is_graph_output()
@@ -77,7 +120,7 @@ def is_float_weight(value: ir.Value | None, *, rank: int = 2) -> bool:
 
 
 def layers(graph: ir.Graph) -> Iterator[Layer]:
-    """Yield every node with a float32 weight, in the graph's order."""
+    """Yield every node with a float weight, in the graph's order."""
     for node in graph:
         yield from layers_of(node)
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from compress.graph import edit
-from compress.graph.layers import Layer, layers
+from compress.graph.layers import Layer, StoredTensor, layers
 
 Array: TypeAlias = npt.NDArray[np.floating]
 Indices: TypeAlias = npt.NDArray[np.int64]
@@ -96,8 +96,24 @@ def from_matrix(layer: Layer, content: Array) -> Array:
 
 
 def store(value: ir.Value, content: Array) -> None:
-    """Replace an initializer's content."""
-    edit.set_initializer(value, content.astype(np.float32))
+    """Replace an initializer's content; its type stays, and the type that it is stored in."""
+    edit.set_initializer(value, stored_like(value, content))
+
+
+def stored_like(value: ir.Value, content: Array) -> ir.TensorProtocol:
+    """Return numbers as a tensor of an initializer's type, stored in the type that it is stored in."""
+    tensor = value.const_value
+    if isinstance(tensor, StoredTensor):
+        return StoredTensor(ir.tensor(in_type(content, tensor.stored.dtype), name=value.name), tensor.dtype)
+    return ir.tensor(in_type(content, value.dtype), name=value.name)
+
+
+def in_type(content: Array, wanted: ir.DataType | None) -> Array:
+    """Return numbers in an element type, float32 if None; those beyond its range become its largest."""
+    if wanted is None or wanted == ir.DataType.FLOAT:
+        return content.astype(np.float32, copy=False)
+    largest = float(wanted.max)
+    return np.clip(content, -largest, largest).astype(wanted.numpy())
 
 
 def input_rows(

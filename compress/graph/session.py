@@ -12,10 +12,13 @@ from typing import Any
 import onnx
 import onnx_ir as ir
 import onnxruntime as ort
+from google.protobuf.message import DecodeError
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
-from compress.errors import ModelError, first_line
+from compress.errors import FatalModelError, ModelError, first_line
 from compress.graph.files import is_large, save, to_proto, understood
+from compress.graph.precision import HALVES, computes_in
+from compress.graph.trial import ending
 
 REFUSALS: tuple[type[Exception], ...] = tuple(
     kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)
@@ -64,19 +67,35 @@ def session(
         optimized_to: where to write the graph that the runtime really runs.
 
     Raises:
-        ModelError: the runtime does not take the model.
+        FatalModelError: the runtime ends its process as it loads the model.
+        ModelError: it does not take the model.
     """
     options = session_options(threads)
     if not optimize:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if optimized_to is not None:
         options.optimized_model_filepath = os.fspath(optimized_to)
-    if not isinstance(model, ir.Model):
-        return start(os.fspath(model), options, providers)
-    if not is_large(model):
+    risky = _is_risky(model)
+    if isinstance(model, ir.Model) and not (risky or is_large(model)):
         return start(to_proto(model).SerializeToString(), options, providers)
     with tempfile.TemporaryDirectory() as folder:
-        return start(os.fspath(save(model, Path(folder, "model.onnx"))), options, providers)
+        path = save(model, Path(folder, "model.onnx")) if isinstance(model, ir.Model) else model
+        ended = ending(path, providers, optimize=optimize) if risky else ""
+        if ended:
+            raise FatalModelError(
+                f"ONNX Runtime ended with {ended} as it loaded the model, which computes in 16-bit floats"
+            )
+        return start(os.fspath(path), options, providers)
+
+
+def _is_risky(model: ir.Model | str | os.PathLike[str]) -> bool:
+    """Tell whether the runtime may die of a model, as of some that compute in 16-bit floats."""
+    if isinstance(model, ir.Model):
+        return computes_in(model, HALVES)
+    try:
+        return computes_in(understood(onnx.load(model, load_external_data=False)), HALVES)
+    except (OSError, DecodeError, RuntimeError, ValueError, TypeError, KeyError, AttributeError):
+        return False  # the runtime says why
 
 
 def session_options(threads: int = 0) -> ort.SessionOptions:

@@ -46,6 +46,8 @@ class Pass(BaseModel, ABC):
     """Whether the pass corrects a model that an earlier pass quantized."""
     needs_opset: ClassVar[int] = 0
     """The oldest operator set that can say what the pass writes; a graph of an older one is raised first."""
+    needs_float32: ClassVar[bool] = False
+    """Whether the graph must compute in float32, as integer kernels ask; one that does not is converted."""
     needs_calibration: ClassVar[bool] = False
     """Whether the pass reads calibration data with its default settings."""
 
@@ -74,6 +76,9 @@ class Pass(BaseModel, ABC):
         """
         before = self._prepared(model)
         self._check_patterns(before)
+        storage = graph.stored.read_plainly(before.ir)
+        if self.needs_float32:
+            storage |= graph.stored.compute_in_float32(before.ir)
         result = before.copy()
         changes = self.apply(result)
         if graph.is_same(before.ir, result.ir):
@@ -81,6 +86,7 @@ class Pass(BaseModel, ABC):
         if self.accounts:
             changes = [*changes, *graph.left_alone(before.ir, result.ir, changes, self.selects)]
         if any(change.action for change in changes):
+            graph.stored.store_again(result.ir, storage)
             graph.settle.settle(model.ir, result.ir)
             changes = [*changes, *self._raised(model, result)]
         else:

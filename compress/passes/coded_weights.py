@@ -29,7 +29,7 @@ class CodedWeights(Pass, name="coded-weights"):
     """
 
     quantizes: ClassVar[bool] = True
-    needs_opset: ClassVar[int] = 13
+    needs_opset: ClassVar[int] = 21
 
     rate: float = Field(default=4.0, gt=0, le=7)
     """Bits of a weight on average over all layers: the entropy of the integers, and the scales."""

@@ -20,7 +20,7 @@ class FloatWeights(Pass, name="float-weights"):
 
     With ``compute: float32`` a Cast widens every weight, which any runtime can do. The file is smaller and
     runs no faster: ONNX Runtime widens the weights once, as it loads the model. ``compute: float16``
-    converts the arithmetic as well, for GPUs and accelerators; inputs and outputs stay float32. CPUs run
+    converts the arithmetic as well, for GPUs and accelerators; inputs and outputs keep their types. CPUs run
     float16 slower than float32. bfloat16 has the range of float32 and three bits less precision than
     float16. float8e4m3 has one scale for each weight tensor. Its error is three times that of
     `integer-weights` with 8 bits, at the same size, so it is for comparison and for accelerators that

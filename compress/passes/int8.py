@@ -32,6 +32,7 @@ class Int8(Pass, name="int8"):
 
     quantizes: ClassVar[bool] = True
     needs_opset: ClassVar[int] = 13
+    needs_float32: ClassVar[bool] = True
 
     min_snr_db: float = Field(default=28.0, gt=0)
     """Signal-to-noise ratio against the original that is good enough; 27 dB are a cosine of .999.

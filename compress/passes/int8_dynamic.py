@@ -27,6 +27,7 @@ class Int8Dynamic(Pass, name="int8-dynamic"):
 
     quantizes: ClassVar[bool] = True
     needs_opset: ClassVar[int] = 13
+    needs_float32: ClassVar[bool] = True
 
     weight_bits: Literal["auto", 7, 8] = "auto"
     """7 keeps sums of products from saturating on x86 without VNNI; auto decides for this machine."""

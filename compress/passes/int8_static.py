@@ -30,6 +30,7 @@ class Int8Static(Pass, name="int8-static"):
 
     quantizes: ClassVar[bool] = True
     needs_opset: ClassVar[int] = 13
+    needs_float32: ClassVar[bool] = True
     needs_calibration: ClassVar[bool] = True
 
     calibration: Literal["minmax", "moving-average", "percentile", "entropy", "mse"] = "minmax"

@@ -28,6 +28,7 @@ class Qat(train.Training, Pass, name="qat"):
     """
 
     quantizes: ClassVar[bool] = True
+    needs_float32: ClassVar[bool] = True
     needs_calibration: ClassVar[bool] = True
 
     weight_bits: Literal[2, 3, 4, 5, 6, 7, 8] = 8

@@ -12,7 +12,7 @@ import torch
 from compress.changes import Change, Reason
 from compress.graph import edit
 from compress.graph.layers import Layer
-from compress.graph.linear import Array, linear_layers, matrix
+from compress.graph.linear import Array, linear_layers, matrix, stored_like
 from compress.graph.moments import second_moments
 from compress.model import Model
 from compress.numerics.lowrank import Spectrum, rank_for_error, ranks_for_size, spectrum
@@ -76,12 +76,12 @@ def _factor(layer: Layer, found: Spectrum, rank: int | None) -> Change:
     left, right = found.left[:, :rank], found.right[:rank]
     full = found.left @ found.right
     error = float((full - left @ right).norm() / full.norm().clamp(min=1e-30))
-    before = layer.array.nbytes
+    before = layer.nbytes
     scale = (
         right.norm(dim=1) / left.norm(dim=0).clamp(min=1e-30)
     ).sqrt()  # columns of left and rows of right get equal norms
     _replace(layer, (left * scale).numpy(), (right / scale[:, None]).numpy())
-    after = 4 * rank * found.cost
+    after = before * rank * found.cost // found.dense
     return Change(layer.name, f"rank {rank} of {len(found.energies)}", before, after, error)
 
 
@@ -96,10 +96,10 @@ def _replace(layer: Layer, left: Array, right: Array) -> None:
         attributes = {key: node.attributes.pop(key) for key in tuple(node.attributes)}
     else:
         first, second, attributes = left, right.T if node.attributes.get_int("transB", 0) else right, {}
-    weights = [
-        edit.add_initializer(edit.graph_of(node), f"{name}.{part}", content.astype(np.float32))
-        for part, content in (("left", first), ("right", second))
-    ]
+    weights = []
+    for part, content in (("left", first), ("right", second)):
+        weights.append(edit.add_initializer(edit.graph_of(node), f"{name}.{part}", content))
+        edit.set_initializer(weights[-1], stored_like(layer.weight, content))
     operator = "Conv" if node.op_type == "Conv" else "MatMul"
     thin = ir.node(operator, [node.inputs[0], weights[0]], attributes, name=f"{layer.name}.left")
     thin.outputs[0].name = f"{node.outputs[0].name}.left"

@@ -15,6 +15,7 @@ from compress.graph.linear import (
     Array,
     channel_axis,
     from_matrix,
+    in_type,
     input_rows,
     linear_layers,
     matrix,
@@ -126,7 +127,7 @@ class _Fit:
             weights, offset = fitted
         store(self.layer.weight, from_matrix(self.layer, weights))
         if place is not None:
-            _store_bias(*place, (offset + bias - within).reshape(-1))
+            _store_bias(*place, (offset + bias - within).reshape(-1), self.layer.dtype)
 
     def _bias(self, place: tuple[ir.Node, int] | None) -> Array:
         """Return the current bias, shape [groups, outputs]; zeros if there is none."""
@@ -136,11 +137,11 @@ class _Fit:
         return np.zeros((groups, outputs)) if value is None else array(value).reshape(groups, outputs)
 
 
-def _store_bias(adder: ir.Node, index: int, offset: Array) -> None:
+def _store_bias(adder: ir.Node, index: int, offset: Array, dtype: ir.DataType) -> None:
     """Store a bias, under a new name if there was none or other nodes read it."""
     old = adder.inputs[index] if index < len(adder.inputs) else None
     if old is not None and old.const_value is not None and len(old.uses()) == 1:
         store(old, offset.reshape(old.const_value.shape.numpy()))
     else:
-        name, content = f"{adder.name}.bias", offset.astype(np.float32)
+        name, content = f"{adder.name}.bias", in_type(offset, dtype)
         edit.set_input(adder, index, edit.add_initializer(edit.graph_of(adder), name, content))

@@ -71,7 +71,7 @@ def _zeroed(layer: Layer, moments: Hessian | None, ratio: float, group: int | No
     else:
         after = sparsegpt(before, moments.matrix(), ratio, group)
     store(layer.weight, from_matrix(layer, after.numpy()[None]))
-    size = before.numel() * before.element_size()
+    size = layer.nbytes
     zeros = float((after == 0).float().mean())
     error = float((after - before).norm() / before.norm().clamp(min=1e-30))
     return Change(layer.name, f"{zeros:.0%} of the weights are zero", size, size, error)

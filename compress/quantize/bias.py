@@ -20,8 +20,8 @@ from compress.diagnose.closeness import Closeness
 from compress.graph import edit
 from compress.graph.capture import activations
 from compress.graph.fold import fold
-from compress.graph.layers import Layer, array, is_float_weight
-from compress.graph.linear import Array, channel_axis, linear_layers
+from compress.graph.layers import FLOATS, Layer, array, is_float_weight
+from compress.graph.linear import Array, channel_axis, in_type, linear_layers
 from compress.graph.walks import bias_place, depths
 from compress.model import Model
 
@@ -131,6 +131,6 @@ def _add(graph: ir.Graph, site: _Site, correction: Array) -> None:
     if array(value).dtype.kind == "i":
         limits = np.iinfo(array(value).dtype)
         new = np.clip(new, limits.min, limits.max)
-    content = new.astype(array(value).dtype)
+    content = in_type(new, value.dtype) if value.dtype in FLOATS else new.astype(array(value).dtype)
     corrected = edit.add_initializer(edit.graph_of(value), f"{value.name}.corrected", content)
     edit.set_input(reader, index, corrected)

@@ -282,5 +282,5 @@ def _nearest(layer: Layer, weight: Tensor, bits: int, axis: int | None = None) -
 
 def _change(layer: Layer, weight: Tensor, quantized: Quantized) -> Change:
     story = f"8-bit activations in the range of each run, {quantized.bits}-bit weights per channel"
-    before = layer.array.nbytes
+    before = layer.nbytes
     return Change(layer.name, story, before, quantized.bytes, quantized.relative_error(weight))

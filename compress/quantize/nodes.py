@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from compress.numerics.affine import Quantized
     from compress.numerics.formats import IntegerFormat
 
+HALF_SCALES = 19
+"""The first operator set whose DequantizeLinear takes scales of float16."""
+
 
 def packed(values: np.ndarray, bits: int) -> np.ndarray:
     """Return integers in the numpy type that ONNX stores `bits` bits in (4-bit types pack on saving)."""
@@ -26,10 +29,12 @@ def packed(values: np.ndarray, bits: int) -> np.ndarray:
     return values.astype(ml_dtypes.int4 if values.dtype.kind == "i" else ml_dtypes.uint4)
 
 
-def scales(graph: ir.Graph, name: str, content: np.ndarray) -> ir.Value:
-    """Add a weight's scales and return them as float32; the runtime casts float16 as it loads the model."""
+def scales(
+    graph: ir.Graph, name: str, content: np.ndarray, dtype: ir.DataType = ir.DataType.FLOAT
+) -> ir.Value:
+    """Add a weight's scales and return them as `dtype`; the runtime casts them as it loads the model."""
     stored = add_initializer(graph, f"{name}.scale", content)
-    return stored if stored.dtype == ir.DataType.FLOAT else _floats(stored)
+    return stored if stored.dtype == dtype else _floats(stored, dtype)
 
 
 def dequantize_weight(weight: ir.Value, quantized: Quantized) -> ir.Value:
@@ -44,6 +49,8 @@ def dequantize_weight(weight: ir.Value, quantized: Quantized) -> ir.Value:
     if isinstance(granularity, PerGroup):
         attributes["block_size"] = granularity.size
     graph, name = edit.graph_of(weight), weight.name or ""
+    if weight.dtype == ir.DataType.FLOAT16:  # the runtime fuses a layer that reads no Cast
+        quantized = quantized.half_scales()
     inputs = [
         add_initializer(graph, f"{name}.quantized", packed(quantized.values.numpy(), quantized.bits)),
         add_initializer(graph, f"{name}.scale", quantized.scale.numpy()),
@@ -51,10 +58,13 @@ def dequantize_weight(weight: ir.Value, quantized: Quantized) -> ir.Value:
         add_initializer(graph, f"{name}.zero_point", packed(quantized.zero_point.numpy(), quantized.bits)),
     ]
     node = ir.node("DequantizeLinear", inputs, attributes, name=f"{name}.dequantize")
-    node.outputs[0].name = f"{name}.float"
     edit.insert_first(graph, node)
-    edit.replace_value(weight, node.outputs[0])
-    return node.outputs[0]
+    floats = node.outputs[0]
+    if inputs[1].dtype != weight.dtype:
+        floats = _as_type(floats, weight.dtype)
+    floats.name = f"{name}.float"
+    edit.replace_value(weight, floats)
+    return floats
 
 
 def expand_weight(weight: ir.Value, quantized: Quantized) -> None:
@@ -74,6 +84,7 @@ def expand_weight(weight: ir.Value, quantized: Quantized) -> None:
     if values.shape != tuple(shape):
         whole = add_initializer(graph, f"{name}.shape", np.array(shape, np.int64))
         output = _first("Reshape", [output, whole])
+    output = _as_type(output, weight.dtype)
     output.name = f"{name}.expanded"
     edit.replace_value(weight, output)
 
@@ -96,10 +107,17 @@ def _broadcasting(quantized: Quantized) -> tuple[np.ndarray, np.ndarray, np.ndar
     return values, scale, zero_point
 
 
-def _floats(stored: ir.Value) -> ir.Value:
-    """Return an initializer as float32, through a Cast that its readers share."""
-    casts = (node.outputs[0] for node in stored.consumers() if node.op_type == "Cast")
-    return next(casts, None) or _first("Cast", [stored], to=ir.DataType.FLOAT)
+def _floats(stored: ir.Value, dtype: ir.DataType = ir.DataType.FLOAT) -> ir.Value:
+    """Return an initializer as floats, through a Cast that its readers share."""
+    for node in stored.consumers():
+        if node.op_type == "Cast" and node.attributes.get_int("to", 0) == dtype:
+            return node.outputs[0]
+    return _first("Cast", [stored], to=dtype)
+
+
+def _as_type(floats: ir.Value, dtype: ir.DataType | None) -> ir.Value:
+    """Return float32 numbers as what the readers of a weight of `dtype` compute in."""
+    return floats if dtype in (None, ir.DataType.FLOAT) else _first("Cast", [floats], to=dtype)
 
 
 def _first(op_type: str, inputs: list[ir.Value], **attributes: int) -> ir.Value:
@@ -116,12 +134,13 @@ def _first(op_type: str, inputs: list[ir.Value], **attributes: int) -> ir.Value:
 
 
 def widen_weight(weight: ir.Value, stored: ir.TensorProtocol, scale: np.float32 | None = None) -> None:
-    """Store `weight` as `stored` (float16, say); its readers read it as float32, multiplied by `scale`."""
+    """Store `weight` as `stored` (float16, say); its readers read its own type, multiplied by `scale`."""
     graph, name = edit.graph_of(weight), weight.name or ""
     value = add_initializer(graph, f"{name}.{str(stored.dtype).lower()}", stored.numpy())
-    nodes = [ir.node("Cast", [value], {"to": ir.DataType.FLOAT}, name=f"{name}.widen")]
+    dtype = weight.dtype or ir.DataType.FLOAT
+    nodes = [ir.node("Cast", [value], {"to": dtype}, name=f"{name}.widen")]
     if scale is not None:
-        factor = add_initializer(graph, f"{name}.scale", np.asarray(scale))
+        factor = add_initializer(graph, f"{name}.scale", np.asarray(scale).astype(dtype.numpy()))
         nodes.append(ir.node("Mul", [nodes[0].outputs[0], factor], name=f"{name}.rescale"))
     nodes[-1].outputs[0].name = f"{name}.widened"
     edit.insert_first(graph, *nodes)
@@ -219,7 +238,7 @@ def matmul_nbits(node: ir.Node, weight: ir.Value, quantized: Quantized) -> None:
     values, scale, zero_point, size = _rows(quantized)
     graph, name = edit.graph_of(weight), weight.name or ""
     blocks = add_initializer(graph, f"{name}.quantized", _blocks(values, size, quantized.bits))
-    steps = scales(graph, name, scale)
+    steps = scales(graph, name, scale, weight.dtype or ir.DataType.FLOAT)
     if steps.const_value is None:
         # Without the runtime's optimizations the Cast stays. The kernel then takes scales only beside
         # blocks that come from a node too; it returns zeros beside blocks that it has packed at load.
@@ -271,7 +290,7 @@ def gather_quantized(
     inputs: list[ir.Value | None] = [
         stored,
         node.inputs[1],
-        scales(graph, name, scale),
+        scales(graph, name, scale, weight.dtype or ir.DataType.FLOAT),
     ]
     if not quantized.symmetric:
         inputs.append(add_initializer(graph, f"{name}.zero_point", _pack_bits(zero_point, quantized.bits)))
@@ -293,7 +312,10 @@ def gather_dequantize(node: ir.Node, weight: ir.Value, quantized: Quantized) -> 
     floats = ir.node("Cast", [rows.outputs[0]], {"to": ir.DataType.FLOAT}, name=f"{node.name}.floats")
     scale = ir.node("Gather", [row_scales, node.inputs[1]], name=f"{node.name}.scales")
     product = ir.node("Mul", [floats.outputs[0], scale.outputs[0]], name=node.name)
-    edit.replace_node(node, rows, floats, scale, product)
+    new = [rows, floats, scale, product]
+    if weight.dtype not in (None, ir.DataType.FLOAT):
+        new.append(ir.node("Cast", product.outputs, {"to": weight.dtype}, name=f"{node.name}.cast"))
+    edit.replace_node(node, *new)
 
 
 def _rows(quantized: Quantized) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:

@@ -17,7 +17,7 @@ from compress.changes import Change, Reason
 from compress.graph import edit
 from compress.graph.edit import add_initializer
 from compress.graph.layers import Layer
-from compress.graph.linear import from_matrix, groups, linear_layers, matrix
+from compress.graph.linear import from_matrix, groups, in_type, linear_layers, matrix
 from compress.graph.moments import second_moments
 from compress.numerics.codebook import Palette, palettize
 from compress.numerics.formats import CodebookFormat
@@ -143,11 +143,11 @@ def _store(graph: ir.Graph, plan: CodebookPlan, palette: Palette, *, decoded: bo
     error = float(np.linalg.norm(restored - plan.rows(torch.from_numpy(before.copy())).numpy()))
     entries = plan.format.entries
     bits = plan.format.code_bits
-    codes = palette.codes.numpy()
+    codes, book = palette.codes.numpy(), in_type(palette.codebook.numpy(), layer.dtype)
     if bits == 2 and codes.shape[1] % len(SHIFTS):
         bits = 4
-    size = math.ceil(codes.size * bits / 8) + palette.codebook.nbytes
-    if size >= before.nbytes:
+    size = math.ceil(codes.size * bits / 8) + book.nbytes
+    if size >= layer.nbytes:
         return Change(
             layer.name,
             skipped=Reason.SMALL.because(
@@ -156,16 +156,16 @@ def _store(graph: ir.Graph, plan: CodebookPlan, palette: Palette, *, decoded: bo
         )
     if plan.is_table:
         bits = max(bits, 4)
-        size = math.ceil(codes.size * bits / 8) + palette.codebook.nbytes
-        _look_up_rows(graph, plan, codes, palette.codebook.numpy(), bits)
+        size = math.ceil(codes.size * bits / 8) + book.nbytes
+        _look_up_rows(graph, plan, codes, book, bits)
         form = "looked up at every run"
     else:
-        _look_up(graph, plan, codes, palette.codebook.numpy(), bits, decoded=decoded)
+        _look_up(graph, plan, codes, book, bits, decoded=decoded)
         form = "looked up at every run" if decoded else "float once loaded"
     return Change(
         layer.name,
         f"{plan.format}, codes of {bits} bits, {form}",
-        bytes_before=before.nbytes,
+        bytes_before=layer.nbytes,
         bytes_after=size,
         error=error / (float(np.linalg.norm(before)) or 1.0),
     )

@@ -146,6 +146,8 @@ def _plan(readers: tuple[Layer, ...], precision: Precision, operators: Operators
 def fits_blocked_kernel(layer: Layer, bits: int) -> bool:
     """Tell whether a blocked kernel of the runtime can compute what `layer` does."""
     node = layer.node
+    if layer.dtype not in (ir.DataType.FLOAT, ir.DataType.FLOAT16):
+        return False
     if node.op_type == "Gather":  # the kernel takes rows of whole bytes
         return bool(layer.array.shape[1] * bits % 8 == 0)
     if node.op_type == "Gemm":

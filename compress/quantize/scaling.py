@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import onnx_ir as ir
 
 from compress.graph import edit, facts
 from compress.graph.edit import add_initializer
 from compress.graph.layers import Layer, array
-from compress.graph.linear import Array, store
+from compress.graph.linear import Array, in_type, store
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,5 +170,5 @@ def _is_vector(value: ir.Value | None) -> bool:
 def _divide_constant(node: ir.Node, place: int, scales: Array) -> None:
     value = node.inputs[place]
     assert value is not None
-    content = (array(value) / scales).astype(np.float32)
+    content = in_type(array(value) / scales, value.dtype)
     edit.set_input(node, place, add_initializer(edit.graph_of(value), f"{value.name}.scaled", content))

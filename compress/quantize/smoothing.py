@@ -152,7 +152,7 @@ def _insert(graph: ir.Graph, readers: Sequence[Layer], scales: np.ndarray) -> No
     assert value is not None
     images = nodes[0].op_type == "Conv"
     view = (-1, *[1] * (readers[0].array.ndim - 2)) if images else (-1,)
-    factors = (1 / scales).astype(np.float32).reshape(view)
+    factors = linear.in_type(1 / scales, readers[0].dtype).reshape(view)
     inverse = edit.add_initializer(graph, f"{value.name}.smoothing", factors)
     output = ir.Value(name=f"{value.name}.smoothed", shape=value.shape, type=value.type)
     divide = ir.node("Mul", [value, inverse], outputs=[output], name=f"{value.name}.smooth")

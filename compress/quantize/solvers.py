@@ -18,6 +18,7 @@ from compress.graph.edit import add_initializer
 from compress.graph.layers import Layer
 from compress.graph.linear import (
     in_layout,
+    in_type,
     input_rows,
     linear_layers,
     matrix,
@@ -282,12 +283,13 @@ def _scale_inputs(readers: Sequence[Layer], scales: Tensor | None) -> None:
     value = readers[0].node.inputs[0]
     if value is None or scales is None or bool((scales == 1).all()):
         return
-    factor = add_initializer(edit.graph_of(value), f"{value.name}.unscale", (1 / scales).numpy())
+    factors = in_type((1 / scales).numpy(), readers[0].dtype)
+    factor = add_initializer(edit.graph_of(value), f"{value.name}.unscale", factors)
     node = ir.node("Mul", [value, factor], name=f"{readers[0].name}.unscale")
     node.outputs[0].name = f"{readers[0].name}.unscaled"
     node.outputs[0].type, node.outputs[0].shape = value.type, value.shape
     edit.insert_before(readers[0].node, node)
     for layer in readers:
         edit.set_input(layer.node, 0, node.outputs[0])
-        factors = scales.numpy()
-        store(layer.weight, layer.array * (factors[:, None] if layer.in_axis == 0 else factors))
+        rows = scales.numpy()
+        store(layer.weight, layer.array * (rows[:, None] if layer.in_axis == 0 else rows))

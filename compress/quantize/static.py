@@ -301,7 +301,7 @@ def quantize_kernels(sharing: Sequence[Layer], quantized: Quantized, action: str
             steps = np.broadcast_to(_input_scale(layer) * quantized.scale.numpy(), biases[layer.node].shape)
             dequantize_bias(layer.node, np.round(biases[layer.node] / steps).astype(np.int32), steps)
     dequantize_weight(first.weight, quantized)
-    done = Change(first.name, action, first.array.nbytes, quantized.bytes, quantized.relative_error(weight))
+    done = Change(first.name, action, first.nbytes, quantized.bytes, quantized.relative_error(weight))
     shared = f"{action}, the weight of {first.name}"
     return [done, *(Change(layer.name, shared, error=done.error) for layer in sharing[1:])]
 

@@ -10,7 +10,7 @@ import numpy as np
 import onnx_ir as ir
 
 from compress.changes import Change, Reason
-from compress.graph.layers import Layer, array, is_float_weight
+from compress.graph.layers import Layer, array, is_float_weight, nbytes
 from compress.numerics.affine import Quantized
 from compress.numerics.formats import stored_bits
 from compress.numerics.granularity import PerAxis, PerGroup, PerTensor
@@ -28,6 +28,8 @@ from compress.quantize.solvers import Solver, solutions, solve_alone
 if TYPE_CHECKING:
     from compress.model import Model
 
+WIDE = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
+"""Float types of more than 16 bits."""
 FEWEST_HALVES = 64
 """Tensors of fewer numbers stay float32, because the Cast after float16 takes more bytes than it saves."""
 
@@ -136,7 +138,7 @@ def _store_nearest(
 
 def store(plan: Plan, quantized: Quantized, operators: Operators) -> Change:
     """Replace a weight by its integers, and its readers by nodes that compute with them."""
-    layer, weight, before = plan.layer, plan.weight(), plan.layer.array.nbytes
+    layer, weight, before = plan.layer, plan.weight(), plan.layer.nbytes
     bits = quantized.bits
     # Blocked kernels read integers of two bits, which the standard lacks.
     stored = _widened(quantized, stored_bits(bits if plan.blocked else max(bits, 4)))
@@ -183,16 +185,17 @@ def store_halves(graph: ir.Graph, planned: Sequence[Plan], chosen: Callable[...,
     for value in list(graph.initializers.values()):
         readers = (node.name for node in value.consumers())
         rank = 1 if all(use.node.op_type == "Conv" for use in value.uses()) else 2
-        if value in weights or not is_float_weight(value, rank=rank) or not chosen(value.name, *readers):
+        wide = value.dtype in WIDE and is_float_weight(value, rank=rank)
+        if value in weights or not wide or not chosen(value.name, *readers):
             continue
         before = array(value)
         with np.errstate(over="ignore", under="ignore"):
             half = before.astype(np.float16)
         close = np.isfinite(half).all() and np.allclose(half, before, rtol=1e-3, atol=0)
         if before.size >= FEWEST_HALVES and close:
-            emit.widen_weight(value, ir.tensor(half))
             error = float(np.linalg.norm(half - before) / (np.linalg.norm(before) or 1))
-            changes.append(Change(value.name or "", "float16", before.nbytes, half.nbytes, error))
+            changes.append(Change(value.name or "", "float16", nbytes(value), half.nbytes, error))
+            emit.widen_weight(value, ir.tensor(half))
     return changes
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from compress.errors import ModelError, did_you_mean
 from compress.graph import edit
+from compress.graph.precision import HALVES
 from compress.trainable.operators import Operator, Role, lookup, torch_type
 from compress.trainable.operators.host import HOST, LONGEST, Host
 from compress.trainable.roles import trained_initializers
@@ -52,8 +53,9 @@ class Trainable(nn.Module):
     Float initializers that the operators learn (weights, biases, norm scales, embeddings) become
     parameters, every other tensor a buffer, all under their own names: ``layer1.0.weight`` is both
     the initializer and the key in ``state_dict()``. Masks, tables of positions, epsilons and shapes
-    stay frozen. In training mode a BatchNormalization works with the statistics of the batch and
-    updates its own, with torch's momentum ``1 - momentum`` of the node; Dropout drops.
+    stay frozen. Floats of 16 bits are computed in 32, and written back in 16. In training mode a
+    BatchNormalization works with the statistics of the batch and updates its own, with torch's momentum
+    ``1 - momentum`` of the node; Dropout drops.
 
     Args:
         model: the graph, at opset 11 or newer. Its tensors are copied.
@@ -139,6 +141,8 @@ class Trainable(nn.Module):
         """
         values: dict[str, Any] = {**(feeds or {}), **named}
         self._check(values)
+        halves = [name for name, value in values.items() if value.dtype in (torch.float16, torch.bfloat16)]
+        values.update((name, values[name].float()) for name in halves)
         device = next((value.device for value in values.values()), torch.device("cpu"))
         values.update(self._constants)
         for name, (place, leaf) in self._places.items():
@@ -207,17 +211,16 @@ class Trainable(nn.Module):
 
 
 def to_torch(value: ir.TensorProtocol) -> Tensor:
-    """Return a copy of an ONNX tensor; integers of 4 bits and below are held in 8.
+    """Return a copy of an ONNX tensor; integers of 4 bits and below are held in 8, floats of 16 in 32.
 
     Raises:
         NotImplementedError: torch cannot compute with its element type.
     """
     if value.dtype in _NARROW:
         return torch.from_numpy(value.numpy().astype(_NARROW[value.dtype]))
-    if value.dtype == ir.DataType.BFLOAT16:
-        return torch.from_numpy(value.numpy().view(np.int16).copy()).view(torch.bfloat16)
     dtype = torch_type(value.dtype)
-    return torch.from_numpy(np.array(value.numpy(), order="C")).to(dtype)
+    content = value.numpy().astype(np.float32) if value.dtype in HALVES else value.numpy()
+    return torch.from_numpy(np.array(content, order="C")).to(dtype)
 
 
 def from_torch(tensor: Tensor, dtype: ir.DataType, name: str) -> ir.TensorProtocol:

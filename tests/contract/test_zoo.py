@@ -67,7 +67,8 @@ class Kept:
         self.proto = onnx.load(self.path, load_external_data=False)
         self.session = promises.ort_session(self.path)
         self.expected = [self.session.run(None, feeds) for feeds in self.feeds[:2]]
-        self.half = any(each.data_type == onnx.TensorProto.FLOAT16 for each in self.proto.graph.initializer)
+        halves = (onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+        self.half = any(each.data_type in halves for each in self.proto.graph.initializer)
 
     @functools.cached_property
     def loaded(self) -> Model:

@@ -53,9 +53,13 @@ def test_axes_of_each_kind_of_layer(
     assert found(build, text, **{name: normal(*sizes) for name, sizes in weights.items()}) == expected
 
 
-def test_only_float32_weights_that_the_graph_keeps_to_itself_count(build: Build, normal: Any) -> None:
+def test_weights_of_any_float_type_count_and_are_read_as_float32(build: Build, normal: Any) -> None:
     half = "g (float16[N,4] x) => (float16[N,8] y) { y = MatMul(x, w) }"
-    assert not found(build, half, w=normal(4, 8).astype(np.float16))
+    (layer,) = layers(ir.from_proto(build(half, w=normal(4, 8).astype(np.float16))).graph)
+    assert (layer.dtype, layer.nbytes, layer.array.dtype) == (ir.DataType.FLOAT16, 64, np.float32)
+
+
+def test_only_weights_that_the_graph_keeps_to_itself_count(build: Build, normal: Any) -> None:
     shown = "g (float[N,4] x) => (float[N,8] y, float[4,8] w) { y = MatMul(x, w) }"
     assert not found(build, shown, w=normal(4, 8))
 

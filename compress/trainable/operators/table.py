@@ -155,8 +155,8 @@ def _role(hint: Any) -> Role | None:
 _TORCH_TYPES: dict[ir.DataType, torch.dtype] = {
     ir.DataType.FLOAT: torch.float32,
     ir.DataType.DOUBLE: torch.float64,
-    ir.DataType.FLOAT16: torch.float16,
-    ir.DataType.BFLOAT16: torch.bfloat16,
+    ir.DataType.FLOAT16: torch.float32,  # gradients vanish and overflow in 16 bits
+    ir.DataType.BFLOAT16: torch.float32,
     ir.DataType.INT8: torch.int8,
     ir.DataType.INT16: torch.int16,
     ir.DataType.INT32: torch.int32,
@@ -169,7 +169,7 @@ _TORCH_TYPES: dict[ir.DataType, torch.dtype] = {
 
 
 def torch_type(data_type: int) -> torch.dtype:
-    """Return torch's name of an ONNX element type.
+    """Return torch's name of the type that computes an ONNX element type: float32 for floats of 16 bits.
 
     Raises:
         NotImplementedError: torch cannot compute with it (strings, unsigned types above 8 bits,

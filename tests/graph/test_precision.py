@@ -1,0 +1,116 @@
+"""Arithmetic in another float type keeps the interface, and leaves what does not take it."""
+
+import numpy as np
+import onnx
+import onnx_ir as ir
+import pytest
+
+from compress.graph.precision import HALVES, compute_in, computes_in
+from compress.graph.session import session
+
+FLOAT, FLOAT16 = ir.DataType.FLOAT, ir.DataType.FLOAT16
+
+
+def converted(proto, wanted=FLOAT16, instead_of=(FLOAT,), chosen=lambda node: True):
+    model = ir.from_proto(proto)
+    nodes = compute_in(model, wanted, instead_of, chosen)
+    after = ir.to_proto(model)
+    onnx.checker.check_model(after, full_check=True)
+    assert [(each.name, each.type) for each in (*after.graph.input, *after.graph.output)] == [
+        (each.name, each.type) for each in (*proto.graph.input, *proto.graph.output)
+    ]
+    return model, [node.op_type for node in nodes]
+
+
+def agrees(proto, model, tolerance=1e-2, **feeds):
+    for one, other in zip(
+        session(ir.from_proto(proto)).run(None, feeds), session(model).run(None, feeds), strict=True
+    ):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, atol=tolerance, rtol=tolerance)
+
+
+def test_a_network_and_back(build, normal):
+    proto = build(
+        "g (float[N,8] x) => (float[N,4] y) { h = MatMul(x, w) n = LayerNormalization(h, g) y = Softmax(n) }",
+        w=normal(8, 4),
+        g=normal(4),
+    )
+    half, nodes = converted(proto)
+    assert nodes == ["MatMul", "LayerNormalization", "Softmax"]
+    assert {value.dtype for value in half.graph.initializers.values()} == {FLOAT16}
+    assert half.graph.initializers.keys() == {"w", "g"}
+    agrees(proto, half, x=normal(3, 8))
+    whole = ir.to_proto(half)
+    back, _ = converted(whole, FLOAT, HALVES)
+    assert not computes_in(back, HALVES)
+    assert not any(node.op_type == "Cast" for node in back.graph)
+    agrees(proto, back, x=normal(3, 8))
+
+
+@pytest.mark.parametrize(
+    ("body", "left"),
+    [
+        ("s = ai.onnx.ml.Scaler<offset=[0.5],scale=[2.0]>(x) y = MatMul(s, w)", "Scaler"),
+        (
+            "q, s, z = DynamicQuantizeLinear(x) f = DequantizeLinear(q, s, z) y = MatMul(f, w)",
+            "DynamicQuantizeLinear",
+        ),
+        ("b = Mul(x, least) c = Add(b, x) y = MatMul(c, w)", "Mul"),
+    ],
+)
+def test_operators_that_cannot_stay_in_float32(build, normal, body, left):
+    values = {"w": normal(8, 8), "least": np.float32(-1e30)}
+    values = {name: value for name, value in values.items() if f"{name})" in body}
+    proto = build(f"g (float[N,8] x) => (float[N,8] y) {{ {body} }}", **values)
+    proto.opset_import.append(onnx.helper.make_opsetid("ai.onnx.ml", 3))
+    half, nodes = converted(proto)
+    assert "MatMul" in nodes and left not in nodes
+    agrees(proto, half, tolerance=5e-2, x=np.abs(normal(3, 8)) * (left != "Mul"))
+
+
+def test_values_beyond_its_range_are_cut_and_small_divisors_stay(build):
+    text = """g (float[N] x, float[N] m) => (float[N] y, float[N] z) {
+        a = Mul(m, least)  b = Add(a, x)  y = Exp(b)  c = Mul(x, x)  d = Add(c, tiny)  z = Div(x, d)
+    }"""
+    proto = build(text, least=np.float32(-3e38), tiny=np.float32(1e-12))
+    half, _ = converted(proto)
+    y, z = session(half).run(None, {"x": np.array([0, 1], np.float32), "m": np.array([1, 0], np.float32)})
+    np.testing.assert_allclose(y, [0, np.e], rtol=1e-2)
+    assert np.isfinite(z).all()
+
+
+def test_bodies_keep_the_types_at_their_ends(build, normal):
+    text = """g (float[N,8] x, bool c) => (float[N,8] y) {
+        h = MatMul(x, w)
+        y = If(c)<
+            then_branch = t () => (float[N,8] p) { p = MatMul(h, w) },
+            else_branch = e () => (float[N,8] q) { q = Relu(h) }
+        >
+    }"""
+    proto = build(text, w=normal(8, 8))
+    half, nodes = converted(proto)
+    assert nodes == ["MatMul", "MatMul", "Relu"]
+    for c in (True, False):
+        agrees(proto, half, tolerance=5e-2, x=normal(3, 8), c=np.array(c))
+
+
+def test_types_that_attributes_name_follow(build, normal):
+    text = """g (int64[N] i, float[N] x) => (float[N] y) {
+        f = Cast<to=1>(i)  s = Shape(i)  o = ConstantOfShape<value=float[1]{2.0}>(s)  a = Mul(f, o)
+        y = Add(a, x)
+    }"""
+    proto = build(text)
+    half, nodes = converted(proto)
+    assert nodes == ["Cast", "ConstantOfShape", "Mul", "Add"]
+    agrees(proto, half, i=np.arange(5), x=normal(5))
+
+
+def test_a_node_left_out_computes_as_before(build, normal):
+    proto = build(
+        "g (float[N,8] x) => (float[N,8] y) { [a] h = MatMul(x, w) [b] y = MatMul(h, w) }", w=normal(8, 8)
+    )
+    half, nodes = converted(proto, chosen=lambda node: node.name == "a")
+    assert nodes == ["MatMul"]
+    assert {value.dtype for value in half.graph.initializers.values()} == {FLOAT, FLOAT16}
+    agrees(proto, half, tolerance=5e-2, x=normal(3, 8))
