@@ -42,7 +42,13 @@ class _Child:
             stderr=subprocess.DEVNULL,
             text=True,
         )
-        atexit.register(self._process.kill)
+        atexit.register(self._close)
+
+    def _close(self) -> None:
+        """End the child, unless it belongs to the process that this one was forked from."""
+        if self.owner == os.getpid():
+            self._process.kill()
+            self._process.communicate()
 
     def ending(self, request: str) -> str:
         """Return how the child ended as it loaded a file; empty if it lives."""
