@@ -47,7 +47,11 @@ def check(before: ir.Model, after: ir.Model, data: Data | None, what: str) -> No
     again: list[Any] = []
     held = {value.name or "": value.meta[DEFAULT] for value in after.graph.inputs if DEFAULT in value.meta}
     given = {name: default.numpy() for name, default in held.items()} | feeds
-    for place, (one, other) in enumerate(zip(wanted, session(after).run(None, given), strict=True)):
+    try:
+        got = session(after).run(None, given)
+    except ModelError as error:
+        raise ModelError(f"{what} gives a graph that does not run: {error}") from error
+    for place, (one, other) in enumerate(zip(wanted, got, strict=True)):
         difference = _difference(one, other)
         if difference:
             again = again or run(None, feeds)
@@ -58,8 +62,14 @@ def check(before: ir.Model, after: ir.Model, data: Data | None, what: str) -> No
 
 def _difference(wanted: Any, got: Any) -> str:
     """Return the first value that differs beyond rounding, and by how much; empty if none does."""
+    if isinstance(wanted, dict) and isinstance(got, dict):
+        return _difference([*wanted, *wanted.values()], [*got, *got.values()])
+    if isinstance(wanted, list) and isinstance(got, list) and len(wanted) == len(got):
+        return next(filter(None, map(_difference, wanted, got)), "")
+    if isinstance(wanted, float):  # a number in a dictionary, which was float32
+        wanted, got = np.array([wanted], np.float32), np.array([got], np.float32)
     if not isinstance(wanted, np.ndarray) or not isinstance(got, np.ndarray):
-        return "" if repr(wanted) == repr(got) else "its values differ"
+        return "" if repr(wanted) == repr(got) else f"{got!r} instead of {wanted!r}"
     if wanted.shape != got.shape or wanted.dtype != got.dtype:
         return f"{got.dtype} {list(got.shape)} instead of {wanted.dtype} {list(wanted.shape)}"
     wrong = _far(wanted, got) if wanted.dtype.kind == "f" else wanted != got

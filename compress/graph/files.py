@@ -14,6 +14,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 from google.protobuf.message import DecodeError
+from onnx.external_data_helper import load_external_data_for_tensor, uses_external_data
 
 from compress.errors import ModelError, StoreError, first_line
 from compress.graph.edit import bodies, declare_domains
@@ -83,6 +84,8 @@ def understood(model: onnx.ModelProto, folder: str | os.PathLike[str] | None = N
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
     _fill_sparse(proto.graph)
+    if folder is not None:
+        _take_in_constants(proto.graph, os.fspath(folder))
     foreign = _set_aside_foreign_types(proto.graph)
     graph = ir.from_proto(proto)
     _require_makers(graph.graph)
@@ -211,20 +214,39 @@ def least_ir_version(model: ir.Model) -> int:
 
 
 def _fill_sparse(graph: onnx.GraphProto) -> None:
-    """Store sparse initializers as dense ones, those in bodies too: nothing else here reads sparse ones."""
-    for sparse in graph.sparse_initializer:
-        values, places = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)
-        dense = np.zeros(tuple(sparse.dims), values.dtype)
-        if places.ndim == 1:
-            dense.reshape(-1)[places] = values
-        else:
-            dense[tuple(places.T)] = values
-        graph.initializer.append(onnx.numpy_helper.from_array(dense, sparse.values.name))
+    """Store sparse initializers and constants as dense ones, those in bodies too: nothing else reads them."""
+    graph.initializer.extend(map(_dense, graph.sparse_initializer))
     del graph.sparse_initializer[:]
     for node in graph.node:
         for attribute in node.attribute:
+            if attribute.HasField("sparse_tensor"):
+                dense = _dense(attribute.sparse_tensor)
+                attribute.CopyFrom(onnx.helper.make_attribute("value", dense))
             for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
                 _fill_sparse(body)
+
+
+def _take_in_constants(graph: onnx.GraphProto, folder: str) -> None:
+    """Read external data of constants, those in bodies too: onnx_ir finds only those of initializers."""
+    for node in graph.node:
+        for attribute in node.attribute:
+            for tensor in (attribute.t, *attribute.tensors):
+                if uses_external_data(tensor):
+                    load_external_data_for_tensor(tensor, folder)
+                    tensor.ClearField("external_data")
+                    tensor.ClearField("data_location")
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                _take_in_constants(body, folder)
+
+
+def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
+    values, places = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)
+    dense = np.zeros(tuple(sparse.dims), values.dtype)
+    if places.ndim == 1:
+        dense.reshape(-1)[places] = values
+    else:
+        dense[tuple(places.T)] = values
+    return onnx.numpy_helper.from_array(dense, sparse.values.name)
 
 
 def _set_aside_foreign_types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:

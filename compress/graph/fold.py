@@ -8,7 +8,6 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
-from onnxscript.optimizer import fold_constants
 from onnxscript.rewriter.rules import common as rules
 
 from compress.changes import Change, Reason
@@ -16,7 +15,7 @@ from compress.errors import ModelError
 from compress.graph import edit
 from compress.graph.affine import fold_affine
 from compress.graph.files import weight_bytes
-from compress.graph.normalise import drop_identities, strip, widens
+from compress.graph.normalise import compute_constants, drop_identities, strip, widens
 from compress.graph.shapes import infer
 
 
@@ -47,7 +46,7 @@ def fold(model: ir.Model) -> None:
     """Fold a graph in place; weights and nodes keep their names."""
     known = {node.name for node in model.graph}
     names = {weight: node.name for node in model.graph if (weight := _weight_of(node))}
-    fold_constants(model, should_fold=_may_fold, output_size_limit=sys.maxsize)
+    compute_constants(model, should_fold=_may_fold, output_size_limit=sys.maxsize)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     for rule in (rules.dropout_inference_rule, rules.fuse_pad_into_conv_rule):
         rule.apply_to_model(model)

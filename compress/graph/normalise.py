@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from compress.graph import edit, facts
 from compress.graph.files import FREE_INITIALIZERS
+from compress.graph.opsets import opset
 
+SPLIT_INTO_PARTS = 18
+"""The operator set since which Split may be told the number of its outputs."""
 FEW = 16
 """Numbers up to which a constant may become wider."""
 
@@ -23,8 +27,6 @@ def normalise(model: ir.Model) -> ir.Model:
     BatchNormalization stays, so that the graph can still be trained; equal weights are not merged. Inputs
     and outputs, the operator set and what the file says of inner values stay as they are.
     """
-    from onnxscript.optimizer import fold_constants
-
     model = passes.InlinePass()(model).model
     if (model.ir_version or 0) < FREE_INITIALIZERS:  # they had to be inputs, and nothing could replace them
         passes.RemoveInitializersFromInputsPass()(model)
@@ -33,9 +35,9 @@ def normalise(model: ir.Model) -> ir.Model:
     lift(model)
     transpose_weights(model.graph)
     names = _recurrent_names(model.graph)
-    fold_constants(model, input_size_limit=1024, output_size_limit=65536, should_fold=_may_fold)
+    compute_constants(model, input_size_limit=1024, output_size_limit=65536, should_fold=_may_fold)
     # The limit on outputs holds for what should be folded too, and recurrent weights are larger.
-    fold_constants(model, output_size_limit=sys.maxsize, should_fold=_arranges_recurrent_weights)
+    compute_constants(model, output_size_limit=sys.maxsize, should_fold=_arranges_recurrent_weights)
     lift(model)
     drop_identities(model)
     model = passes.RemoveUnusedNodesPass()(model).model
@@ -63,6 +65,19 @@ def widens(node: ir.Node) -> bool:
     return to.bitwidth > source.const_value.dtype.bitwidth
 
 
+def compute_constants(model: ir.Model, **settings: Any) -> None:
+    """Compute what is constant in place; `settings` are those of the rewriter that does it.
+
+    In the place of sequences, the rewriter writes nodes as operator set 18 has them, whatever set the graph
+    has: graphs of older sets with sequences stay as they are.
+    """
+    from onnxscript.optimizer import fold_constants
+
+    sequences = {"SplitToSequence", "ConcatFromSequence"}
+    if opset(model) >= SPLIT_INTO_PARTS or sequences.isdisjoint(node.op_type for node in model.graph):
+        fold_constants(model, **settings)
+
+
 def strip(model: ir.Model) -> None:
     """Forget what a file need not say: types and shapes of inner values, notes and comments."""
     for graph in model.graphs():
@@ -81,9 +96,21 @@ def strip(model: ir.Model) -> None:
 
 
 def drop_identities(model: ir.Model) -> None:
-    """Remove Identity nodes, where no If, Loop or Scan has a body: what enters one may leave it as it is."""
-    if sum(1 for _ in model.graphs()) == 1:
-        passes.IdentityEliminationPass()(model)
+    """Remove Identity nodes, where no If, Loop or Scan has a body: what enters one may leave it as it is.
+
+    One stays that makes an output of an input, of an initializer or of another output: both keep their names.
+    """
+    if sum(1 for _ in model.graphs()) > 1:
+        return
+    for node in [each for each in model.graph if each.op_type == "Identity" and not each.domain]:
+        source, result = node.inputs[0], node.outputs[0]
+        if source is None:
+            continue
+        if not result.is_graph_output():
+            edit.bypass(node)
+        elif source.producer() is not None and not source.is_graph_output():
+            source.type, source.shape = result.type, result.shape
+            edit.replace_value(result, source)
 
 
 def _arranges_recurrent_weights(node: ir.Node) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import onnx
 import onnx_ir as ir
 
@@ -34,7 +32,7 @@ def raised(model: ir.Model, version: int) -> ir.Model:
         return model
     proto = files.to_proto(files.without_weights(model))
     try:
-        converted = ir.from_proto(onnx.version_converter.convert_version(proto, version))
+        converted = files.understood(onnx.version_converter.convert_version(proto, version))
     except (
         RuntimeError,
         ValueError,
@@ -45,24 +43,14 @@ def raised(model: ir.Model, version: int) -> ir.Model:
             f"the operator set cannot be raised from {before} to {version}: {first_line(error)}"
         ) from error
     _put_back(model, converted)
-    outputs = {output.name for node in _old(model, before) for output in node.outputs}
+    # ONNX's converter writes these nodes as if they had always meant what they mean now.
     for node in list(converted.graph):
-        if outputs.isdisjoint(output.name for output in node.outputs):
-            continue
-        if node.op_type == "Resize":
+        if node.op_type == "Resize" and before < _OLD_RESIZE:
             _map_as_before(node)
-        elif node.op_type == "Hardmax":
+        elif node.op_type == "Hardmax" and before < _OLD_HARDMAX:
             _flatten(node)
+    edit.name_all(converted)
     return converted
-
-
-def _old(model: ir.Model, before: int) -> Iterable[ir.Node]:
-    """Return the nodes whose meaning ONNX's converter changes."""
-    for node in model.graph:
-        if (node.op_type in ("Upsample", "Resize") and before < _OLD_RESIZE) or (
-            node.op_type == "Hardmax" and before < _OLD_HARDMAX
-        ):
-            yield node
 
 
 def _put_back(model: ir.Model, converted: ir.Model) -> None:
@@ -75,17 +63,20 @@ def _put_back(model: ir.Model, converted: ir.Model) -> None:
             continue
         edit.set_initializer(place, value.const_value)
         if name not in converted.graph.initializers:
-            converted.graph.inputs.remove(place)
+            if not value.is_graph_input():
+                converted.graph.inputs.remove(place)
             converted.graph.register_initializer(place)
     for node in converted.graph:
-        before = next((named[each.name] for each in node.outputs if each.name in named), None)
-        if before is not None:
-            node.name = before.name
-            node.metadata_props.update(before.metadata_props)
+        source = next((named[each.name] for each in node.outputs if each.name in named), None)
+        if source is not None:
+            node.name = source.name
+            node.metadata_props.update(source.metadata_props)
     originals = {value.name: value for value in (*model.graph.inputs, *model.graph.outputs)}
     for value in (*converted.graph.inputs, *converted.graph.outputs):
         if value.name in originals:
-            value.meta.update(originals[value.name].meta)
+            before = originals[value.name]
+            value.type, value.shape = before.type, before.shape
+            value.meta.update(before.meta)
     converted.ir_version = max(converted.ir_version or 0, model.ir_version or 0)
     converted.metadata_props.update(model.metadata_props)
 

@@ -62,7 +62,7 @@ def _inferred(model: ir.Model) -> dict[str, ir.Value]:
         proto = onnx.shape_inference.infer_shapes(files.to_proto(bare), data_prop=True)
     except onnx.shape_inference.InferenceError:
         return {}
-    graph = ir.from_proto(proto).graph
+    graph = files.understood(proto).graph
     return {value.name or "": value for node in graph for value in node.outputs if value.type is not None}
 
 

@@ -104,7 +104,9 @@ class Pass(BaseModel, ABC):
         try:
             result = model.prepared(self.least_opset())
             if not model.is_prepared or result.opset > model.opset:
-                diagnose.faithful.check(model.ir, result.ir, model.calibration, "preparing the graph")
+                sets = f"raising the operator set from {model.opset} to {result.opset}"
+                what = sets if result.opset > model.opset else "preparing the graph"
+                diagnose.faithful.check(model.ir, result.ir, model.calibration, what)
         except ModelError as error:
             raise PassError(str(error)) from error
         return result

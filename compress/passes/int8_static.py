@@ -29,7 +29,6 @@ class Int8Static(Pass, name="int8-static"):
     """
 
     quantizes: ClassVar[bool] = True
-    needs_opset: ClassVar[int] = 13
     needs_float32: ClassVar[bool] = True
     needs_calibration: ClassVar[bool] = True
 
@@ -51,6 +50,10 @@ class Int8Static(Pass, name="int8-static"):
     learned adds AdaRound, which takes minutes, and keeps the better of both for each layer."""
     store_others: bool = True
     """Whether weights without an integer kernel are stored in 8 bits too."""
+
+    def least_opset(self) -> int:
+        """Return the operator set that has the types of activations and scales for channels."""
+        return 13 if self.activation_bits == 8 else 21
 
     def apply(self, model: Model) -> list[Change]:
         """Fold, observe the activations, and put Q/DQ pairs around what runs in integers."""

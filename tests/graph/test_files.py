@@ -106,3 +106,22 @@ def test_maps_come_back_as_they_were(build: Callable[..., Any]) -> None:
 def test_weights_in_constants_are_counted(build: Callable[..., Any]) -> None:
     text = "g (float[N,2] x) => (float[N,2] y) { w = Constant<value = float[2] {1, 2}>() y = Mul(x, w) }"
     assert files.weight_bytes(files.read(build(text))) == 8
+
+
+def test_sparse_and_external_constants_are_read(tmp_path: Path) -> None:
+    values, places = np.float32([3, 5]), np.array([1, 4])
+    sparse = onnx.helper.make_sparse_tensor(
+        onnx.numpy_helper.from_array(values, ""), onnx.numpy_helper.from_array(places), [2, 3]
+    )
+    outside = onnx.numpy_helper.from_array(np.arange(6, dtype=np.float32).reshape(2, 3))
+    nodes = [
+        onnx.helper.make_node("Constant", [], ["a"], sparse_value=sparse),
+        onnx.helper.make_node("Constant", [], ["b"], value=outside),
+        onnx.helper.make_node("Add", ["a", "b"], ["y"]),
+    ]
+    output = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2, 3])
+    proto = onnx.helper.make_model(onnx.helper.make_graph(nodes, "g", [], [output]), ir_version=8)
+    settings = {"size_threshold": 0, "convert_attribute": True, "location": "data.bin"}
+    onnx.save(proto, tmp_path / "m.onnx", save_as_external_data=True, **settings)
+    found = session(files.read(tmp_path / "m.onnx")).run(None, {})[0]
+    np.testing.assert_array_equal(found, [[0, 4, 2], [3, 9, 5]])

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import compress
+from compress.graph.normalise import normalise
 from compress.passes import Int8Weights
 
 # ruff: noqa: E501  (a graph a line)
@@ -94,3 +95,20 @@ def test_recurrent_weights_of_any_size_stand_in_their_order(build, normal):
     model = compress.load(build(text, w=normal(1088, 272), r=normal(1, 1088, 272), **places)).prepared()
     assert [node.op_type for node in model.graph] == ["LSTM"]
     assert model.graph.initializers["w"].shape == (1, 1088, 272)
+
+
+def test_outputs_that_identities_join_keep_their_names(build):
+    text = """g (float[N,4] x) => (float[N,4] y, float[N,4] again, float[N,4] copy, float[M,4] h) {
+        a = Relu(x) b = Identity(a) y = Identity(b) again = Identity(a) copy = Identity(x)
+        c = Neg(b) h = Identity(c) }"""
+    model = normalise(ir.from_proto(build(text)))
+    assert [value.name for value in model.graph.outputs] == ["y", "again", "copy", "h"]
+    assert [node.op_type for node in model.graph].count("Identity") == 2
+    assert str(model.graph.outputs[3].shape) == "[M,4]"
+
+
+def test_sequences_of_old_operator_sets_stay_as_they_are(build, normal):
+    text = "g (float[N,6] x) => (float[N,2] y) { s = SplitToSequence<axis=1>(x, l) y = SequenceAt(s, i) }"
+    proto = build(text, opset=12, ir_version=7, l=np.array([2, 4]), i=np.int64(0))
+    x = normal(3, 6)
+    np.testing.assert_array_equal(compress.load(proto).prepared().run({"x": x})[0], x[:, :2])

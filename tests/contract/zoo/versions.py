@@ -76,8 +76,8 @@ def resize_of_opset_10() -> onnx.ModelProto:
 @case(x=normal(2, 4, 32))
 def softmax_of_opset_11() -> onnx.ModelProto:
     return model(
-        """net (float[2,4,32] x) => (float[2,4,16] y, float[2,4,16] l, float[2,4,16] h) {
-            [m] a = MatMul(x, w) y = Softmax<axis=1>(a) l = LogSoftmax<axis=1>(a) h = Hardmax<axis=1>(a) }""",
+        """net (float[2,4,32] x) => (float[2,4,16] y, float[2,4,16] l, float[2,4,32] h) {
+            [m] a = MatMul(x, w) y = Softmax<axis=1>(a) l = LogSoftmax<axis=1>(a) h = Hardmax<axis=1>(x) }""",
         opset=11,
         ir=6,
         w=weight(32, 16),
