@@ -230,21 +230,16 @@ def quantize_by_peer(source: Path, target: Path, batches: list[dict[str, np.ndar
 
 def census(path: Path) -> tuple[int, int]:
     """Return how many operators of the optimized graph compute on integers, and how many on floats."""
-    nodes = list(as_run(path).graph)
-    nodes = [node for node in nodes if node.op_type != "DequantizeLinear"]
-    integer = [node for node in nodes if facts.of(node).codes == "int8" or node.op_type.startswith("QLinear")]
-    codes = {output.name for node in nodes for output in node.outputs if _puts_codes_out(node)}
-    others = [node for node in nodes if node not in integer and node.op_type not in FREE]
-    floats = [
-        node for node in others if not (node.inputs and node.inputs[0] and node.inputs[0].name in codes)
-    ]
-    return len(integer), len(floats)
-
-
-def _puts_codes_out(node: Any) -> bool:
-    return any(output.dtype is not None and output.dtype.is_integer() for output in node.outputs) or (
-        node.op_type == "QuantizeLinear" or node.op_type.startswith("QLinear")
-    )
+    codes: set[str | None] = set()
+    integer = floats = 0
+    for node in as_run(path).graph:
+        moves = node.inputs and node.inputs[0] is not None and node.inputs[0].name in codes
+        computes = node.op_type.startswith("QLinear") or facts.of(node).multiplies_codes
+        if node.op_type == "QuantizeLinear" or (node.op_type != "DequantizeLinear" and (computes or moves)):
+            codes.update(output.name for output in node.outputs)
+        integer += computes
+        floats += not (computes or moves or node.op_type in FREE)
+    return integer, floats
 
 
 def measure(name: str, proto: onnx.ModelProto, folder: Path, rounds: int) -> None:
