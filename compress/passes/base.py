@@ -83,9 +83,11 @@ class Pass(BaseModel, ABC):
         changes = self.apply(result)
         if graph.is_same(before.ir, result.ir):
             changes = [_undone(change) for change in changes]
+        done = any(change.action for change in changes)
         if self.accounts:
-            changes = [*changes, *graph.left_alone(before.ir, result.ir, changes, self.selects)]
-        if any(change.action for change in changes):
+            after = result.ir if done else before.ir
+            changes = [*changes, *graph.left_alone(before.ir, after, changes, self.selects)]
+        if done:
             graph.stored.store_again(result.ir, storage)
             graph.settle.settle(model.ir, result.ir)
             changes = [*changes, *self._raised(model, result)]

@@ -40,6 +40,7 @@ LEAST_DB = {
 }
 """Signal-to-noise ratio that a pass leaves at least on random weights. The other passes change what the
 network computes, so that only shapes and finite values are promised."""
+FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
 FEW_BYTES = 512
 """Weights of fewer bytes may take more once scales and zero points stand beside them."""
 CHANGES_SIZES = {"prune-channels", "drop-blocks", "factorize"}
@@ -180,6 +181,34 @@ def account(user_bytes: int, written_bytes: int, own: list[Change], chosen: Pass
             yield f"records speak of {before} bytes that became {after}"
         if written_bytes >= user_bytes and before > FEW_BYTES:
             yield f"said to be smaller, and {user_bytes} bytes of weights became {written_bytes}"
+
+
+def left_silently(user: onnx.ModelProto, written: onnx.ModelProto, own: list[Change]) -> Iterator[str]:
+    """Tell which float weights of the user's file are as they were, and no record says why."""
+    told = {change.layer for change in own if change.skipped}
+    before = {each.name: each for each in user.graph.initializer}
+    for weight in written.graph.initializer:
+        old = before.get(weight.name)
+        is_weight = weight.data_type in FLOATS and np.prod(weight.dims) >= 512
+        if old is None or not is_weight or old.raw_data != weight.raw_data:
+            continue
+        readers = [node for node in _nodes(user.graph) if weight.name in node.input]
+        names = {
+            weight.name,
+            *(node.name for node in readers),
+            *(out for node in readers for out in node.output),
+        }
+        if names.isdisjoint(told):
+            yield f"{weight.name} {list(weight.dims)} stays as it was without a record"
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes of a graph and of the bodies inside it."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for body in (attribute.g, *attribute.graphs):
+                yield from _nodes(body)
 
 
 def agreement(

@@ -24,7 +24,10 @@ TRAINING = {"finetune", "qat"}
 MAY_REFUSE = {"drop-blocks", "prune-channels", *TRAINING}
 """Passes that work on the whole graph at once, and say so where they cannot; the others leave a layer."""
 EVERY = tuple(sorted(REGISTRY))
+UNNAMED = "a record names a node that the user left unnamed, and says that patterns left it out"
 KNOWN: dict[str, tuple[Collection[str], str]] = {
+    "a_function_with_a_branch": (["int8-weights"], UNNAMED),
+    "weights_in_constants_of_a_branch": (["int8-weights"], UNNAMED),
     "group_normalization_of_opset_18": (
         ["coded-weights", "int4-weights", "integer-weights", "palettize"],
         "ONNX's converter to set 21 writes a graph that does not run; refused with that reason",
@@ -109,6 +112,7 @@ def _broken(user: Kept, chosen: Pass, folder: Path) -> list[str]:
             chosen,
             max(model.opset, chosen.least_opset()),
         ),
+        *(promises.left_silently(user.proto, onnx.load(written), own) if chosen.accounts else []),
         *promises.account(model.weight_bytes, result.weight_bytes, own, chosen),
     ]
     for feeds, expected in zip(user.feeds, user.expected, strict=False):
