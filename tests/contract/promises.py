@@ -198,7 +198,7 @@ def left_silently(user: onnx.ModelProto, written: onnx.ModelProto, own: list[Cha
             *(node.name for node in readers),
             *(out for node in readers for out in node.output),
         }
-        if names.isdisjoint(told):
+        if readers and names.isdisjoint(told):
             yield f"{weight.name} {list(weight.dims)} stays as it was without a record"
 
 
