@@ -1,4 +1,4 @@
-"""Second moments of what layers read: all that least squares and GPTQ need of the data."""
+"""Second moments of what layers read: all that least squares and GPTQ need of the data, or their diagonal."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from compress.data import Feeds
 from compress.graph.capture import observe
 from compress.graph.layers import Layer
 from compress.graph.linear import Array, input_rows, matrix, source
+from compress.numerics.affine import require_finite
 from compress.numerics.gptq import Hessian
 
 
@@ -24,6 +25,28 @@ def second_moments(model: ir.Model, batches: Iterable[Feeds], chosen: Sequence[L
     found = {layer.name: Hessian(matrix(layer, layer.array).shape[1]) for layer in chosen}
     observe_rows(model, batches, chosen, lambda layer, rows: found[layer.name].observe(rows[0]))
     return found
+
+
+def mean_squares(
+    model: ir.Model, batches: Iterable[Feeds], chosen: Sequence[Layer]
+) -> dict[str, torch.Tensor]:
+    """Return the mean square [K] of each feature that each ungrouped layer multiplies, by layer name.
+
+    That is the diagonal of the second moments, which has K numbers where they have the square of K.
+
+    Raises:
+        DataError: there are no calibration data, or they are not finite.
+    """
+    sums = {layer.name: torch.zeros(matrix(layer, layer.array).shape[1]) for layer in chosen}
+    counts = dict.fromkeys(sums, 0)
+
+    def add(layer: Layer, rows: torch.Tensor) -> None:
+        require_finite(rows)
+        sums[layer.name] += rows[0].square().sum(dim=0)
+        counts[layer.name] += rows.shape[1]
+
+    observe_rows(model, batches, chosen, add)
+    return {name: total / max(counts[name], 1) for name, total in sums.items()}
 
 
 def observe_rows(

@@ -57,13 +57,32 @@ class Axis:
             self._same = axis
         return axis
 
+    def pieces(self) -> tuple[Axis, ...]:
+        """Return the roots that it is made of, none of which is of its own kind: a sum of sums is one sum."""
+        root = self.root
+        found, stack = [], list(root.parts[::-1])
+        while stack:
+            part = stack.pop().root
+            if part.kind == root.kind:
+                stack.extend(part.parts[::-1])
+            else:
+                found.append(part)
+        root.parts = tuple(found)
+        return root.parts
+
     def leaves(self) -> Iterator[Axis]:
         """Yield the leaves, outermost first."""
-        root = self.root
-        if root.kind == "leaf":
-            yield root
-        for part in root.parts:
-            yield from part.leaves()
+        stack = [self]
+        while stack:
+            root = stack.pop().root
+            if root.kind == "leaf":
+                yield root
+            stack.extend(root.parts[::-1])
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether none of its indices may be removed."""
+        return all(leaf.pinned for leaf in self.leaves())
 
     def pin(self, reason: str) -> None:
         """Forbid the removal of any index; the first reason is kept."""
@@ -114,7 +133,9 @@ def equate(left: Axis, right: Axis) -> None:
         return
     if right.kind != "leaf":
         left, right = right, left
-    if right.kind == "leaf":
+    if left.is_pinned and right.is_pinned:
+        pass  # nothing can be lost on either side, however the two are made up
+    elif right.kind == "leaf":
         if right.pinned:
             left.pin(right.pinned)
         if right.normalized:
@@ -143,7 +164,7 @@ def kept(axis: Axis, masks: Mapping[Axis, Mask]) -> Mask:
     root = axis.root
     if root.kind == "leaf":
         return masks.get(root, np.ones(root.size, bool))
-    parts = [kept(part, masks) for part in root.parts]
+    parts = [kept(part, masks) for part in root.pieces()]
     if root.kind == "sum":
         return np.concatenate(parts)
     result = np.ones(1, bool)
@@ -159,7 +180,7 @@ def positions(axis: Axis, leaf: Axis) -> npt.NDArray[np.int64]:
         return np.arange(leaf.size)
     if root.kind == "leaf":
         return np.full(root.size, -1)
-    parts = [positions(part, leaf) for part in root.parts]
+    parts = [positions(part, leaf) for part in root.pieces()]
     if root.kind == "sum":
         return np.concatenate(parts)
     result = np.full(1, -1)
@@ -170,16 +191,14 @@ def positions(axis: Axis, leaf: Axis) -> npt.NDArray[np.int64]:
 
 def _factors(axis: Axis) -> list[Axis]:
     root = axis.root
-    if root.kind == "product":
-        return [factor for part in root.parts for factor in _factors(part)]
-    return [root] if root.size != 1 else []
+    factors = root.pieces() if root.kind == "product" else (root,)
+    return [factor for factor in factors if factor.size != 1]
 
 
 def _terms(axis: Axis) -> list[Axis]:
     root = axis.root
-    if root.kind == "sum":
-        return [term for part in root.parts for term in _terms(part)]
-    return [root] if root.size else []
+    terms = root.pieces() if root.kind == "sum" else (root,)
+    return [term for term in terms if term.size]
 
 
 def _line_up(
@@ -190,6 +209,7 @@ def _line_up(
 ) -> bool:
     """Equate two lists piece by piece, splitting the larger piece; False where sizes do not divide."""
     stacks = [list(left)[::-1], list(right)[::-1]]
+    recurring = _outermost(left) & _outermost(right) if pieces is _terms else set()
     while True:
         for stack in stacks:
             while stack and pieces(stack[-1]) != [stack[-1].root]:
@@ -203,11 +223,18 @@ def _line_up(
         if not first.size or not second.size:
             return False
         larger = 0 if first.size > second.size else 1
+        if recurring & _outermost([(first, second)[larger]]):
+            return False  # what is cut comes again on the other side: it would equal itself, shifted
         halves = split((first, second)[larger], min(first.size, second.size))
         if halves is None:
             return False
         stacks[larger].extend(reversed(halves))
         stacks[1 - larger].append((second, first)[larger])
+
+
+def _outermost(axes: Iterable[Axis]) -> set[Axis]:
+    """Return the axes that are cut where the terms of `axes` are."""
+    return {(_factors(term) or [term])[0] for axis in axes for term in _terms(axis)}
 
 
 def _split_product(axis: Axis, outer_size: int) -> tuple[Axis, Axis] | None:

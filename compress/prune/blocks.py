@@ -14,7 +14,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 from compress.changes import Change, Reason
 from compress.data import Feeds, shapes
 from compress.errors import LimitError
-from compress.graph import edit
+from compress.graph import edit, facts
 from compress.graph.layers import Layer, layers_of
 from compress.graph.session import session
 from compress.graph.shapes import describe
@@ -63,7 +63,7 @@ def drop_blocks(
         reason = Reason.LEFT_OUT if blocks else Reason.ABSENT.because("there is no residual block")
         return [Change(block.name, skipped=reason) for block in blocks] or [Change("", skipped=reason)]
     if of == "blocks":
-        costs: Mapping[str, float] = {block.addition.name or "": 1.0 for block in blocks}
+        costs: Mapping[str, float] = {block.end: 1.0 for block in blocks}
         goal = max(int(ratio * len(costs) + 1e-9), 1.0)
     else:
         costs = prices(model, of, hardware, sizes)
@@ -87,8 +87,8 @@ class Block:
     """A residual block: a branch, and the addition that adds its result to the stream.
 
     Attributes:
-        addition: the Add node.
-        place: the input of the addition that is the branch; the other one is the stream.
+        addition: the Add or Sum node.
+        place: the input of the addition that is the branch; the other ones are the stream.
         nodes: the nodes that only the branch needs, without the addition.
         layers: their layers with weights, at least one.
     """
@@ -109,14 +109,15 @@ class Block:
         return [name for layer in self.layers for name in layer.names]
 
     @property
-    def all_nodes(self) -> set[str]:
-        """Names of all its nodes, the addition included."""
-        return {node.name or "" for node in (*self.nodes, self.addition)}
+    def end(self) -> str:
+        """Name of the branch's last node, which no other block ends with."""
+        return self.nodes[-1].name or ""
 
     @property
-    def stream(self) -> ir.Value:
-        """The value that replaces the sum when the block is dropped."""
-        return _operand(self.addition, 1 - self.place)
+    def all_nodes(self) -> set[str]:
+        """Names of all nodes that go with it: the addition too, unless it still adds others."""
+        binary = [self.addition] if len(self.addition.inputs) == 2 else []
+        return {node.name or "" for node in (*self.nodes, *binary)}
 
 
 def residual_blocks(graph: ir.Graph, known: Mapping[str, TensorInfo]) -> list[Block]:
@@ -130,28 +131,36 @@ def residual_blocks(graph: ir.Graph, known: Mapping[str, TensorInfo]) -> list[Bl
         known: shape and type of its values, by name.
     """
     order = {node: place for place, node in enumerate(graph)}
-    blocks = []
+    blocks: list[Block] = []
     for node in graph:
-        if node.op_type != "Add" or node.domain:
-            continue
-        for place in (1, 0):
-            branch, stream = _operand(node, place), _operand(node, 1 - place)
-            if _shape(stream, known) != _shape(node.outputs[0], known):
+        stream = set(range(len(node.inputs))) if facts.of(node).adds else set()
+        for place in sorted(stream, reverse=True):
+            rest = [_operand(node, other) for other in stream - {place}]
+            if all(_shape(value, known) != _shape(node.outputs[0], known) for value in rest):
                 continue
-            inside = _branch(branch, _terms(stream))
+            inside = _branch(_operand(node, place), _terms(rest))
             nodes = _needed_by_none_else(sorted(inside, key=order.__getitem__), node)
             found = [layer for inner in nodes for layer in layers_of(inner)]
             if found:
                 blocks.append(Block(node, place, tuple(nodes), tuple(found)))
-                break
+                stream.remove(place)
     return blocks
 
 
 def drop(model: ir.Model, blocks: Iterable[Block]) -> None:
     """Remove blocks from a model, and all nodes that only they needed."""
+    branches: dict[ir.Node, set[int]] = {}
     for block in blocks:
-        if block.addition.graph is not None:  # otherwise it was removed with a block around it
-            edit.bypass(block.addition, 1 - block.place)
+        branches.setdefault(block.addition, set()).add(block.place)
+    for addition, places in branches.items():
+        if addition.graph is None:  # it was removed with a block around it
+            continue
+        stream = [place for place in range(len(addition.inputs)) if place not in places]
+        if len(stream) == 1:
+            edit.bypass(addition, stream[0])
+        else:
+            rest = [addition.inputs[place] for place in stream]
+            edit.replace_node(addition, ir.node(addition.op_type, rest, name=addition.name))
     RemoveUnusedNodesPass()(model)
 
 
@@ -226,7 +235,7 @@ def _search(
 
     while cost(gone) < goal:
         saved = {number: cost(blocks[number].all_nodes - gone) for number in allowed}
-        left = [n for n in allowed if saved[n] and blocks[n].addition.name not in gone]
+        left = [number for number in allowed if saved[number] and blocks[number].end not in gone]
         if not left:
             return None
         if greedy or not effects:
@@ -254,7 +263,7 @@ def _reason(effect: float | None, allowed: bool) -> str:
 
 def _operand(node: ir.Node, place: int) -> ir.Value:
     value = node.inputs[place]
-    assert value is not None  # an Add has two inputs
+    assert value is not None  # an addition leaves none out
     return value
 
 
@@ -263,17 +272,17 @@ def _shape(value: ir.Value, known: Mapping[str, TensorInfo]) -> tuple[int, ...] 
     return None if found is None else found.shape
 
 
-def _terms(value: ir.Value) -> set[ir.Value]:
-    """Return a value and, where it is a sum, its terms and their terms, without constants."""
+def _terms(values: Iterable[ir.Value]) -> set[ir.Value]:
+    """Return values and, where one is a sum, its terms and their terms, without constants."""
     terms: set[ir.Value] = set()
-    stack: list[ir.Value | None] = [value]
+    stack: list[ir.Value | None] = [*values]
     while stack:
         term = stack.pop()
         if term is None or term in terms or term.const_value is not None:
             continue
         terms.add(term)
         maker = term.producer()
-        if maker is not None and maker.op_type == "Add" and not maker.domain:
+        if maker is not None and facts.of(maker).adds:
             stack.extend(maker.inputs)
     return terms
 

@@ -93,13 +93,13 @@ class Removal:
     Attributes:
         kept: for every value, a mask of the kept indices of each dimension.
         attributes: by (node, attribute), the new number.
-        constants: by (node, input), the new numbers of elements of a shape constant.
+        constants: by node, and input or attribute, the new numbers of elements of a shape constant.
         consumers: nodes that sum over fewer channels than before.
     """
 
     kept: Mapping[str, tuple[Mask, ...]]
     attributes: Mapping[tuple[int, str], int]
-    constants: Mapping[tuple[int, int], Mapping[int, int]]
+    constants: Mapping[tuple[int, int | str], Mapping[int, int]]
     consumers: frozenset[int]
 
     def apply(self, graph: ir.Graph) -> None:
@@ -107,8 +107,8 @@ class Removal:
         nodes = list(graph)
         for (place, attribute), number in self.attributes.items():
             nodes[place].attributes[attribute] = ir.AttrInt64(attribute, number)
-        for (place, index), numbers in self.constants.items():
-            _rewrite(nodes[place], index, numbers)
+        for (place, where), numbers in self.constants.items():
+            _rewrite(nodes[place], where, numbers)
         for value in (*graph.initializers.values(), *(value for node in nodes for value in node.outputs)):
             masks = self.kept.get(value.name or "", ())
             if not all(mask.all() for mask in masks):
@@ -143,10 +143,12 @@ class Coupling:
             return int(kept(axis, masks).sum())
 
         constants = {}
-        for (node, index), slots in self._trace.constants.items():
+        for (node, place), slots in self._trace.constants.items():
             numbers = {element: sum(map(left, axes)) for element, axes in slots.items()}
-            if any(numbers[element] != sum(axis.size for axis in axes) for element, axes in slots.items()):
-                constants[self._places[node], index] = numbers
+            changed = {e: n for e, n in numbers.items() if n != sum(axis.size for axis in slots[e])}
+            given = isinstance(place, int) and place < len(node.inputs) and node.inputs[place] is not None
+            if changed:
+                constants[self._places[node], place] = changed if given else numbers
         return Removal(
             {
                 value.name or "": tuple(kept(axis, masks) for axis in dims)
@@ -209,7 +211,7 @@ def _members(graph: ir.Graph, known: Mapping[ir.Value, Dims]) -> dict[Axis, list
 def _kinds(axis: Axis, kind: Kind = "channels") -> Iterator[tuple[Axis, Kind]]:
     """Yield the leaves of an axis that a layer produces, with the kind of each."""
     root = axis.root
-    parts = [part for part in root.parts if part.size > 1]
+    parts = [part for part in root.pieces() if part.size > 1]
     if root.kind == "leaf":
         yield root, kind
     elif root.kind == "sum" or len(parts) == 1:
@@ -231,7 +233,7 @@ def _rivals(axes: Iterable[Axis]) -> dict[Axis, set[Axis]]:
         if root in seen:
             continue
         seen.add(root)
-        stack.extend(part.root for part in root.parts)
+        stack.extend(root.pieces())
         if root.kind == "product":
             sides = [set(part.leaves()) for part in root.parts]
             for i, side in enumerate(sides):
@@ -240,17 +242,21 @@ def _rivals(axes: Iterable[Axis]) -> dict[Axis, set[Axis]]:
     return rivals
 
 
-def _rewrite(node: ir.Node, index: int, numbers: Mapping[int, int]) -> None:
-    """Give a node a private copy of a shape constant with some elements replaced."""
-    old = node.inputs[index] if index < len(node.inputs) else None
+def _rewrite(node: ir.Node, where: int | str, numbers: Mapping[int, int]) -> None:
+    """Replace elements of an attribute, or of a node's private copy of the constant at an input."""
+    every = [numbers[element] for element in sorted(numbers)]
+    if isinstance(where, str):
+        node.attributes[where] = ir.AttrInt64s(where, every)
+        return
+    old = node.inputs[where] if where < len(node.inputs) else None
     if old is None or old.const_value is None:
         node.attributes.pop("num_outputs", None)
-        array = np.array([numbers[i] for i in range(len(numbers))], np.int64)
+        array = np.array(every, np.int64)
     else:
         array = np.array(old.const_value.numpy())
         array.reshape(-1)[list(numbers)] = list(numbers.values())
-    name = f"{node.outputs[0].name}/{node.op_type.lower()}_{index}"
-    edit.set_input(node, index, edit.add_initializer(edit.graph_of(node), name, array))
+    name = f"{node.outputs[0].name}/{node.op_type.lower()}_{where}"
+    edit.set_input(node, where, edit.add_initializer(edit.graph_of(node), name, array))
 
 
 def _shrink(value: ir.Value, selections: Sequence[Mask]) -> None:

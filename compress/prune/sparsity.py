@@ -11,9 +11,8 @@ import torch
 from compress.changes import Change, Reason
 from compress.graph.layers import Layer
 from compress.graph.linear import from_matrix, linear_layers, matrix, store
-from compress.graph.moments import second_moments
+from compress.graph.moments import mean_squares, second_moments
 from compress.model import Model
-from compress.numerics.gptq import Hessian
 from compress.numerics.sparsity import keep_largest, sparsegpt, wanda
 
 Pattern: TypeAlias = Literal["unstructured", "2:4"]
@@ -45,9 +44,18 @@ def sparsify(
             changes.append(Change(layer.name, skipped=reason))
         else:
             chosen.append(layer)
-    moments = {} if solver == "magnitude" else second_moments(model.ir, model.batches(), chosen)
+    squares = mean_squares(model.ir, model.batches(), chosen) if solver == "wanda" else {}
+    moments = second_moments(model.ir, model.batches(), chosen) if solver == "sparsegpt" else {}
     group = 4 if pattern == "2:4" else None
-    done = [_zeroed(layer, moments.get(layer.name), ratio, group, solver) for layer in chosen]
+    done = []
+    for layer in chosen:
+        weight = _matrix(layer)
+        if solver == "sparsegpt":
+            after = sparsegpt(weight, moments[layer.name].matrix(), ratio, group)
+        else:
+            scores = wanda(weight, squares[layer.name]) if squares else weight.abs()
+            after = weight * keep_largest(scores, ratio, group)
+        done.append(_stored(layer, weight, after))
     return [*done, *changes]
 
 
@@ -60,16 +68,12 @@ def _reason_to_stay(layer: Layer, pattern: Pattern) -> str:
     return ""
 
 
-@torch.no_grad()
-def _zeroed(layer: Layer, moments: Hessian | None, ratio: float, group: int | None, solver: Solver) -> Change:
-    """Set weights of one layer to zero; the change holds the relative error of its weights."""
-    before = torch.from_numpy(np.array(matrix(layer, layer.array)[0]))
-    if moments is None:
-        after = before * keep_largest(before.abs(), ratio, group)
-    elif solver == "wanda":
-        after = before * keep_largest(wanda(before, moments.matrix().diagonal()), ratio, group)
-    else:
-        after = sparsegpt(before, moments.matrix(), ratio, group)
+def _matrix(layer: Layer) -> torch.Tensor:
+    return torch.from_numpy(np.array(matrix(layer, layer.array)[0]))
+
+
+def _stored(layer: Layer, before: torch.Tensor, after: torch.Tensor) -> Change:
+    """Store the weight of one layer with its zeros; the change holds the relative error."""
     store(layer.weight, from_matrix(layer, after.numpy()[None]))
     size = layer.nbytes
     zeros = float((after == 0).float().mean())

@@ -27,12 +27,15 @@ _BATCH_PRIMES = (3, 5, 7, 11, 13)
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """An element of a shape tensor that is an initializer, which is input `index` of `node`."""
+    """An element of a shape tensor that is an initializer, which is input `index` of `node`.
+
+    Its size is the number itself, which may be 0 or -1 in Reshape.
+    """
 
     node: ir.Node
     index: int
     element: int
-    number: int
+    size: int
 
 
 class Trace:
@@ -43,15 +46,18 @@ class Trace:
         produced: each axis whose indices have weights of their own in a layer, and that layer.
         consumed: each axis that a layer sums over, and that layer.
         attributes: node, attribute name and the axis whose size it states.
-        constants: by (node, input index), the axes whose sizes add up to each element of a constant.
+        constants: by node, and input index or name of an attribute, the axes whose sizes add up to each
+            element of a list of numbers.
+        opset: version of the default operator set.
     """
 
-    def __init__(self, sizes: Mapping[str, Sequence[int]]) -> None:
+    def __init__(self, sizes: Mapping[str, Sequence[int]], opset: int) -> None:
         self.sizes = sizes
+        self.opset = opset
         self.produced: list[tuple[Axis, ir.Node]] = []
         self.consumed: list[tuple[Axis, ir.Node]] = []
         self.attributes: list[tuple[ir.Node, str, Axis]] = []
-        self.constants: dict[tuple[ir.Node, int], dict[int, Dims]] = {}
+        self.constants: dict[tuple[ir.Node, int | str], dict[int, Dims]] = {}
         self._dims: dict[ir.Value, Dims] = {}
         self._constant: set[ir.Value] = set()
 
@@ -111,11 +117,12 @@ class Trace:
             result.append(wide[0])
         return tuple(reversed(result))
 
-    def follow(self, node: ir.Node, index: int, dims: Dims) -> None:
+    def follow(self, node: ir.Node, index: int, dims: Dims, *, stretches: bool = False) -> None:
         """State that input `index` of `node` is a shape tensor whose elements are the sizes of `dims`.
 
         A constant element is rewritten when its axis shrinks. An element that is the size of another
-        value's axis equates the two axes. Any other element pins its axis.
+        value's axis equates the two axes. Any other element pins its axis. If the tensor `stretches`
+        another one, as that of Expand does, an element of 1 says nothing of its axis.
         """
         value = node.inputs[index]
         sources = self.elements(node, index)
@@ -124,16 +131,18 @@ class Trace:
                 axis.pin("its size comes from a shape computation that pruning cannot follow")
             return
         for axis, source in zip(dims, sources, strict=True):
+            if stretches and source is not None and source.size == 1:
+                continue
             if isinstance(source, Slot):
-                if source.number > 0:
+                if source.size > 0:
                     self.rewrite(source.node, source.index, source.element, (axis,))
             elif source is not None and source.size == axis.size:
                 equate(source, axis)
             else:
                 axis.pin("its size is computed while the model runs")
 
-    def rewrite(self, node: ir.Node, index: int, element: int, axes: Dims) -> None:
-        """State that an element of a constant input is the sum of the sizes of `axes`."""
+    def rewrite(self, node: ir.Node, index: int | str, element: int, axes: Dims) -> None:
+        """State that an element of a constant input or of an attribute is the sum of the sizes of `axes`."""
         slots = self.constants.setdefault((node, index), {})
         for before, now in zip(slots.get(element, ()), axes, strict=False):
             equate(before, now)
@@ -161,6 +170,10 @@ class Trace:
         if maker.op_type == "Shape":
             start, end = maker.attributes.get_int("start", 0), maker.attributes.get_int("end", None)
             return [*self.dims(maker.inputs[0])[start:end]]
+        if maker.op_type == "Where" and (kept := self.integers(maker, 0)) is not None:
+            either = [self.elements(maker, i) for i in (1, 2)]
+            fits = len(either[0]) == len(either[1]) == len(kept)
+            return [a if first else b for first, a, b in zip(kept, *either, strict=True)] if fits else unknown
         if maker.op_type == "Gather":
             chosen, source = self.integers(maker, 1), self.elements(maker, 0)
             return unknown if chosen is None else [source[i] for i in chosen]
@@ -221,7 +234,7 @@ def traced(model: ir.Model, shapes: Mapping[str, tuple[int, ...]]) -> Trace:
     Raises:
         ModelError: the shapes of the graph cannot be inferred.
     """
-    trace = Trace(_sizes(model, shapes))
+    trace = Trace(_sizes(model, shapes), model.graph.opset_imports.get("", 1))
     for value in model.graph.inputs:
         if value.const_value is None:
             trace.set(value, trace.fresh(value, "it is a dimension of a graph input"))

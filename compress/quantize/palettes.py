@@ -18,14 +18,13 @@ from compress.graph import edit
 from compress.graph.edit import add_initializer
 from compress.graph.layers import Layer
 from compress.graph.linear import from_matrix, groups, in_type, linear_layers, matrix
-from compress.graph.moments import second_moments
+from compress.graph.moments import mean_squares
 from compress.numerics.codebook import Palette, palettize
 from compress.numerics.formats import CodebookFormat
 from compress.quantize.plans import blame, chosen_weights
 
 if TYPE_CHECKING:
     from compress.model import Model
-    from compress.numerics.gptq import Hessian
 
 SHIFTS = np.array([0, 2, 4, 6], np.uint8)
 """Positions of the four two-bit codes of a byte."""
@@ -79,16 +78,16 @@ class CodebookPlan:
         moved = weight.movedim(self.layer.out_axis, 0)
         return moved.reshape(len(moved) // self.format.channels, -1)
 
-    def solve(self, moments: Hessian | None) -> Palette:
-        """Find codebooks; `moments` of the layer's inputs weigh the errors of its features.
+    def solve(self, mean_square: Tensor | None) -> Palette:
+        """Find codebooks; the mean square of each of the layer's input features weighs its errors.
 
         Raises:
             PassError: the weight is not finite; the message names the layer.
         """
         weight = self.layer.array
         importance = None
-        if moments is not None and moments.rows:
-            features = moments.matrix().diagonal().numpy()[None, :, None]
+        if mean_square is not None:
+            features = mean_square.numpy()[None, :, None]
             spread = from_matrix(self.layer, np.broadcast_to(features, matrix(self.layer, weight).shape))
             importance = self.rows(torch.from_numpy(spread))
         try:
@@ -122,9 +121,9 @@ def store_palettes(
     planned = [CodebookPlan.of(readers, wanted) for readers in found]
     plain = {layer.weight.name for layer in linear_layers(model.graph) if groups(layer) == 1}
     measured = [plan.layer for plan in planned if plan.layer.weight.name in plain]
-    moments = second_moments(model.ir, model.batches(), measured) if model.calibration and measured else {}
+    squares = mean_squares(model.ir, model.batches(), measured) if model.calibration and measured else {}
     for plan in planned:
-        own = moments.get(plan.layer.name) if plan.layer.weight.name in plain else None
+        own = squares.get(plan.layer.name) if plan.layer.weight.name in plain else None
         changes.append(_store(model.graph, plan, plan.solve(own), decoded=decoded))
     return changes
 

@@ -148,6 +148,13 @@ def test_linear(name: str) -> None:
         _close(case.run(x + y) + case.run(np.zeros_like(x)), case.run(x) + case.run(y))
 
 
+@_claims(lambda operator: operator.adds)
+def test_adds(name: str) -> None:
+    for case in _own(name):
+        x = case.draw(0)
+        _close(case.run(x), x + sum(case.inputs[1:]))
+
+
 @_claims(lambda operator: operator.homogeneous)
 def test_positively_homogeneous(name: str) -> None:
     for case in _own(name):

@@ -83,6 +83,19 @@ def test_sizes_that_do_not_divide_are_pinned():
     assert all(leaf.pinned for axis in [*left, *right] for leaf in axis.leaves())
 
 
+def test_an_axis_that_equals_itself_shifted_is_pinned():
+    one, rest = Axis(1), Axis(2000)
+    equate_sums([one, rest], [rest, Axis(1)])
+    assert all(axis.is_pinned for axis in (one, rest))
+
+
+def test_an_axis_of_very_many_parts():
+    axis, singles = Axis(1500), [Axis(1) for _ in range(1500)]
+    equate_sums([axis], singles)
+    masks = {singles[3].root: np.zeros(1, bool)}
+    assert np.flatnonzero(~kept(axis, masks)).tolist() == [3]
+
+
 def test_what_is_known_of_an_axis_reaches_its_parts_and_its_equals():
     whole, other = Axis(12), Axis(12)
     whole.pin("an output")

@@ -259,10 +259,9 @@ def test_groups_equal_those_of_torch_pruning(name):
     assert ours == theirs
 
 
-def text_model(body, inputs="float[N,4] x", outputs="float[N,M] y"):
-    return Model(
-        ir.from_onnx_text(f'<ir_version: 10, opset_import: ["" : 21]>\ng ({inputs}) => ({outputs})\n{body}')
-    )
+def text_model(body, inputs="float[N,4] x", outputs="float[N,M] y", opset=21):
+    head = f'<ir_version: 10, opset_import: ["" : {opset}]>'
+    return Model(ir.from_onnx_text(f"{head}\ng ({inputs}) => ({outputs})\n{body}"))
 
 
 def with_weights(model, **shapes):
@@ -323,6 +322,53 @@ def test_shared_shape_constants_get_private_copies():
     assert model.graph.initializers["a"].shape == (4, 2)
     assert model.graph.initializers["b"].shape == (2, 5)
     assert "s" not in model.graph.initializers
+
+
+def halved(model, feeds, zeroed):
+    """Return the outputs of a model whose free groups lose half of their channels, and of one with zeros."""
+    smaller = model.copy()
+    coupling = Coupling(smaller.ir)
+    keep = {group: np.arange(group.size) % 2 > 0 for group in coupling.groups if not group.obstacle}
+    expected = zeroed(model, keep)
+    coupling.removal(keep).apply(smaller.graph)
+    assert smaller.weight_bytes < model.weight_bytes
+    return smaller.run(feeds)[0], expected.run(feeds)[0]
+
+
+@pytest.mark.parametrize("shape", ["Shape(h)", "Identity(ones)"])
+def test_a_shape_of_ones_leaves_an_expanded_axis_free(zeroed, shape):
+    body = f"""{{
+      g = MatMul(x, a)  h = ReduceMean<keepdims=1>(g, last)  s = {shape}
+      k = Expand(g, s)  y = MatMul(k, b)
+    }}"""
+    inputs = "float[N,4] x, float[4,6] a, float[6,3] b, int64[1] last, int64[2] ones"
+    weights = {"a": (4, 6), "b": (6, 3), "last": np.array([1]), "ones": np.array([1, 1])}
+    model = with_weights(text_model(body, inputs=inputs, outputs="float[N,3] y"), **weights)
+    got, want = halved(model, {"x": np.ones((2, 4), np.float32)}, zeroed)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_a_slice_of_channels_leaves_the_bounds_of_other_axes(zeroed):
+    body = "{ h = MatMul(x, a)  k = Slice(h, from, to, axes)  y = MatMul(k, b) }"
+    inputs = "float[N,L,4] x, float[4,8] a, float[4,3] b, int64[2] from, int64[2] to, int64[2] axes"
+    far = np.array([2**62, 6])
+    weights = {"a": (4, 8), "b": (4, 3), "from": np.array([1, 2]), "to": far, "axes": np.array([1, 2])}
+    model = with_weights(text_model(body, inputs=inputs, outputs="float[N,M,3] y"), **weights)
+    got, want = halved(model, {"x": np.ones((2, 200, 4), np.float32)}, zeroed)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+
+
+def test_split_sizes_are_an_attribute_in_older_operator_sets(zeroed):
+    body = """{
+      h = MatMul(x, a)  l, r = Split<axis=1, split=[2,6]>(h)  m = Softmax(l)
+      u = MatMul(m, b)  v = MatMul(r, d)  y = Add(u, v)
+    }"""
+    inputs = "float[N,4] x, float[4,8] a, float[2,3] b, float[6,3] d"
+    model = text_model(body, inputs=inputs, outputs="float[N,3] y", opset=11)
+    model = with_weights(model, a=(4, 8), b=(2, 3), d=(6, 3))
+    got, want = halved(model, {"x": np.ones((2, 4), np.float32)}, zeroed)
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    assert next(group.obstacle for group in Coupling(model.ir).groups) == "Softmax runs along it"
 
 
 def test_an_even_split_that_becomes_uneven_gets_explicit_sizes():

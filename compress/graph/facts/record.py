@@ -70,6 +70,7 @@ class Operator:
             `channel_axis` is set, on settings of its channel.
         linear: ``f(x + y) + f(0) = f(x) + f(y)``: at most a constant is added.
         homogeneous: ``f(s x) = s f(x)`` for positive numbers s; of each channel where there are channels.
+        adds: its output is the sum of its operands, as of the two ways of a residual block.
         monotone: if no element of the input falls, none of the output does.
         scale_invariant: ``f(s x) = f(x)`` for positive numbers s, a small epsilon aside.
         normalizes: divides by a statistic of its input or, trained, of its batch.
@@ -100,6 +101,7 @@ class Operator:
     elementwise: bool = False
     linear: bool = False
     homogeneous: bool = False
+    adds: bool = False
     monotone: bool = False
     scale_invariant: bool = False
     normalizes: bool = False

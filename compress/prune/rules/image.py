@@ -19,7 +19,7 @@ def _pool(node: ir.Node, trace: Trace) -> list[Dims] | None:
 @rule("Pad", "Resize", "Upsample")
 def _resize(node: ir.Node, trace: Trace) -> list[Dims] | None:
     dims = trace.dims(node.inputs[0])
-    if node.op_type == "Pad" and trace.integers(node, 1) is None:
+    if node.op_type == "Pad" and trace.integers(node, 1, "pads") is None:
         return None
     result = trace.fresh(node.outputs[0], f"{node.op_type} changes its size")
     for before, after in zip(dims, result, strict=True):

@@ -50,7 +50,7 @@ def _expand(node: ir.Node, trace: Trace) -> list[Dims] | None:
     dims, result = trace.dims(node.inputs[0]), trace.fresh(node.outputs[0])
     shape = trace.elements(node, 1)
     wide = trace.broadcast([result, dims])
-    trace.follow(node, 1, wide[len(wide) - len(shape) :])
+    trace.follow(node, 1, wide[len(wide) - len(shape) :], stretches=True)
     return [wide]
 
 
@@ -94,14 +94,12 @@ def _concat(node: ir.Node, trace: Trace) -> list[Dims] | None:
 
 @rule("Split")
 def _split(node: ir.Node, trace: Trace) -> list[Dims] | None:
-    if "split" in node.attributes:
-        return None
     dims = trace.dims(node.inputs[0])
     axis = axis_of(node, len(dims), 0)
     parts = [Axis((trace.size(value) or ())[axis]) for value in node.outputs]
     equate_sums([dims[axis]], parts)
     for element, part in enumerate(parts):
-        trace.rewrite(node, 1, element, (part,))
+        trace.rewrite(node, 1 if trace.opset >= 13 else "split", element, (part,))
     return [(*dims[:axis], part, *dims[axis + 1 :]) for part in parts]
 
 
@@ -119,6 +117,9 @@ def _slice(node: ir.Node, trace: Trace) -> list[Dims] | None:
         if sizes[axis] == dims[axis].size and (steps is None or steps[element] > 0):
             continue
         middle = Axis(sizes[axis])
+        if dims[axis].is_pinned:
+            result[axis] = Axis(sizes[axis], "it is part of a dimension that stays")
+            continue
         fixed = starts is not None and trace.integers(node, 2) is not None
         if not fixed or (steps is not None and steps[element] != 1):
             dims[axis].pin("a Slice with computed bounds, or with steps, reads it")

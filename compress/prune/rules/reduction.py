@@ -14,7 +14,10 @@ def _along_axis(node: ir.Node, trace: Trace) -> list[Dims] | None:
     given = trace.integers(node, 1) if node.op_type == "CumSum" else None
     if node.op_type == "CumSum" and given is None:
         return None
-    dims[given[0] if given else axis_of(node, len(dims), -1)].pin(f"{node.op_type} runs along it")
+    flattens = trace.opset < 13 and node.op_type in ("Softmax", "LogSoftmax", "Hardmax")
+    axis = given[0] if given else axis_of(node, len(dims), 1 if flattens else -1)
+    for along in dims[axis:] if flattens else [dims[axis]]:
+        along.pin(f"{node.op_type} runs along it")
     return [dims]
 
 
