@@ -6,6 +6,7 @@
     ├── InputError                exit 2   what the user gave cannot be used
     │   ├── RecipeError                    the recipe, with file:line:column
     │   ├── ModelError                     a model file or module
+    │   │   └── FatalModelError            one that ends ONNX Runtime's process
     │   ├── DataError                      calibration or evaluation data
     │   ├── HardwareError                  a hardware profile
     │   └── TrustError                     code that the user has not said to trust

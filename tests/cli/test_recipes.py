@@ -61,13 +61,15 @@ def test_run_writes_and_prints_what_it_found(call: Call) -> None:
 
 @pytest.mark.usefixtures("linear")
 def test_run_tells_missed_limits_from_failures(call: Call) -> None:
-    Path("recipe.yaml").write_text(RECIPE + "  stuck: [fold]\nbudget: {file: 10%}")
+    Path("recipe.yaml").write_text(
+        RECIPE + "  stuck: [int8-weights: {include: [nowhere]}]\nbudget: {file: 10%}"
+    )
     missed = call("run", "recipe.yaml", "--variant", "int8", "-o", "out")
     assert missed.code == 3
     assert "missed a limit: file of" in missed.out
     failed = call("run", "recipe.yaml", "-o", "out")
     assert failed.code == 1
-    assert "stuck failed: fold" in failed.out and "missed a limit" in failed.out
+    assert "stuck failed: integer-weights" in failed.out and "missed a limit" in failed.out
 
 
 @pytest.mark.usefixtures("linear")

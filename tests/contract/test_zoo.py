@@ -10,7 +10,7 @@ from typing import Any
 import onnx
 import promises
 import pytest
-from zoo import CASES
+from contract_zoo import CASES
 
 import compress
 import compress.passes

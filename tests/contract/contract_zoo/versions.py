@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from zoo.case import CASES, Case, case, integers_of, model, normal, weight
+from contract_zoo.case import CASES, Case, case, integers_of, model, normal, weight
 
 FORMATS = {7: 3, 8: 3, 9: 4, 10: 5, 11: 6, 12: 7, 13: 7, 14: 7, 15: 8, 16: 8, 17: 8, 18: 8, 19: 9, 20: 9}
 """The version of the file format that came with an operator set."""

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from zoo.case import case, model, normal, one, weight
+from contract_zoo.case import case, model, normal, one, weight
 
 CHAIN = """net (float[N,32] x) => (float[N,16] y) {
     [first] a = MatMul(x, w) [middle] h = Relu(a) [second] y = MatMul(h, v) }"""

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 
-from zoo.case import below, case, integers_of, model, normal, uniform, weight, words
+from contract_zoo.case import below, case, integers_of, model, normal, uniform, weight, words
 
 
 @case(x=normal(8, 32))

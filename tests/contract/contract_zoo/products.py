@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 
-from zoo.case import below, case, integers_of, model, normal, weight
+from contract_zoo.case import below, case, integers_of, model, normal, weight
 
 
 @case(x=normal(8, 37))

@@ -4,7 +4,7 @@ import ml_dtypes
 import numpy as np
 import onnx
 
-from zoo.case import below, case, integers_of, model, normal, weight
+from contract_zoo.case import below, case, integers_of, model, normal, weight
 
 HALF, DOUBLE = np.float16, np.float64
 

@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 
-from zoo.case import case, integers_of, model, normal, weight
+from contract_zoo.case import case, integers_of, model, normal, weight
 
 
 def _norm(name: str, size: int) -> dict[str, np.ndarray]:

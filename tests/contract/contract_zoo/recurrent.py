@@ -3,7 +3,7 @@
 import numpy as np
 import onnx
 
-from zoo.case import always, case, integers_of, model, normal, weight
+from contract_zoo.case import always, case, integers_of, model, normal, weight
 
 
 def _gates(count: int, hidden: int, width: int, ways: int = 1) -> dict[str, np.ndarray]:

@@ -5,7 +5,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from zoo.case import case, integers_of, model, normal, weight
+from contract_zoo.case import case, integers_of, model, normal, weight
 
 CHAIN = """net (float[N,32] x) => (float[N,16] y) {
     [first] a = MatMul(x, w) h = Relu(a) [second] y = MatMul(h, v) }"""

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-from zoo.case import case, integers_of, model, normal, one, weight
+from contract_zoo.case import case, integers_of, model, normal, one, weight
 
 
 def _with_weights(body: onnx.GraphProto, **weights: np.ndarray) -> None:

@@ -3,8 +3,19 @@
 Each is built by a function of a few lines, has feeds that it runs on, and runs in ONNX Runtime as it is.
 """
 
-from zoo import control, fused, images, interfaces, products, ranked, recurrent, stored, types, versions
-from zoo.case import CASES, Case
+from contract_zoo import (
+    control,
+    fused,
+    images,
+    interfaces,
+    products,
+    ranked,
+    recurrent,
+    stored,
+    types,
+    versions,
+)
+from contract_zoo.case import CASES, Case
 
 __all__ = [
     "CASES",
