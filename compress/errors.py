@@ -106,9 +106,8 @@ def about(what: str) -> Iterator[None]:
     except CompressError:
         raise
     except Exception as error:  # sizes and attributes that fit nothing fail in as many ways as there are
-        raise ModelError(
-            f"{what} does not fit its inputs: {first_line(error) or type(error).__name__}"
-        ) from error
+        cause = first_cause(error)
+        raise ModelError(f"{what} is malformed: {first_line(cause) or type(cause).__name__}") from error
 
 
 @contextmanager
@@ -129,6 +128,13 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return f"; did you mean {close[0]!r}?"
     shown = ", ".join(choices[:LISTED]) + (f" and {len(choices) - LISTED} more" if choices[LISTED:] else "")
     return f"; known: {shown}" if choices else ""
+
+
+def first_cause(error: BaseException) -> BaseException:
+    """Return the error that was at the bottom of one: what packages raise on top of it only says where."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def first_line(error: BaseException) -> str:

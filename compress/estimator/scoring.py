@@ -13,7 +13,7 @@ import onnx_ir as ir
 from onnx_ir.passes import common
 
 from compress import codec, source, units
-from compress.errors import ModelError, did_you_mean
+from compress.errors import ModelError, about, did_you_mean
 from compress.estimator import loops
 from compress.estimator.catalogue import as_profile
 from compress.estimator.coded import Coded
@@ -24,6 +24,7 @@ from compress.estimator.residency import homes
 from compress.estimator.workload import LayerWork, WorkloadReader
 from compress.estimator.zeros import spread
 from compress.graph import facts
+from compress.graph.normalise import lift_constants
 from compress.graph.session import as_run
 from compress.graph.shapes import lay_out
 from compress.results import HardwareScore, LayerScore, LoopScore
@@ -153,10 +154,17 @@ def estimate(
     for name in measured.keys() - {layer.name for layer in layers}:
         raise ModelError(f"seconds of {name!r}: no such layer{did_you_mean(name, (x.name for x in layers))}")
     costs = [
-        LayerCost(layer.name, layer.op_type, *cost(layer, profile, work.homes, measured.get(layer.name)))
+        LayerCost(layer.name, layer.op_type, *_priced(layer, profile, work, measured.get(layer.name)))
         for layer in layers
     ]
     return Estimate(profile.id, tuple(costs), work.uncosted, work.on_host, work.loops)
+
+
+def _priced(
+    layer: LayerWork, profile: Profile, work: Workload, measured_seconds: float | None
+) -> tuple[Cost, str]:
+    with about(f"layer {layer.name!r} ({layer.op_type})"):
+        return cost(layer, profile, work.homes, measured_seconds)
 
 
 @dataclass(frozen=True)
@@ -231,8 +239,6 @@ def open_graph(model: Estimable) -> ir.Model:
     if not graph.functions and not any(node.op_type == "Constant" for node in graph.graph.all_nodes()):
         return graph
     graph = graph.clone() if graph is model or graph is getattr(model, "ir", None) else graph
-
-    ir.passes.PassManager(
-        [common.InlinePass(), common.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)]
-    )(graph)
+    graph = common.InlinePass()(graph).model
+    lift_constants(graph)
     return graph

@@ -10,11 +10,13 @@ from functools import cached_property
 import numpy as np
 import onnx_ir as ir
 
+from compress.errors import about
 from compress.estimator.hardware import Number
 from compress.estimator.mapping import Loops
 from compress.estimator.operators import Contraction, View, contractions, ops_per_element
 from compress.graph import facts
 from compress.graph.edit import bodies
+from compress.graph.node_shapes import called
 from compress.graph.propagate import Propagation
 from compress.graph.rounds import ONCE
 from compress.graph.tensor_info import TensorInfo
@@ -140,6 +142,10 @@ class WorkloadReader:
         return [replace(x, name=f"{outer}/{x.name}", steps=x.steps * rounds) for x in heaviest]
 
     def _read(self, node: ir.Node) -> list[LayerWork]:
+        with about(called(node)):
+            return self._layers_of(node)
+
+    def _layers_of(self, node: ir.Node) -> list[LayerWork]:
         if _runs_bodies(node):
             return self._read_bodies(node)
         if facts.of(node).cost in ("view", "early") or all(

@@ -41,6 +41,12 @@ class NodeShapes:
     reason: str = ""
 
 
+def called(node: ir.Node) -> str:
+    """Return how a message calls a node."""
+    operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
+    return f"node {node.name!r} ({operator})"
+
+
 def of_node(call: Call) -> NodeShapes:
     """Return what a node tells: by rule, else by ONNX, else by its content, else an upper bound."""
     node = call.node

@@ -9,6 +9,7 @@ from typing import Any
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
+from compress.errors import about
 from compress.graph import edit, facts
 from compress.graph.files import FREE_INITIALIZERS
 from compress.graph.opsets import opset
@@ -31,14 +32,13 @@ def normalise(model: ir.Model) -> ir.Model:
     if (model.ir_version or 0) < FREE_INITIALIZERS:  # they had to be inputs, and nothing could replace them
         passes.RemoveInitializersFromInputsPass()(model)
         model.ir_version = FREE_INITIALIZERS
-    lift = passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)
-    lift(model)
+    lift_constants(model)
     transpose_weights(model.graph)
     names = _recurrent_names(model.graph)
     compute_constants(model, input_size_limit=1024, output_size_limit=65536, should_fold=_may_fold)
     # The limit on outputs holds for what should be folded too, and recurrent weights are larger.
     compute_constants(model, output_size_limit=sys.maxsize, should_fold=_arranges_recurrent_weights)
-    lift(model)
+    lift_constants(model)
     drop_identities(model)
     model = passes.RemoveUnusedNodesPass()(model).model
     for (node, index), name in names.items():
@@ -76,6 +76,16 @@ def compute_constants(model: ir.Model, **settings: Any) -> None:
     sequences = {"SplitToSequence", "ConcatFromSequence"}
     if opset(model) >= SPLIT_INTO_PARTS or sequences.isdisjoint(node.op_type for node in model.graph):
         fold_constants(model, **settings)
+
+
+def lift_constants(model: ir.Model) -> None:
+    """Turn Constant nodes into initializers, those in bodies too.
+
+    Raises:
+        ModelError: one holds nothing that a Constant can hold.
+    """
+    with about("a Constant"):
+        passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
 
 
 def strip(model: ir.Model) -> None:

@@ -11,7 +11,7 @@ import onnx_ir as ir
 
 from compress.errors import about
 from compress.graph.edit import bodies
-from compress.graph.node_shapes import DATA, NodeShapes, described, of_node, signature
+from compress.graph.node_shapes import DATA, NodeShapes, called, described, of_node, signature
 from compress.graph.rounds import Rounds, grown, of_loop
 from compress.graph.shape_rules.call import Call
 from compress.graph.shape_rules.sequences import SEQUENCE_RULES, Elements, Found, SequenceRule, largest
@@ -49,6 +49,7 @@ class Propagation:
     rounds: dict[ir.Node, Rounds] = field(default_factory=dict)
     taken: dict[ir.Node, ir.Graph] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    _owners: dict[str, ir.Value] = field(default_factory=dict)
     _done: dict[Hashable, NodeShapes] = field(default_factory=dict)
 
     def graph(self, graph: ir.Graph) -> None:
@@ -58,10 +59,19 @@ class Propagation:
             ModelError: a node is malformed.
         """
         for node in graph:
-            with about(_called(node)):
+            with about(called(node)):
                 self._step(node)
 
+    def _claim(self, values: Iterable[ir.Value]) -> None:
+        """Forget what is known by the names of some values from other bodies, which may use them too."""
+        for value in values:
+            if value.name and self._owners.setdefault(value.name, value) is not value:
+                self._owners[value.name] = value
+                for found in (self.known, self.constants, self.sequences):
+                    found.pop(value.name, None)
+
     def _step(self, node: ir.Node) -> None:
+        self._claim(node.outputs)
         inside = bodies(node)
         on_sequences = self._sequence_rule(node)
         if on_sequences is not None:
@@ -113,7 +123,7 @@ class Propagation:
             self.sequences[value.name] = found
             self.others.add(value.name)
         else:
-            self.reasons[value.name] = f"{_called(node)} {DATA}"
+            self.reasons[value.name] = f"{called(node)} {DATA}"
 
     def _never_tensors(self, node: ir.Node) -> Iterator[str]:
         """Yield the outputs that are sequences or optional values, whatever the node reads."""
@@ -139,7 +149,7 @@ class Propagation:
             elif info is not None:
                 self.known.setdefault(value.name, info)
             else:
-                self.reasons[value.name] = f"{_called(node)} {found.reason}"
+                self.reasons[value.name] = f"{called(node)} {found.reason}"
         names = [value.name or "" for value in node.outputs]
         self.constants.update(zip(names, found.values, strict=False))
 
@@ -150,6 +160,7 @@ class Propagation:
 
     def _enter(self, body: ir.Graph, given: Sequence[TensorInfo | Elements | None]) -> None:
         """Give the inputs of a body what comes into it."""
+        self._claim(body.inputs)
         for value, found in zip(body.inputs, given, strict=False):
             if isinstance(found, TensorInfo) and value.name:
                 self.known.setdefault(value.name, found)
@@ -329,9 +340,3 @@ def propagate(
     found = Propagation(model, known, constants | dict(assumed), measured)
     found.graph(model.graph)
     return found
-
-
-def _called(node: ir.Node) -> str:
-    """Return how a message calls a node."""
-    operator = f"{node.domain}.{node.op_type}" if node.domain else node.op_type
-    return f"node {node.name!r} ({operator})"

@@ -287,7 +287,7 @@ def _infer_whole(model: ir.Model, bound: Mapping[str, TensorInfo], known: dict[s
     try:
         proto = ir.to_proto(_skeleton(model, bound))
         inferred = onnx.shape_inference.infer_shapes(proto, data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError) as error:
+    except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         raise ModelError(f"shapes do not fit together: {error}") from error
     graphs = [inferred.graph]
     while graphs:

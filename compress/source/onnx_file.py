@@ -13,7 +13,7 @@ import onnx_ir as ir
 from google.protobuf.message import Message
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-from compress.errors import ModelError, first_line
+from compress.errors import ModelError, first_cause, first_line
 from compress.graph import files
 from compress.graph.session import session
 
@@ -84,10 +84,7 @@ def _refusing(name: str) -> Iterator[None]:
     try:
         yield
     except UNREADABLE as error:
-        cause: BaseException = error
-        while cause.__cause__ is not None:  # the outermost only says in which part of the message
-            cause = cause.__cause__
-        raise ModelError(f"{name}: is not valid ONNX: {first_line(cause)}") from error
+        raise ModelError(f"{name}: is not valid ONNX: {first_line(first_cause(error))}") from error
 
 
 def _check_data(path: Path | None, proto: onnx.ModelProto) -> None:

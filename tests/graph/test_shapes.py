@@ -186,3 +186,16 @@ def test_values_that_are_no_tensors_are_left_out() -> None:
     found = shapes.infer(model)
     assert "parts" not in found
     assert found["y"] == (1, 3)
+
+
+def test_bodies_may_use_the_same_names() -> None:
+    model = build(
+        """g (float[2, 8] x, bool c) => (float[a, b] y, float[d, e] z) {
+            y = If <then_branch = t () => (float[k, l] f) { h = Transpose(x)  f = Relu(h) },
+                    else_branch = u () => (float[m, n] v) { h = Transpose(x)  v = Relu(h) }> (c)
+            z = If <then_branch = o () => (float[p, q] f) { h = MatMul(x, y)  f = Relu(h) },
+                    else_branch = r () => (float[s, w] i) { h = MatMul(x, y)  i = Relu(h) }> (c)
+        }"""
+    )
+    found = shapes.infer(model)
+    assert (found["y"], found["z"]) == ((8, 2), (2, 2))
