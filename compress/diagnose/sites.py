@@ -63,7 +63,7 @@ def sites(original: ir.Graph, variant: ir.Graph) -> tuple[list[Site], list[str]]
     settled: dict[str, tuple[str, str]] = {}
     for node in original:
         output = first_output(node)
-        if output is None or not _is_layer(node):
+        if output is None or not is_layer(node):
             continue
         tail = epilogue(output)
         known = [value for value in tail if value.name in there]
@@ -117,7 +117,7 @@ def _site(
     return Site(node.name or "", node.op_type, output, tuple(inputs), own, rounding, axis)
 
 
-def _is_layer(node: ir.Node) -> bool:
+def is_layer(node: ir.Node) -> bool:
     """Tell whether a node sums products or looks up rows of an embedding."""
     return facts.of(node).contracts or any(layers_of(node))
 

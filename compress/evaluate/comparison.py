@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -27,7 +27,7 @@ from compress.diagnose.timing import latency
 from compress.errors import DataError, InputError, ModelError, first_line
 from compress.estimator.workload import WorkloadReader
 from compress.graph import batch
-from compress.graph.layers import Layer, layers
+from compress.graph.layers import Layer, layers_of
 from compress.graph.session import RUNTIME_ERRORS, as_run, session
 from compress.graph.shapes import lay_out
 from compress.graph.walks import epilogue, first_output
@@ -104,6 +104,8 @@ class Comparison(_Frozen):
     """In the original's order."""
     not_found: list[str]
     """Layers of the original whose values have no counterpart of the same name."""
+    in_bodies: list[str]
+    """Layers of the original in bodies of If, Loop and Scan, where no values are compared."""
     weight_bytes: tuple[int, int]
     """Stored bytes of the weights of the original and of the variant."""
     quantized_macs: float
@@ -179,6 +181,11 @@ def compare(
         agreement=agreed,
         layers=[_layer(site, measured) for site in found],
         not_found=not_found,
+        in_bodies=[
+            node.name or ""
+            for node in theirs.graph.all_nodes()
+            if node.graph is not theirs.graph and sites.is_layer(node)
+        ],
         weight_bytes=(theirs.weight_bytes, ours.weight_bytes),
         quantized_macs=_quantized_macs(ours, feeds[0]),
         quantized_weights=quantized_weights,
@@ -290,17 +297,23 @@ def _cause(added: float, saturation: float, weights: float, spreads: Sequence[no
 
 def _weights(original: Model, variant: Model, path: Path) -> tuple[dict[str, str], float]:
     """Return the layers whose weight stays float32, each with a reason, and the byte share of the others."""
-    float_values = {name for layer in layers(variant.graph) for name in _names(layer)}
+    float_values = {name for layer in _all_layers(variant) for name in _names(layer)}
     known = _reasons(original, variant, path)
     still: dict[str, str] = {}
     total = quantized = 0
-    for layer in layers(original.graph):
+    for layer in _all_layers(original):
         total += layer.nbytes
         if _names(layer) & float_values:
             still[layer.name] = known.get(layer.name, "")
         else:
             quantized += layer.nbytes
     return still, quantized / total if total else 0.0
+
+
+def _all_layers(model: Model) -> Iterator[Layer]:
+    """Yield the layers of a model, those in bodies of If, Loop and Scan too."""
+    for node in model.graph.all_nodes():
+        yield from layers_of(node)
 
 
 def _names(layer: Layer) -> set[str | None]:

@@ -115,6 +115,8 @@ def _notes(comparison: Comparison) -> Iterator[str]:
         yield f"\nstill float: {_named(names)}{f': {reason}' if reason else ''}"
     if comparison.not_found:
         yield f"\nnot in the variant under the same name: {_named(comparison.not_found)}"
+    if comparison.in_bodies:
+        yield f"\nin bodies, where values are not compared: {_named(comparison.in_bodies)}"
     for title, findings in (("not fused", comparison.unfused), ("kernels", comparison.slow)):
         yield from _findings(title, findings)
 

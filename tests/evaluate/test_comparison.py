@@ -15,7 +15,7 @@ from compress.data import Data
 from compress.diagnose import kernels
 from compress.errors import DataError, ModelError
 from compress.evaluate.comparison import Comparison, LayerNoise, compare
-from compress.graph.session import as_run
+from compress.graph.session import as_run, session
 from compress.passes import Int4Weights, Int8Dynamic, Int8Static, Int8Weights, PruneChannels
 from compress.report import show_comparison
 
@@ -191,6 +191,48 @@ def test_a_recurrent_model_is_compared_whole(recurrent: Any, tmp_path: Path) -> 
     found = compare(original, variant, recurrent.calibration)
     assert [each.op_type for each in found.layers] == ["GRU", "LSTM"]
     assert found.worst is not None and found.quantized_weights == 1.0
+
+
+def test_layers_in_bodies_are_named_and_their_weights_counted(
+    build: Build, normal: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = """g (float[N,64] x, bool flag) => (float[N,16] y) {
+        [outer] h = MatMul(x, w)
+        [choice] y = If (flag) <
+            then_branch = one () => (float[N,16] a) { [left] a = MatMul(h, v) },
+            else_branch = other () => (float[N,16] b) { [right] b = MatMul(h, u) }
+        >
+    }"""
+    original = tmp_path / "original.onnx"
+    onnx.save(build(text, w=normal(64, 64), v=normal(64, 16), u=normal(64, 16)), original)
+    data = [{"x": normal(4, 64), "flag": np.array(True)}]
+    found = compare(original, made(original, Int8Weights(include=("outer",)), data), Data(data))
+    assert [each.name for each in found.layers] == ["outer"]
+    assert sorted(found.in_bodies) == ["left", "right"]
+    assert sorted(found.still_float) == ["left", "right"]
+    assert found.quantized_weights == pytest.approx(64 / (64 + 2 * 16))
+    show_comparison(found)
+    assert "in bodies, where values are not compared: left, right" in " ".join(
+        capsys.readouterr().out.split()
+    )
+
+
+def test_labels_are_compared_by_their_share_and_files_of_other_operator_sets(
+    build: Build, normal: Any, tmp_path: Path
+) -> None:
+    text = """g (float[N,64] x) => (int64[N] label) {
+        [first] h = MatMul(x, w) [last] c = MatMul(h, v) label = ArgMax<axis=1, keepdims=0>(c)
+    }"""
+    original = tmp_path / "original.onnx"
+    onnx.save(build(text, opset=11, ir_version=8, w=normal(64, 64), v=normal(64, 99)), original)
+    data = [{"x": normal(32, 64)} for _ in range(2)]
+    variant = made(original, Int4Weights(), data)
+    found = compare(original, variant, Data(data))
+    runs = [[session(each).run(None, feeds)[0] for feeds in data] for each in (original, variant)]
+    share = float(np.mean(np.array(runs[0]) == np.array(runs[1])))
+    assert (found.agreement.snr_db, found.agreement.equal) == (None, pytest.approx(share))
+    assert 0 < share < 1
+    assert "Infinity" not in found.model_dump_json()
 
 
 def test_models_that_cannot_be_compared(two_layers: Path, build: Build, tmp_path: Path) -> None:
