@@ -164,7 +164,7 @@ class _Runner:
 def _unchanged(name: str, passes: list[str], score: VariantResult) -> VariantResult:
     """Return the result of a variant whose passes changed nothing."""
     told = sorted({change.skipped for change in score.changes})
-    reason = score.weights.left if score.weights else "; ".join(told)
+    reason = (score.weights.left if score.weights else "") or "; ".join(told)
     return VariantResult(name=name, passes=passes, status="unchanged", reason=reason, changes=score.changes)
 
 

@@ -11,6 +11,7 @@ from onnx_ir.passes.common import RemoveUnusedNodesPass
 
 from compress.errors import DataError
 from compress.graph.session import session
+from compress.graph.weights import census
 from compress.progress import track
 
 if TYPE_CHECKING:
@@ -64,14 +65,22 @@ def observe(
         progress: what the progress bar on stderr says; none if empty.
 
     Raises:
-        DataError: an activation is not finite.
+        DataError: an activation is not finite; the message names weights that are not.
     """
     for number, values in enumerate(track(activations(model, names, batches), progress)):
         for name, array in values.items():
             try:
                 update(name, array)
             except ValueError as error:
-                raise DataError(f"calibration data, batch {number}: activation {name!r}: {error}") from error
+                raise DataError(
+                    f"calibration data, batch {number}: activation {name!r}: {error}{_cause(model)}"
+                ) from error
+
+
+def _cause(model: ir.Model) -> str:
+    """Return which weights may be why an activation is not finite: the data are not always to blame."""
+    broken = sorted({weight.name for weight in census(model) if not weight.is_finite})
+    return f"; weights that hold NaN or infinite values: {', '.join(broken[:5])}" if broken else ""
 
 
 def as_float32(values: np.ndarray) -> np.ndarray:

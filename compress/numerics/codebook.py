@@ -89,12 +89,14 @@ def _scalars(values: Tensor, weights: Tensor, entries: int) -> Tensor:
     """Return centroids [rows, entries], rising."""
     ordered, order = values.sort(dim=1)
     weights = weights.gather(1, order)
-    sums = [
-        torch.nn.functional.pad(each.cumsum(1), (1, 0))
-        for each in (weights, weights * ordered, weights * ordered * ordered)
-    ]
+    del order
+    starts = (*_even(ordered, entries), _companded(ordered, weights, entries))  # before the sums take memory
+    sums = []
+    for _ in range(3):
+        sums.append(torch.nn.functional.pad(weights.cumsum(1), (1, 0)))
+        weights *= ordered
     books, errors = [], []
-    for start in (*_even(ordered, entries), _companded(ordered, weights, entries)):
+    for start in starts:
         book, error = start, start
         for _ in range(STEPS):
             book, error = _lloyd(ordered, sums, book)

@@ -41,3 +41,14 @@ def test_a_statistic_that_refuses_an_activation_is_told_by_batch_and_name(build:
     with pytest.raises(DataError, match="calibration data, batch 1: activation 'r': holds NaN"):
         observe(model, ["r"], [{"x": normal(3, 8)}, {"x": normal(2, 8)}], update)
     assert seen == [("r", (3, 8))]
+
+
+def test_weights_that_are_not_finite_are_named(build: Build, normal: Any) -> None:
+    weight = normal(8, 8)
+    weight[2, 3] = np.nan
+
+    def update(name: str, array: np.ndarray) -> None:
+        raise ValueError("holds NaN")
+
+    with pytest.raises(DataError, match=r"weights that hold NaN or infinite values: w$"):
+        observe(ir.from_proto(build(TEXT, w=weight)), ["y"], [{"x": normal(1, 8)}], update)
