@@ -119,6 +119,8 @@ def _metric(subject: Subject, run: Run, original: Run) -> Metric | None:
 
 def _estimates(subject: Subject, shapes: dict[str, Any]) -> dict[str, HardwareScore]:
     """Estimate on every profile; zeros are counted on the data if a profile makes use of them."""
+    if not subject.recipe.hardware:
+        return {}
     profiles = [estimator.load(each) for each in subject.recipe.hardware]
     zeros: dict[str, float] = {}
     if subject.compared and any(profile.reads_activation_zeros for profile in profiles):

@@ -12,7 +12,7 @@ import pytest
 from onnx import helper
 
 from compress.graph import shapes
-from compress.graph.facts.record import LAYOUTS, MICROSOFT
+from compress.graph.facts.record import LAYOUTS, MICROSOFT, ML
 from compress.graph.session import session_options, start
 from compress.graph.shape_rules import BOUNDS, RULES
 from compress.graph.tensor_info import TensorInfo
@@ -248,6 +248,10 @@ CASES: list[tuple[str, str, list[Any], int, dict[str, Any]]] = [
         1,
         {"k": 2, "activation_type": "relu", "expert_weight_bits": 4},
     ),
+    (ML, "Binarizer", [f(2, 4)], 1, {"threshold": 0.5}),
+    (ML, "Imputer", [f(2, 4)], 1, {"imputed_value_floats": [1.0], "replaced_value_float": 0.0}),
+    (ML, "Normalizer", [f(2, 4)], 1, {"norm": "L2"}),
+    (ML, "Scaler", [u(2, 4).astype(np.int64)], 1, {"offset": [0.0], "scale": [2.0]}),
     ("", "STFT", [f(1, 30, 1), fixed(2), None, fixed(16)], 1, {}),
     ("", "STFT", [f(2, 30, 1), fixed(2), f(16)], 1, {"onesided": 0}),
     ("", "GroupNormalization", [f(2, 4, 6), f(4), f(4)], 1, {"num_groups": 2}),
@@ -292,7 +296,8 @@ def model_of(
     node = helper.make_node(op_type, names, outputs, domain=domain, **attributes)
     results = [onnx.ValueInfoProto(name=name) for name in outputs if name]
     graph = helper.make_graph([node], "g", infos, results, constants)
-    sets = [helper.make_opsetid(name, version) for name, version in (("", 21), (MICROSOFT, 1), (BLOCKED, 1))]
+    versions = {"": 21, ML: 3, MICROSOFT: 1, BLOCKED: 1}
+    sets = [helper.make_opsetid(name, version) for name, version in versions.items()]
     return helper.make_model(graph, opset_imports=sets, ir_version=10), feeds
 
 

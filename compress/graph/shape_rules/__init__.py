@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 import onnx_ir as ir
 
-from compress.graph.facts.record import LAYOUTS, MICROSOFT
+from compress.graph.facts.record import LAYOUTS, MICROSOFT, ML
 from compress.graph.shape_rules import attention, data, images, products
 from compress.graph.shape_rules.alike import WINDOW, alike
 from compress.graph.shape_rules.call import Call, Outputs, Rule
@@ -154,9 +154,20 @@ _ONNX: Mapping[str, Rule] = {
     "STFT": _spectrum,
     "SimplifiedLayerNormalization": _normalization,
 }
+_ML: Mapping[str, Rule] = {
+    "Binarizer": _like,
+    "Imputer": _like,
+    "Normalizer": alike("Identity", 0, dtype=FLOAT),
+    "Scaler": alike("Identity", 0, dtype=FLOAT),
+}
 RULES: Mapping[tuple[str, str], Rule] = {
     (domain, name): rule
-    for domain, rules in (("", _ONNX), (MICROSOFT, _MICROSOFT), (LAYOUTS[0], _BLOCKED))
+    for domain, rules in (
+        ("", _ONNX),
+        (ML, _ML),
+        (MICROSOFT, _MICROSOFT),
+        (LAYOUTS[0], _BLOCKED),
+    )
     for name, rule in rules.items()
 }
 """Rules by domain and operator. They come before ONNX's own inference."""
