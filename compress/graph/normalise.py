@@ -69,13 +69,19 @@ def compute_constants(model: ir.Model, **settings: Any) -> None:
     """Compute what is constant in place; `settings` are those of the rewriter that does it.
 
     In the place of sequences, the rewriter writes nodes as operator set 18 has them, whatever set the graph
-    has: graphs of older sets with sequences stay as they are.
+    has, and it fails on sequences of parts whose sizes it does not know: such graphs stay as they are.
     """
     from onnxscript.optimizer import fold_constants
 
     sequences = {"SplitToSequence", "ConcatFromSequence"}
-    if opset(model) >= SPLIT_INTO_PARTS or sequences.isdisjoint(node.op_type for node in model.graph):
-        fold_constants(model, **settings)
+    if not sequences.isdisjoint(node.op_type for node in model.graph):
+        if opset(model) < SPLIT_INTO_PARTS:
+            return
+        try:
+            fold_constants(model.clone(), **settings)
+        except RuntimeError:
+            return
+    fold_constants(model, **settings)
 
 
 def lift_constants(model: ir.Model) -> None:

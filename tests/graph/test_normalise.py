@@ -112,3 +112,10 @@ def test_sequences_of_old_operator_sets_stay_as_they_are(build, normal):
     proto = build(text, opset=12, ir_version=7, l=np.array([2, 4]), i=np.int64(0))
     x = normal(3, 6)
     np.testing.assert_array_equal(compress.load(proto).prepared().run({"x": x})[0], x[:, :2])
+
+
+def test_a_sequence_of_parts_of_unknown_size_stays(build, normal):
+    text = "g (float[N,4] x) => (float[N,4] y) { s = SplitToSequence<axis=0>(x, one) y = ConcatFromSequence<axis=0>(s) }"
+    model = compress.load(build(text, one=np.array(1)))
+    x = normal(3, 4)
+    np.testing.assert_array_equal(model.prepared().run({"x": x})[0], x)
