@@ -15,6 +15,8 @@ from compress.graph.files import without_weights
 from compress.graph.propagate import Propagation, propagate
 from compress.graph.tensor_info import SMALL, TensorInfo, info_of
 
+MOST_ELEMENTS = 2**40
+"""Elements of the largest input: 4 TB of float32. Beyond it lie mistakes, and searches that never end."""
 DEFAULT_LENGTH = 128
 """Size of an unknown dimension that is not the batch: tokens, frames or pixels."""
 _NOT_TENSORS = (ir.SequenceType, ir.OptionalType)
@@ -155,7 +157,8 @@ def bind(model: ir.Model, shapes: Mapping[str, Sequence[int] | int]) -> dict[str
     """Return a concrete shape for every graph input, as `infer` describes.
 
     Raises:
-        ModelError: a name or size in `shapes` does not fit, or an input has no rank and no given shape.
+        ModelError: a name or size in `shapes` does not fit, an input has no rank and no given shape, or it
+            has more elements than any memory holds.
     """
     inputs = {value.name or "": value for value in _free_inputs(model)}
     shapes = _spelt_out(inputs, shapes)
@@ -172,6 +175,9 @@ def bind(model: ir.Model, shapes: Mapping[str, Sequence[int] | int]) -> dict[str
             raise ModelError(f"input {name!r} has no shape; give one, such as {name}=1x3x224x224")
         shape = given[name] if name in given else _bind_dims(value, symbols, batches)
         bound[name] = TensorInfo(tuple(int(size) for size in shape), value.dtype or ir.DataType.FLOAT)
+        if bound[name].elements > MOST_ELEMENTS:
+            shown = "x".join(map(str, bound[name].shape))
+            raise ModelError(f"input {name!r}: {shown} is more than any memory holds; give a smaller shape")
     return bound
 
 

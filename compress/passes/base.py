@@ -85,8 +85,8 @@ class Pass(BaseModel, ABC):
             changes = [_undone(change) for change in changes]
         done = any(change.action for change in changes)
         if self.accounts:
-            after = result.ir if done else before.ir
-            changes = [*changes, *graph.left_alone(before.ir, after, changes, self.selects)]
+            start, end = (before.ir, result.ir) if done else (model.ir, model.ir)
+            changes = [*changes, *graph.left_alone(start, end, changes, self.selects)]
         if done:
             graph.stored.store_again(result.ir, storage)
             graph.settle.settle(model.ir, result.ir)
@@ -129,7 +129,7 @@ class Pass(BaseModel, ABC):
 
     def selects(self, *names: str | None) -> bool:
         """Tell whether `include` and `exclude` choose a layer known by any of `names`."""
-        known = [name for name in names if name]
+        known = [name for name in names if name] or [""]  # "*" chooses what has no name
         chosen = any(fnmatch.fnmatchcase(name, pattern) for name in known for pattern in self.include)
         return chosen and not any(
             fnmatch.fnmatchcase(name, pattern) for name in known for pattern in self.exclude

@@ -107,13 +107,14 @@ def store_int8_weights(
 def _store_in_bodies(
     model: Model, chosen: Callable[..., bool], precision: Precision, operators: Operators
 ) -> list[Change]:
-    """Store the weights that lie in the bodies of If, Loop and Scan."""
+    """Store the weights that lie in the bodies of If, Loop and Scan, or that one body alone reads."""
     bodies = [each for each in model.ir.graphs() if isinstance(each, ir.Graph) and each is not model.graph]
     changes = []
     for body in bodies:
 
         def fits(layer: Layer, body: ir.Graph = body) -> bool:
-            return layer.weight.graph is body and chosen(*layer.names)
+            readers = {node.graph for node, _ in layer.weight.uses()}
+            return (layer.weight.graph is body or readers == {body}) and chosen(*layer.names)
 
         changes += _store_nearest(body, fits, precision, operators, {})
     return changes

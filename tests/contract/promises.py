@@ -41,6 +41,8 @@ LEAST_DB = {
 """Signal-to-noise ratio that a pass leaves at least on random weights. The other passes change what the
 network computes, so that only shapes and finite values are promised."""
 FLOATS = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE}
+MOVES = {"Concat", "Gather", "Identity", "Reshape", "Slice", "Split", "Squeeze", "Transpose", "Unsqueeze"}
+"""Operators between a weight and the layer that it belongs to."""
 FEW_BYTES = 512
 """Weights of fewer bytes may take more once scales and zero points stand beside them."""
 CHANGES_SIZES = {"prune-channels", "drop-blocks", "factorize"}
@@ -192,13 +194,12 @@ def left_silently(user: onnx.ModelProto, written: onnx.ModelProto, own: list[Cha
         is_weight = weight.data_type in FLOATS and np.prod(weight.dims) >= 512
         if old is None or not is_weight or old.raw_data != weight.raw_data:
             continue
-        readers = [node for node in _nodes(user.graph) if weight.name in node.input]
-        names = {
-            weight.name,
-            *(node.name for node in readers),
-            *(out for node in readers for out in node.output),
-        }
-        if readers and names.isdisjoint(told):
+        names, values = {weight.name}, {weight.name}
+        for node in _nodes(user.graph):
+            if values.intersection(node.input):
+                names |= {node.name, *node.output}
+                values |= set(node.output) if node.op_type in MOVES else set()
+        if len(names) > 1 and names.isdisjoint(told):
             yield f"{weight.name} {list(weight.dims)} stays as it was without a record"
 
 

@@ -24,12 +24,7 @@ TRAINING = {"finetune", "qat"}
 MAY_REFUSE = {"drop-blocks", "prune-channels", *TRAINING}
 """Passes that work on the whole graph at once, and say so where they cannot; the others leave a layer."""
 EVERY = tuple(sorted(REGISTRY))
-UNNAMED = "a record names a node that the user left unnamed, and says that patterns left it out"
 KNOWN: dict[str, tuple[Collection[str], str]] = {
-    "a_function_with_a_branch": (["int8-dynamic", "int8-weights"], UNNAMED),
-    "functions_within_functions": (["equalize"], "records are of the graph whose functions are inlined"),
-    "weights_in_constants_of_a_branch": (["int8-dynamic", "int8-weights"], UNNAMED),
-    "weights_joined_and_cut_by_nodes": (["equalize"], "records are of the graph that is joined and cut"),
     "group_normalization_of_opset_18": (
         ["coded-weights", "int4-weights", "integer-weights", "palettize"],
         "ONNX's converter to set 21 writes a graph that does not run; refused with that reason",

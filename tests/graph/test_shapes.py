@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnx_ir as ir
 import pytest
@@ -199,3 +201,9 @@ def test_bodies_may_use_the_same_names() -> None:
     )
     found = shapes.infer(model)
     assert (found["y"], found["z"]) == ((8, 2), (2, 2))
+
+
+def test_inputs_beyond_any_memory_are_refused(build: Any) -> None:
+    model = ir.from_proto(build("g (float[N,8] x) => (float[N,8] y) { y = Relu(x) }"))
+    with pytest.raises(ModelError, match=r"input 'x': 1000000000000x8 is more than any memory holds"):
+        shapes.describe(model, {"x": (10**12, 8)})
