@@ -14,7 +14,11 @@ from compress.graph.weights import StoredWeight, census, unchanged
 
 
 def left_alone(
-    before: ir.Model, after: ir.Model, changes: Sequence[Change], selects: Callable[..., bool]
+    before: ir.Model,
+    after: ir.Model,
+    changes: Sequence[Change],
+    selects: Callable[..., bool],
+    recorded: ir.Model | None = None,
 ) -> Iterator[Change]:
     """Yield a record for each weight that a pass left as it was and gave no reason for.
 
@@ -23,14 +27,18 @@ def left_alone(
         after: what the pass made of it.
         changes: the records of the pass.
         selects: tells from the names of a weight and its readers whether the pass was to work on it.
+        recorded: the model whose names the records have, where `before` is the same in another form; a
+            weight of one name in both has one reason.
     """
-    told = {change.layer for change in changes if change.skipped}
+    told = {change.layer: change.skipped for change in changes if change.skipped}
+    elsewhere = census(recorded) if recorded is not None else []
+    known = {weight.name: told[name] for weight in elsewhere for name in weight.names if name in told}
     weights = census(before)
     left = unchanged(weights, census(after))
     types = {weight.tensor.dtype for weight in weights if weight not in left} | {ir.DataType.FLOAT}
     for weight in left:
-        if told.isdisjoint(weight.names):
-            reason = _reason(weight, before.graph, types, selects)
+        if weight.names.isdisjoint(told):
+            reason = known.get(weight.name) or _reason(weight, before.graph, types, selects)
             yield Change(weight.name, bytes_before=weight.nbytes, bytes_after=weight.nbytes, skipped=reason)
 
 

@@ -86,7 +86,7 @@ class Pass(BaseModel, ABC):
         done = any(change.action for change in changes)
         if self.accounts:
             start, end = (before.ir, result.ir) if done else (model.ir, model.ir)
-            changes = [*changes, *graph.left_alone(start, end, changes, self.selects)]
+            changes = [*changes, *graph.left_alone(start, end, changes, self.selects, before.ir)]
         if done:
             graph.stored.store_again(result.ir, storage)
             graph.settle.settle(model.ir, result.ir)
