@@ -15,8 +15,12 @@ from compress.errors import ModelError
 from compress.graph import edit
 from compress.graph.affine import fold_affine
 from compress.graph.files import weight_bytes
-from compress.graph.normalise import compute_constants, drop_identities, strip, widens
+from compress.graph.normalise import compute_constants, drop_identities, grows, strip, widens
+from compress.graph.opsets import opset
 from compress.graph.shapes import infer
+
+BROADCASTING = 7
+"""The operator set since which Add fits shapes to each other as Sum does, from the last axis."""
 
 
 def fold_and_account(model: ir.Model, *, stripped: bool = False) -> list[Change]:
@@ -50,8 +54,9 @@ def fold(model: ir.Model) -> None:
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
     for rule in (rules.dropout_inference_rule, rules.fuse_pad_into_conv_rule):
         rule.apply_to_model(model)
-    for node in list(model.graph):
-        _add_in_pairs(node)
+    if opset(model) >= BROADCASTING:
+        for node in list(model.graph):
+            _add_in_pairs(node)
     ranks = ranks_of(model)
     fold_affine(model, ranks)
     for node in list(model.graph):
@@ -65,15 +70,15 @@ def fold(model: ir.Model) -> None:
     edit.name_all(model)
 
 
-def _may_fold(node: ir.Node) -> bool | None:
-    """Tell whether a node with constant inputs is computed; None where they must be small for that.
+def _may_fold(node: ir.Node) -> bool:
+    """Tell whether a node with constant inputs is computed.
 
     What a ConstantOfShape or arithmetic makes of weights is what the runtime makes of it as it loads them.
-    Codes and halves stay what they are, and so do rows that are repeated, since a file would grow.
+    Codes and halves stay what they are, and so does what repeats weights, since a file would grow.
     """
-    if node.op_type in ("QuantizeLinear", "DequantizeLinear") or _copies_shared(node) or widens(node):
+    if node.op_type in ("QuantizeLinear", "DequantizeLinear") or widens(node):
         return False
-    return None if node.op_type in ("Expand", "Tile") else True
+    return node.op_type == "ConstantOfShape" or not grows(node)
 
 
 def _add_in_pairs(node: ir.Node) -> None:
@@ -89,12 +94,6 @@ def _add_in_pairs(node: ir.Node) -> None:
         before = adds[-1].outputs[0] if adds else node.inputs[0]
         adds.append(ir.node("Add", [before, value], name=node.name if last else f"{node.name}.{number}"))
     edit.replace_node(node, *adds)
-
-
-def _copies_shared(node: ir.Node) -> bool:
-    """Tell whether a node transposes a weight that others read too; folded, it would be stored twice."""
-    weight = node.inputs[0] if node.op_type == "Transpose" else None
-    return weight is not None and weight.is_initializer() and len(weight.uses()) > 1
 
 
 def ranks_of(model: ir.Model) -> dict[str, int]:

@@ -6,18 +6,22 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 
 from compress.errors import about
 from compress.graph import edit, facts
 from compress.graph.files import FREE_INITIALIZERS
-from compress.graph.opsets import opset
+from compress.graph.node_shapes import of_node
+from compress.graph.opsets import NEWEST, opset
+from compress.graph.shape_rules.call import Call
+from compress.graph.tensor_info import SMALL, TensorInfo
 
 SPLIT_INTO_PARTS = 18
 """The operator set since which Split may be told the number of its outputs."""
 FEW = 16
-"""Numbers up to which a constant may become wider."""
+"""Numbers up to which a constant may become larger."""
 
 
 def normalise(model: ir.Model) -> ir.Model:
@@ -53,7 +57,7 @@ def _may_fold(node: ir.Node) -> bool | None:
     """Tell whether a node with constant inputs is computed; None where they must be small for that."""
     if _arranges_recurrent_weights(node):
         return True
-    return False if widens(node) else None
+    return False if widens(node) or grows(node) else None
 
 
 def widens(node: ir.Node) -> bool:
@@ -63,6 +67,30 @@ def widens(node: ir.Node) -> bool:
         return False
     to = ir.DataType(node.attributes.get_int("to", ir.DataType.FLOAT.value))
     return to.bitwidth > source.const_value.dtype.bitwidth
+
+
+def grows(node: ir.Node) -> bool:
+    """Tell whether a file would grow by what a node makes, in the place of constants that it alone reads."""
+    spared = {
+        value: value.const_value.nbytes
+        for value in node.inputs
+        if value is not None and value.const_value is not None and not value.is_graph_output()
+        if all(reader is node for reader in value.consumers())
+    }
+    return _bytes_made(node) > sum(spared.values())
+
+
+def _bytes_made(node: ir.Node) -> float:
+    """Return the bytes of what a node makes of constants, but for a few numbers."""
+    infos: list[TensorInfo | None] = []
+    values: list[np.ndarray | None] = []
+    for value in node.inputs:
+        held = value.const_value if value is not None else None
+        infos.append(None if held is None else TensorInfo(tuple(held.shape.numpy()), held.dtype))
+        values.append(None if held is None or held.size > SMALL else held.numpy())
+    imports = node.graph.opset_imports if node.graph is not None else {}
+    found = of_node(Call(node, imports.get(node.domain, NEWEST), infos, values))
+    return sum(info.elements * info.dtype.itemsize for info in found.infos if info and info.elements > FEW)
 
 
 def compute_constants(model: ir.Model, **settings: Any) -> None:

@@ -90,12 +90,17 @@ def _refusing(name: str) -> Iterator[None]:
 def _check_data(path: Path | None, proto: onnx.ModelProto) -> None:
     """Refuse tensors whose data are missing or too short, be they in the message or elsewhere."""
     for tensor in _tensors(proto):
-        needed = -(-math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth // 8)
         if path is not None and uses_external_data(tensor):
-            _check_external(path, tensor, needed)
-        elif tensor.HasField("raw_data") and len(tensor.raw_data) != needed:
+            _check_external(path, tensor, _stored_bytes(tensor))
+        elif tensor.HasField("raw_data") and len(tensor.raw_data) != (needed := _stored_bytes(tensor)):
             held = f"{len(tensor.raw_data)} bytes where its shape and type make {needed}"
             raise ModelError(f"{path or 'the model'}: the data of {tensor.name!r} are cut short: {held}")
+
+
+def _stored_bytes(tensor: onnx.TensorProto) -> int:
+    """Return how many bytes hold a tensor of numbers; strings are never stored as bytes."""
+    bits: int = math.prod(tensor.dims) * ir.DataType(tensor.data_type).bitwidth
+    return -(-bits // 8)
 
 
 def _check_external(path: Path, tensor: onnx.TensorProto, needed: int) -> None:

@@ -59,6 +59,13 @@ def test_outputs_stay(case, build, normal):
         assert [node.op_type for node in folded.graph] == operators
 
 
+def test_a_sum_stays_where_add_does_not_broadcast_yet(build, normal):
+    text = "g (float[N,4] x) => (float[N,4] y) { y = Sum(x, x, x) }"
+    x = normal(3, 4)
+    result = Fold()(compress.load(build(text, opset=6, ir_version=3)))
+    np.testing.assert_allclose(result.run({"x": x})[0], 3 * x, rtol=1e-6)
+
+
 def test_a_tied_embedding_is_not_copied(transformer):
     before = transformer.weight_bytes
     fold(transformer.ir)

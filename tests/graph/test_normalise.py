@@ -86,6 +86,24 @@ def test_small_types_stay_small(build, normal):
     assert model.weight_bytes == 32 + 4
 
 
+GROWING = {
+    "repeated": "r = Expand(w, shape) y = Mul(x, r)",
+    "read by others": "r = Neg(w) y = Mul(x, r) z = Identity(w)",
+    "filled": "r = ConstantOfShape(shape) y = Add(x, r)",
+}
+
+
+@pytest.mark.parametrize("case", GROWING)
+def test_what_would_make_the_file_grow_is_left_to_the_runtime(case, build, normal):
+    outputs = "float[4,32] y, float[1,32] z" if "z =" in GROWING[case] else "float[4,32] y"
+    text = f"g (float[4,32] x) => ({outputs}) {{ {GROWING[case]} }}"
+    model = compress.load(build(text, w=normal(1, 32), shape=np.array([4, 32])))
+    prepared, feeds = model.prepared(), {"x": normal(4, 32)}
+    assert prepared.weight_bytes <= model.weight_bytes
+    for found, wanted in zip(prepared.run(feeds), model.run(feeds), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
 def test_recurrent_weights_of_any_size_stand_in_their_order(build, normal):
     text = """g (float[T,N,272] x) => (float[T,1,N,272] y) {
         s = Slice(w, zero, half, zero) e = Slice(w, half, end, zero) c = Concat<axis = 0>(e, s)

@@ -46,6 +46,15 @@ def external(tmp_path, linear):
     return write
 
 
+def test_strings_may_be_weights(tmp_path, build):
+    words = onnx.helper.make_tensor("w", onnx.TensorProto.STRING, [2], [b"one", b"two"])
+    proto = build("g (string[2] x) => (bool[2] y) { y = Equal(x, w) }", opset=19)
+    proto.graph.initializer.append(words)
+    onnx.save(proto, tmp_path / "words.onnx")
+    model = compress.load(tmp_path / "words.onnx")
+    assert model.run({"x": np.array(["one", "three"], object)})[0].tolist() == [True, False]
+
+
 def test_a_file_cut_anywhere_is_refused(tmp_path, linear):
     content = linear().SerializeToString()
     path = tmp_path / "cut.onnx"
