@@ -36,9 +36,8 @@ class PruneChannels(Pass, name="prune-channels"):
     )
     """How important channels are told: by the magnitude of their weights; by weights times activations on
     calibration data; by the scale of BatchNormalization; from gradients, by the change of the loss on labels
-    (taylor) or of the outputs (fisher, which needs no labels); at random. auto tries fisher and magnitude on
-    calibration data and takes the one whose outputs stay closer, before any repair; it is magnitude where
-    there are no data or torch cannot run the graph."""
+    (taylor) or of the outputs (fisher, which needs no labels); at random. auto is fisher where there are
+    calibration data and torch can run the graph, otherwise magnitude."""
     scope: Literal["auto", "local", "global"] = "auto"
     """local removes the same fraction of every coupling group; global removes the channels of least
     importance per cost saved among all groups. auto is global with taylor and fisher, whose scores are

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +13,8 @@ import onnx_ir as ir
 
 from compress.changes import Change, Reason
 from compress.data import Feeds, shapes
-from compress.diagnose.closeness import Closeness
 from compress.diagnose.samples import random_feeds
-from compress.errors import LimitError, ModelError, PassError, first_line
+from compress.errors import LimitError, PassError, first_line
 from compress.graph import batch
 from compress.graph.session import RUNTIME_ERRORS, session
 from compress.model import Model
@@ -26,7 +23,7 @@ from compress.prune.axes import Mask
 from compress.prune.coupling import Coupling, Group, Kind
 from compress.prune.price import Unit, price, prices
 from compress.prune.repair import repair
-from compress.prune.saliency import Importance, Measure, measures, shares_of_weights
+from compress.prune.saliency import Importance, importance, shares_of_weights
 
 Shapes: TypeAlias = dict[str, tuple[int, ...]]
 Sizes: TypeAlias = dict[str, tuple[tuple[int, ...], int]]
@@ -37,8 +34,6 @@ CLOSE = 0.005
 """Fraction by which the cost may lie below its goal when the search stops."""
 MOST = 0.9
 """Largest fraction of a group's channels that is removed when the channels of all groups compete."""
-TRIED = 8
-"""Calibration batches on which the choice between two measures of importance is made."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,13 +76,31 @@ def remove_channels(model: Model, selects: Callable[..., bool], how: Pruning) ->
     shapes = _shapes(model)
     coupling = Coupling(model.ir, shapes)
     groups, changes = _choose(coupling.groups, selects, how.kinds)
+    kind, found = importance(how.importance, model, groups, how.seed)
+    scores = dict(zip(groups, found, strict=True))
     costs = {} if how.of == "channels" else prices(model, how.of, how.hardware, shapes)
-    selection = _Selection(model, coupling, how, shapes, costs)
-    options = {
-        kind: selection.kept(kind, dict(zip(groups, found, strict=True)))
-        for kind, found in measures(how.importance, model, groups, how.seed).items()
-    }
-    kept, story = _closest(model, selection, options)
+    if how.scope == "global" or (how.scope == "auto" and kind in ("taylor", "fisher")):
+        worth = _worth(scores, costs)
+    else:
+        worth = []
+
+    def keep(ratio: float) -> dict[Group, Mask]:
+        shares = _shares(worth, ratio) if worth else [ratio] * len(groups)
+        return {
+            group: _best(scores[group], how.count(group, share))
+            for group, share in zip(groups, shares, strict=True)
+        }
+
+    def smaller(ratio: float) -> Model:
+        copy = model.copy()
+        coupling.removal(keep(ratio)).apply(copy.graph)
+        return copy
+
+    ratio, of = how.ratio, how.of
+    if of != "channels":
+        goal = (1 - ratio) * sum(costs.values())
+        ratio = _ratio_of_channels(how, goal, lambda tried: price(smaller(tried), of, how.hardware, shapes))
+    kept = keep(ratio)
     for group, mask in kept.items():
         if mask.all():
             changes += _left(group, Reason.SMALL.because("after rounding, none is left to remove"))
@@ -97,77 +110,7 @@ def remove_channels(model: Model, selects: Callable[..., bool], how: Pruning) ->
     if how.repair:
         repair(model, former, removal, how.damping)
     _execute(model, former)
-    return [*story, *_account(model.graph, before), *changes]
-
-
-@dataclass(frozen=True, slots=True)
-class _Selection:
-    """Which channels the settings leave, given how important each one is.
-
-    Attributes:
-        model: the model, which stays as it is.
-        coupling: of its channels.
-        how: the settings.
-        shapes: of the inputs.
-        costs: by name of a node; empty where channels are counted.
-    """
-
-    model: Model
-    coupling: Coupling
-    how: Pruning
-    shapes: Shapes
-    costs: Mapping[str, float]
-
-    def kept(self, kind: Measure, scores: Mapping[Group, Scores]) -> dict[Group, Mask]:
-        """Return the channels that stay in each group."""
-        of, comparable = self.how.of, kind in ("taylor", "fisher")
-        between = self.how.scope == "global" or (self.how.scope == "auto" and comparable)
-        worth = _worth(scores, self.costs) if between else []
-
-        def keep(ratio: float) -> dict[Group, Mask]:
-            shares = _shares(worth, ratio) if worth else [ratio] * len(scores)
-            return {
-                group: _best(values, self.how.count(group, share))
-                for (group, values), share in zip(scores.items(), shares, strict=True)
-            }
-
-        if of == "channels":
-            return keep(self.how.ratio)
-        goal = (1 - self.how.ratio) * sum(self.costs.values())
-        return keep(
-            _ratio_of_channels(
-                self.how,
-                goal,
-                lambda ratio: price(self.smaller(keep(ratio)), of, self.how.hardware, self.shapes),
-            )
-        )
-
-    def smaller(self, kept: Mapping[Group, Mask]) -> Model:
-        """Return a copy with only some channels."""
-        copy = self.model.copy()
-        self.coupling.removal(kept).apply(copy.graph)
-        return copy
-
-
-def _closest(
-    model: Model, selection: _Selection, options: Mapping[Measure, dict[Group, Mask]]
-) -> tuple[dict[Group, Mask], list[Change]]:
-    """Return the channels whose removal leaves the outputs closest on calibration data."""
-    first, *others = options
-    if not others or all(mask.all() for kept in options.values() for mask in kept.values()):
-        return options[first], []
-    closeness = Closeness(model.ir, list(itertools.islice(model.batches(), TRIED)))
-    found = {kind: _decibels(closeness, selection.smaller(kept)) for kind, kept in options.items()}
-    best = max(found, key=lambda kind: found[kind])
-    told = ", ".join(f"{value:.1f} dB by {kind}" for kind, value in found.items())
-    return options[best], [Change("model", f"channels chosen by {best}: {told}")]
-
-
-def _decibels(closeness: Closeness, pruned: Model) -> float:
-    """Return how close a pruned model is to the original; -infinite where it does not run."""
-    with contextlib.suppress(PassError, ModelError, *RUNTIME_ERRORS):
-        return closeness(pruned.ir)
-    return -math.inf
+    return [*_account(model.graph, before), *changes]
 
 
 def _choose(

@@ -29,6 +29,10 @@ from compress.trainable.module import Trainable
 
 PROBES = 32
 """Random directions of the outputs that are back-propagated, divided among the batches."""
+TINY = 1e-12
+"""Mean square below which an output counts as this large."""
+RARE = 1e-4
+"""Fraction of the usual mean square below which one index of an output counts as this large."""
 
 
 def taylor(model: Model, groups: Sequence[Group]) -> list[Scores]:
@@ -57,11 +61,13 @@ def taylor(model: Model, groups: Sequence[Group]) -> list[Scores]:
 def fisher(model: Model, groups: Sequence[Group]) -> list[Scores]:
     """Return how much the outputs change when a channel is removed: the root of its Fisher information.
 
-    That is the squared derivative of every output, relative to the output's mean square, summed over outputs
-    and samples (the Gauss-Newton diagonal: Theis et al., Faster gaze prediction with dense networks and
-    Fisher pruning, 2018). For class probabilities the derivative is that of their roots, which gives the
-    Fisher information of the predicted class. The sum is estimated with random directions, independent for
-    every output and sample, on the first 32 batches. No labels are read.
+    That is the squared derivative of every output, relative to its mean square, summed over outputs and
+    samples (the Gauss-Newton diagonal: Theis et al., Faster gaze prediction with dense networks and Fisher
+    pruning, 2018). The mean square is taken for each index of the axis along which it differs most, since a
+    detector's output holds pixels beside probabilities, and the pixels would decide alone. For class
+    probabilities the derivative is that of their roots, which gives the Fisher information of the predicted
+    class. The sum is estimated with random directions, independent for every output and sample, on the first
+    32 batches. No labels are read.
 
     Raises:
         DataError: there are no calibration data.
@@ -71,20 +77,34 @@ def fisher(model: Model, groups: Sequence[Group]) -> list[Scores]:
     batches = list(itertools.islice(model.batches(), PROBES))
     for feeds in track(batches, "importance"):
         first, *others = gates.module(_tensors(feeds))
-        outputs = [first.clamp(min=1e-12).sqrt() if gates.probabilities else first, *others]
-        outputs = [output for output in outputs if output.requires_grad]
+        if gates.probabilities:
+            roots = first.clamp(min=TINY).sqrt()
+            first = roots / roots.detach().square().mean().sqrt()
+        else:
+            first = _in_one_unit(first)
+        outputs = [output for output in (first, *map(_in_one_unit, others)) if output.requires_grad]
         gates.follow(_probes(outputs, random, math.ceil(PROBES / len(batches))))
     return gates.scores()
 
 
 def _probes(outputs: Sequence[Tensor], random: torch.Generator, count: int) -> Iterator[Tensor]:
-    scales = [output.detach().square().mean().clamp(min=1e-12).rsqrt() for output in outputs]
     for _ in range(count if outputs else 0):
-        terms = [
-            (output * torch.randn(output.shape, generator=random)).sum() * scale
-            for output, scale in zip(outputs, scales, strict=True)
-        ]
+        terms = [(output * torch.randn(output.shape, generator=random)).sum() for output in outputs]
         yield torch.stack(terms).sum()
+
+
+def _in_one_unit(output: Tensor) -> Tensor:
+    """Return an output over its root mean square, for each index of the axis along which that differs most.
+
+    An index that is hardly ever other than zero is taken for a hundredth of the usual size, not blown up.
+    """
+    squares = output.detach().square()
+    means = [squares.mean()]
+    for axis in range(1, output.dim()):
+        others = [other for other in range(output.dim()) if other != axis]
+        means.append(squares.mean(others, keepdim=True))
+    widest = max(means, key=lambda mean: float(mean.clamp(min=TINY).log().var(correction=0)))
+    return output * widest.clamp(min=max(TINY, RARE * float(widest.median()))).rsqrt()
 
 
 def _tensors(feeds: dict[str, np.ndarray]) -> dict[str, Tensor]:

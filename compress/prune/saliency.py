@@ -18,44 +18,24 @@ from compress.numerics.importance import Indices, Scores, coupled, slice_energy
 from compress.prune import gates
 from compress.prune.coupling import Group
 
-Measure: TypeAlias = Literal["magnitude", "activation", "batch-norm", "taylor", "fisher", "random"]
+Importance: TypeAlias = Literal["auto", "magnitude", "activation", "batch-norm", "taylor", "fisher", "random"]
 """How the importance of channels is computed; see `importance`."""
-Importance: TypeAlias = Literal["auto"] | Measure
-"""A measure, or the best of several; see `measures`."""
 
 Parts: TypeAlias = Iterator[tuple[Scores, Indices]]
 
 
-def measures(
-    chosen: Importance, model: Model, groups: Sequence[Group], seed: int
-) -> dict[Measure, list[Scores]]:
-    """Return the importance of every channel of each group, by each measure that a setting asks for.
-
-    ``auto`` asks for fisher and magnitude where there are calibration data and torch can run the graph, and
-    for magnitude otherwise.
-
-    Raises:
-        DataError: as `importance` does.
-        ModelError: as `importance` does, except for ``auto``.
-    """
-    if chosen != "auto":
-        return {chosen: importance(chosen, model, groups, seed)}
-    found: dict[Measure, list[Scores]] = {}
-    if model.calibration is not None:
-        with contextlib.suppress(ModelError):  # torch cannot run the graph
-            found["fisher"] = importance("fisher", model, groups, seed)
-    return found | {"magnitude": importance("magnitude", model, groups, seed)}
-
-
-def importance(kind: Measure, model: Model, groups: Sequence[Group], seed: int) -> list[Scores]:
-    """Return the importance of every channel of each group.
+def importance(
+    kind: Importance, model: Model, groups: Sequence[Group], seed: int
+) -> tuple[Importance, list[Scores]]:
+    """Return the kind of importance that was used, and the importance of every channel of each group.
 
     Args:
         kind: ``magnitude``, the energy of all weights of a channel; ``activation``, the energy of the channel
             times that of the weights that read it (as in Wanda, Sun et al. 2024, for single weights);
             ``batch-norm``, the scale of BatchNormalization (Liu et al., Network Slimming, 2017), and the
             magnitude where there is none; ``taylor`` and ``fisher``, see `compress.prune.gates`; ``random``,
-            a baseline.
+            a baseline; ``auto``, fisher where there are calibration data and torch can run the graph, else
+            magnitude.
         model: the model of the groups; ``activation``, ``taylor`` and ``fisher`` read its calibration data.
         groups: the groups.
         seed: of the random scores.
@@ -64,22 +44,27 @@ def importance(kind: Measure, model: Model, groups: Sequence[Group], seed: int) 
         DataError: there are no calibration data where they are read, or no labels for ``taylor``.
         ModelError: ``taylor`` or ``fisher``, and a node cannot run in torch.
     """
+    if kind == "auto":
+        if model.calibration is not None:
+            with contextlib.suppress(ModelError):  # torch cannot run the graph
+                return importance("fisher", model, groups, seed)
+        return importance("magnitude", model, groups, seed)
     if not groups:
-        return []
+        return kind, []
     match kind:
         case "random":
             random = np.random.default_rng(seed)
-            return [random.random(group.size) for group in groups]
+            return kind, [random.random(group.size) for group in groups]
         case "activation":
-            return _activation(model, groups)
+            return kind, _activation(model, groups)
         case "taylor":
-            return gates.taylor(model, groups)
+            return kind, gates.taylor(model, groups)
         case "fisher":
-            return gates.fisher(model, groups)
+            return kind, gates.fisher(model, groups)
         case "batch-norm":
-            return [coupled(list(_scales(group)) or _weights(group), group.size) for group in groups]
+            return kind, [coupled(list(_scales(group)) or _weights(group), group.size) for group in groups]
         case "magnitude":
-            return [coupled(_weights(group), group.size) for group in groups]
+            return kind, [coupled(_weights(group), group.size) for group in groups]
 
 
 def shares_of_weights(groups: Iterable[Group], costs: Mapping[str, float]) -> list[Scores]:

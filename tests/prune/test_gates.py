@@ -84,10 +84,25 @@ def test_fisher_is_how_far_the_outputs_move(model):
             other = scaled(model, names, channel, 1 - STEP)
             for feeds in model.batches():
                 want = model.run(feeds)[0]
-                moved[channel] += (
-                    np.square((other.run(feeds)[0] - want) / STEP).sum() / np.square(want).mean()
-                )
+                change = np.square((other.run(feeds)[0] - want) / STEP)
+                moved[channel] += (change / np.square(want).mean(axis=0)).sum()
         np.testing.assert_allclose(score, np.sqrt(moved / 24), rtol=0.3)
+
+
+def test_units_of_the_outputs_do_not_decide(build, normal):
+    """A detector's output holds pixels beside scores: what is small in numbers counts as much."""
+    layers = "[first] a = Conv(x, w1) r = Relu(a) [head] b = Conv(r, w2) y = Mul(b, unit)"
+    weights = {"w1": normal(8, 3, 1, 1), "w2": normal(4, 8, 1, 1)}
+    batches = [normal(8, 3, 6, 6) for _ in range(8)]
+
+    def scores(*units):
+        unit = np.array(units, np.float32).reshape(4, 1, 1)
+        proto = build(f"net (float[N,3,6,6] x) => (float[N,4,6,6] y) {{ {layers} }}", unit=unit, **weights)
+        model = Model(ir.from_proto(proto), calibration=Data(batches))
+        (found,) = gates.fisher(model, groups(model))
+        return found
+
+    np.testing.assert_allclose(scores(1000, 1000, 1, 0.2), scores(0.1, 0.01, 1, 100), rtol=1e-3)
 
 
 def test_heads_without_labels(transformer):
