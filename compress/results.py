@@ -84,7 +84,7 @@ class Agreement(_Frozen):
             return math.inf
         known = [] if self.snr_db is None else [self.snr_db]
         if self.equal is not None and self.equal < 1:
-            known.append(-10 * math.log10(2 * (1 - self.equal)))
+            known.append(10 * math.log10(0.5 / (1 - self.equal)))
         return min(known, default=None)
 
     @property

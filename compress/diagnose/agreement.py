@@ -16,12 +16,15 @@ import numpy as np
 from compress.data import Feeds
 from compress.diagnose.outputs import Output
 from compress.errors import PassError
+from compress.numerics.fills import is_fill
 from compress.progress import track
 from compress.results import Agreement
 
 Array: TypeAlias = np.ndarray
 Run: TypeAlias = Callable[[Feeds], list[Array]]
 """Runs a model on one batch: feeds by input name in, outputs in the graph's order out."""
+ROWS = 8
+"""Rows from which on a largest element that always stands in one place tells nothing."""
 
 
 class Mean:
@@ -92,7 +95,7 @@ def agreement(run: Run, original: Run, batches: Iterable[Feeds], outputs: Sequen
         snr_db=None if worst is None else noisy[worst],
         cosine=None if worst is None else worst.cosine.value,
         equal=min(shares, default=None if noisy or not compared else 1.0),
-        top1=min((each.top1.value for each in compared if each.top1.count), default=None),
+        top1=min((each.top1.value for each in compared if each.is_ranked), default=None),
         notes={each.output.name: each.note for each in compared if each.note},
         not_comparable={each.output.name: each.mismatch for each in found if each.mismatch},
     )
@@ -104,7 +107,7 @@ class _Compared:
     Attributes:
         output: what the graph says of it.
         mismatch: why the two cannot be compared; empty if they can.
-        signal: sum of the squares of the original's finite floats.
+        signal: sum of the squares of the original's floats, but for NaN, infinity and what masks fill in.
         noise: sum of the squares of the variant's differences from them.
         cosine: mean over the rows of floats.
         top1: how often `same_place` holds, in floats of two or three axes.
@@ -116,8 +119,9 @@ class _Compared:
         self.signal = self.noise = 0.0
         self.cosine, self.top1 = Mean(cosine), Mean(same_place)
         self._is_float = False
+        self._winners: set[int] = set()
         self._elements = Mean(same)
-        self._odd = Mean(same)  # of floats that are NaN or infinite in the original
+        self._odd = Mean(same)  # of floats that are no numbers in the original: NaN, infinite, a mask's fill
         self._varies = _Variety()
 
     def update(self, ours: Any, theirs: Any) -> None:
@@ -150,17 +154,24 @@ class _Compared:
 
     def _add_floats(self, ours: Array, theirs: Array) -> None:
         finite = np.isfinite(theirs)
+        told = finite & ~is_fill(theirs.astype(np.float64))
         if not np.isfinite(ours[finite]).all():
             problem = "holds NaN or infinite values where the original's are finite"
             raise PassError(f"output {self.output.name} {problem}")
-        self._odd.update(ours[~finite], theirs[~finite])
-        a, b = (np.atleast_1d(np.where(finite, each.astype(np.float64), 0)) for each in (ours, theirs))
+        self._odd.update(ours[~told], theirs[~told])
+        a, b = (np.atleast_1d(np.where(told, each.astype(np.float64), 0)) for each in (ours, theirs))
         with np.errstate(over="ignore", invalid="ignore"):  # squares of float64; no ratio is made of these
             self.signal += float(np.square(b).sum())
             self.noise += float(np.square(a - b).sum())
             self.cosine.update(a, b)
         if 2 <= theirs.ndim <= 3 and theirs.shape[-1] > 1:
             self.top1.update(ours, theirs)
+            self._winners.update(np.unique(theirs.argmax(-1)).tolist())
+
+    @property
+    def is_ranked(self) -> bool:
+        """Whether the place of the largest tells anything: rows that are sorted all have it in the same."""
+        return 0 < self.top1.count < ROWS or len(self._winners) > 1
 
     @property
     def snr_db(self) -> float | None:
@@ -181,9 +192,7 @@ class _Compared:
         said = [self._varies.note] if self._varies.note else []
         if self._odd.total < self._odd.count:
             apart = self._odd.count - int(self._odd.total)
-            said.append(
-                f"{apart} of {self._odd.count} values that are NaN or infinite in the original differ"
-            )
+            said.append(f"{apart} of {self._odd.count} values that are NaN, infinite or masked differ")
         if self.output.is_chosen and self.snr_db is not None:
             said.append("the data choose its items, and one that is chosen otherwise counts as noise")
         return "; ".join(said)

@@ -9,7 +9,7 @@ import logging
 import os
 import platform
 import shutil
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -100,11 +100,13 @@ class _Runner:
         try:
             score = read(self.bring(planned.score) / SCORE_FILE, VariantResult.model_validate_json)
             if passes and not any(change.action for change in score.changes):
+                self._remove(name)
                 return _unchanged(name, passes, score)
             path = self._export(planned)
         except Exception as error:  # passes and the runtime may raise anything; the other variants go on
             if not passes or isinstance(error, CONCERNS_ALL):
                 raise
+            self._remove(name)
             failed = VariantResult(name=name, passes=passes, status="failed", reason=str(error))
             if isinstance(error, CompressError):
                 return failed
@@ -142,6 +144,13 @@ class _Runner:
             return digest(ingredient.text, self.recipe.home)
         return digest(str(ingredient), Path()) if isinstance(ingredient, Path) else ingredient
 
+    def _remove(self, name: str, besides: Collection[str] = ()) -> None:
+        """Remove the files of a variant that an earlier run has left."""
+        target = self.folder / name
+        for file in [*target.glob(f"{MODEL_FILE}*"), target / PACKED_FILE]:
+            if file.name not in besides:
+                file.unlink(missing_ok=True)
+
     def _export(self, planned: PlannedVariant) -> str:
         """Put the variant's files into the output folder; return the path of the ONNX file in it."""
         target = self.folder / planned.variant.name
@@ -150,8 +159,7 @@ class _Runner:
             files.append(self.bring(planned.packed) / PACKED_FILE)
         with writing(target):
             target.mkdir(parents=True, exist_ok=True)
-            if planned.packed is None:
-                (target / PACKED_FILE).unlink(missing_ok=True)  # of an earlier run
+            self._remove(planned.variant.name, besides={file.name for file in files})
             for file in files:
                 copy = target / file.name
                 if not (copy.exists() and copy.stat().st_mtime_ns == file.stat().st_mtime_ns):

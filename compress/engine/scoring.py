@@ -78,7 +78,8 @@ def _weights(subject: Subject) -> WeightShare | None:
     changes = [each for each in subject.model.changes if each.by and get(each.by).compresses]
     if not changes:
         return None
-    found = graph.coverage(files.read(subject.original), subject.model.ir, changes)
+    original = Model(files.read(subject.original))
+    found = graph.coverage(original.ir, subject.model.ir, changes, recorded=original.prepared().ir)
     return WeightShare(compressed=found.compressed, left=found.reason)
 
 

@@ -32,6 +32,8 @@ def correct(output: Array, label: Array) -> Array:
 
 def correct_in_five(output: Array, label: Array) -> Array:
     """Tell for each row whether the label [...] is among the five highest scores [..., classes]."""
+    if output.dtype.kind != "f" or output.shape[:-1] != label.shape:
+        raise ValueError("no scores, or a shape that would only broadcast")
     places = min(5, output.shape[-1])
     best = np.argpartition(output, -places, axis=-1)[..., -places:]
     return np.asarray((best == label[..., None]).any(-1))
@@ -67,6 +69,8 @@ METRICS: Mapping[str, Callable[[], Mean]] = {
     "perplexity": lambda: Mean(surprise, math.exp),
 }
 """The metrics by name; each compares the first output with the labels of a batch."""
+_BY_ELEMENT = ("mse", "mae", "cosine")
+"""Those whose labels have the outputs' shape."""
 
 
 def measure(name: str, run: Run, original: Run, batches: Iterable[tuple[Feeds, Any]]) -> float:
@@ -90,6 +94,8 @@ def measure(name: str, run: Run, original: Run, batches: Iterable[tuple[Feeds, A
         where = f"evaluation data, batch {number}: {name}"
         output, label = _compared(name, where, run(feeds), given, feeds, original)
         try:
+            if name in _BY_ELEMENT and output.shape != label.shape:
+                raise ValueError("a shape that would only broadcast")
             mean.update(output, label)
         except (TypeError, ValueError, IndexError) as error:
             shapes = f"labels {label.shape} do not fit outputs {output.shape}"

@@ -81,7 +81,9 @@ class Coverage:
     reason: str
 
 
-def coverage(original: ir.Model, final: ir.Model, changes: Sequence[Change]) -> Coverage:
+def coverage(
+    original: ir.Model, final: ir.Model, changes: Sequence[Change], recorded: ir.Model | None = None
+) -> Coverage:
     """Return the share of a model's weights that are gone, or have another type, size or content.
 
     Args:
@@ -89,8 +91,12 @@ def coverage(original: ir.Model, final: ir.Model, changes: Sequence[Change]) -> 
         final: the model after the last.
         changes: the records of the passes that compress. Where they name no reason for new content of a
             weight, a pass that does not compress has given it, and the weight counts as left.
+        recorded: the model whose names the records have, where `original` is the same in another form.
     """
     weights, after = census(original), census(final)
+    called = {weight.name: weight.names for weight in census(recorded)} if recorded is not None else {}
+    for weight in weights:
+        weight.names |= called.get(weight.name, set())
     done = {change.layer for change in changes if change.action}
     same = set(unchanged(weights, after))
     sizes = {(weight.name, weight.tensor.dtype, weight.tensor.size) for weight in after}

@@ -13,6 +13,7 @@ import numpy as np
 from compress.data import BatchAxis, Feeds, shapes
 from compress.errors import DataError, did_you_mean, first_line
 from compress.graph.session import RUNTIME_ERRORS
+from compress.numerics.fills import is_fill
 
 _NAMES = re.compile(r"(n|b|bs|\w*batch\w*)", re.IGNORECASE)
 """What authors and exporters call the batch."""
@@ -181,8 +182,8 @@ def _alike(a: np.ndarray, b: np.ndarray) -> bool:
         return False
     if a.dtype.kind != "f":
         return bool(np.mean(a == b) >= 1 - TOLERANCE) if a.size else True
-    near = TOLERANCE * np.abs(b[np.isfinite(b)]).max(initial=0)
-    return bool(np.isclose(a, b, rtol=0, atol=near, equal_nan=True).all())
+    near = TOLERANCE * np.abs(b[np.isfinite(b) & ~is_fill(b)]).max(initial=0)
+    return bool(np.isclose(a, b, rtol=TOLERANCE, atol=near, equal_nan=True).all())
 
 
 def _as_stated(
@@ -196,8 +197,10 @@ def _as_stated(
     for name, axis in each.items():
         if name not in feeds:
             raise DataError(f"batch_axis: the model has no input {name!r}{did_you_mean(name, feeds)}")
-        if isinstance(stated, Mapping) and axis is not None and not 0 <= axis < feeds[name].ndim:
+        if isinstance(stated, Mapping) and axis is not None and not 0 <= axis < np.ndim(feeds[name]):
             raise DataError(f"batch_axis: input {name!r} has {feeds[name].ndim} axes, and no axis {axis}")
+    if isinstance(stated, int) and all(np.ndim(array) <= stated for array in feeds.values()):
+        raise DataError(f"batch_axis: no input has an axis {stated}")
     inputs = {
         name: axis for name, axis in each.items() if axis is not None and axis in open_axes.get(name, {})
     }

@@ -15,6 +15,9 @@ from compress.graph.linear import Array, input_rows, matrix, source
 from compress.numerics.affine import require_finite
 from compress.numerics.gptq import Hessian
 
+LARGEST = 1e15
+"""Size from which values count as this large: sums of larger squares leave float32."""
+
 
 def second_moments(model: ir.Model, batches: Iterable[Feeds], chosen: Sequence[Layer]) -> dict[str, Hessian]:
     """Return the second moments of the rows that each ungrouped layer multiplies, by layer name.
@@ -41,7 +44,6 @@ def mean_squares(
     counts = dict.fromkeys(sums, 0)
 
     def add(layer: Layer, rows: torch.Tensor) -> None:
-        require_finite(rows)
         sums[layer.name] += rows[0].square().sum(dim=0)
         counts[layer.name] += rows.shape[1]
 
@@ -58,7 +60,7 @@ def observe_rows(
     """Call ``take(layer, rows)`` for each layer and batch with rows [groups, rows, features] of its inputs.
 
     Raises:
-        DataError: there are no calibration data, or `take` found them not finite.
+        DataError: there are no calibration data, or they are not finite.
     """
     readers: dict[str, list[Layer]] = {}
     for layer in chosen:
@@ -67,7 +69,9 @@ def observe_rows(
 
     def split(name: str, values: Array) -> None:
         for layer in readers[name]:
-            rows, _ = input_rows(layer, values, random)
-            take(layer, torch.from_numpy(np.array(rows, np.float32, order="C")))
+            found, _ = input_rows(layer, values, random)
+            rows = torch.from_numpy(np.array(found, np.float32, order="C"))
+            require_finite(rows)
+            take(layer, rows.clamp_(-LARGEST, LARGEST))
 
     observe(model, readers, batches, split, progress="inputs of layers")

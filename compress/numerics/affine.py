@@ -16,6 +16,8 @@ from compress.numerics.granularity import Granularity
 
 CLIP_RATIOS = tuple(0.94**step for step in range(-2, 22))
 """Ranges that the mse search tries, as fractions of the range that the weights span."""
+SMALL_SCALE = 2.0**-14
+"""Scale of integers that are all zero: the smallest normal number of float16."""
 CHUNK = 1 << 17
 """Elements that are searched at once, few enough for a core's cache."""
 
@@ -171,14 +173,15 @@ def choose_range(
 def range_to_scale(bottom: Tensor, top: Tensor, format: IntegerFormat) -> tuple[Tensor, Tensor]:
     """Return scale and integer zero point (both float) that map [bottom, top] onto the integers.
 
-    The range is widened to include zero. A range of no width (all weights zero) has scale 1.
+    The range is widened to include zero. A range of no width (all weights zero) has a small scale, because
+    kernels that sum in integers and correct for zero points in floats leave an error of the scale's size.
     """
     bottom, top = bottom.clamp(max=0), top.clamp(min=0)
     low, high = format.limits
     steps = high - low
     # The ends are divided before they are subtracted, because their distance may overflow.
     scale = torch.maximum(-bottom, top) * (2 / steps) if format.symmetric else top / steps - bottom / steps
-    scale = torch.where(scale < torch.finfo(torch.float32).tiny, 1.0, scale)
+    scale = torch.where(scale < torch.finfo(torch.float32).tiny, SMALL_SCALE, scale)
     if format.symmetric:
         return scale, torch.full_like(scale, format.middle)
     return scale, (low - (bottom / scale).round()).clamp(low, high)

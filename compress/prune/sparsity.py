@@ -74,6 +74,8 @@ def _matrix(layer: Layer) -> torch.Tensor:
 
 def _stored(layer: Layer, before: torch.Tensor, after: torch.Tensor) -> Change:
     """Store the weight of one layer with its zeros; the change holds the relative error."""
+    if torch.equal(before, after):
+        return Change(layer.name, skipped=Reason.NO_GAIN.because("as many of its weights are zero already"))
     store(layer.weight, from_matrix(layer, after.numpy()[None]))
     size = layer.nbytes
     zeros = float((after == 0).float().mean())

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from compress.graph.linear import from_matrix, matrix
 from compress.graph.moments import observe_rows
-from compress.numerics.affine import Quantized, quantize, require_finite
+from compress.numerics.affine import Quantized, quantize
 from compress.numerics.formats import IntegerFormat
 from compress.numerics.gptq import gptq
 from compress.numerics.granularity import PerAxis
@@ -85,12 +85,7 @@ class _Seen:
     rows: list[Tensor] = field(default_factory=list)
 
     def observe(self, rows: Tensor) -> None:
-        """Add a batch of rows, [groups, rows, features], in any order.
-
-        Raises:
-            ValueError: the rows hold NaN or infinite values.
-        """
-        require_finite(rows)
+        """Add a batch of rows, [groups, rows, features], in any order."""
         self.moments.baddbmm_(rows.transpose(1, 2), rows)
         self.count += rows.shape[1]
         if len(self.rows) < SAMPLED_BATCHES:

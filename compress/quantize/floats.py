@@ -42,7 +42,8 @@ def store_float_weights(model: Model, chosen: Callable[..., bool], format: Float
     Returns:
         A change per weight.
     """
-    weights = [value for value in model.graph.initializers.values() if is_float_weight(value, rank=1)]
+    values = model.graph.initializers.values()
+    weights = [value for value in values if is_float_weight(value, rank=1) and array(value).size > 1]
     return [_store(weight, chosen, format) for weight in weights]
 
 
@@ -53,6 +54,8 @@ def _store(weight: ir.Value, chosen: Callable[..., bool], format: FloatFormat) -
     before, size, scale = array(weight), nbytes(weight), None
     if size <= before.size * TYPES[format.name].itemsize:
         return Change(name, skipped=Reason.NO_GAIN.because(f"it is stored in {stored_type(weight)}"))
+    if not np.isfinite(before).all():
+        return Change(name, skipped=Reason.NOT_FINITE)
     if format.scaled:
         highest = float(np.abs(before).max()) / format.largest
         scale = np.float32(max(highest, float(np.finfo(np.float32).tiny)))

@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from compress.numerics.affine import Quantized
     from compress.numerics.formats import IntegerFormat
 
-HALF_SCALES = 19
-"""The first operator set whose DequantizeLinear takes scales of float16."""
-
 
 def packed(values: np.ndarray, bits: int) -> np.ndarray:
     """Return integers in the numpy type that ONNX stores `bits` bits in (4-bit types pack on saving)."""

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from compress.numerics.fills import is_fill
+
 Array = np.ndarray
 TOLERANCE = 1e-3
 """Noise over signal up to which results count as equal: float32 in another order of sums."""
@@ -45,8 +47,8 @@ def _wide(array: Array) -> Array:
 
 
 def _noise(a: Array, b: Array) -> float:
-    """Return the root of the noise over the signal, over values that are finite in both."""
-    finite = np.isfinite(a) & np.isfinite(b)
+    """Return the root of the noise over the signal, over values that are finite in both and no fill."""
+    finite = np.isfinite(a) & np.isfinite(b) & ~is_fill(a)
     signal, noise = float(np.linalg.norm(a[finite])), float(np.linalg.norm(a[finite] - b[finite]))
     return noise / signal if signal else noise
 
@@ -59,7 +61,7 @@ def _first_unequal(a: Array, b: Array) -> tuple[int, ...] | None:
         return _first(a != b) if np.mean(a != b) > UNEQUAL else None
     tolerance = HALF_TOLERANCE if a.dtype.itemsize == 2 else TOLERANCE
     a, b = _wide(a), _wide(b)
-    finite = np.isfinite(a)
+    finite = np.isfinite(a) & ~is_fill(a)
     odd = ~finite & ~np.isclose(a, b, equal_nan=True) | finite & ~np.isfinite(b)
     if odd.any():
         return _first(odd)

@@ -53,7 +53,7 @@ def finetune(model: Model, selects: Callable[..., bool], how: Training) -> list[
     if not chosen:
         return excluded
     before = {name: initializers[name].const_value for name in chosen}
-    outcome = fit(model, model.ir, chosen, how, auto_rate=AUTO_RATE, changed=_is_changed(model))
+    outcome = fit(model, model.ir, chosen, how, auto_rate=AUTO_RATE, changed=model.is_prepared)
     if not outcome.kept:
         story = f"none of {outcome.epochs} epochs did better on held-out data; lower learning_rate"
         reason = Reason.NO_GAIN.because(story)
@@ -120,10 +120,6 @@ def _require_trainable_outputs(model: Model) -> None:
         )
 
 
-def _is_changed(model: Model) -> bool:
-    return any(change.action for change in model.changes)
-
-
 def _batches(model: Model, how: Training) -> Iterator[Batch]:
     if model.calibration is None:
         raise DataError("finetune needs calibration data, and the model has none")
@@ -143,7 +139,7 @@ def _batches(model: Model, how: Training) -> Iterator[Batch]:
             raise DataError(
                 "finetune: the labels are not numbers; distill: true with distill_share: 1 needs none"
             )
-        yield Batch(tensors, torch.from_numpy(array))
+        yield Batch(tensors, torch.from_numpy(array if array.dtype.kind == "f" else array.astype(np.int64)))
 
 
 def axes_of_samples(model: Model, batches: list[Batch]) -> BatchAxes:

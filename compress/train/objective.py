@@ -113,13 +113,19 @@ def label_loss(result: Tensor, labels: Tensor) -> Tensor:
     The classes are on the axis of `result` that the labels lack: the last or the second.
 
     Raises:
-        PassError: the shapes do not fit.
+        PassError: the shapes do not fit, or a label is no class.
     """
     if labels.is_floating_point():
         if labels.shape != result.shape:
             raise PassError(f"labels of shape {list(labels.shape)} do not fit output {list(result.shape)}")
         return F.mse_loss(result.float(), labels.float())
-    return F.cross_entropy(_classes_second(result, labels).float(), labels.long())
+    scores = _classes_second(result, labels)
+    odd = labels[(labels < 0) | (labels >= scores.shape[1])]
+    if odd.numel():
+        raise PassError(
+            f"label {int(odd[0])} is none of the {scores.shape[1]} classes, 0 to {scores.shape[1] - 1}"
+        )
+    return F.cross_entropy(scores.float(), labels.long())
 
 
 def accuracy(result: Tensor, labels: Tensor) -> float:

@@ -73,7 +73,7 @@ def test_what_is_not_finite_in_the_original_must_be_the_same() -> None:
     shown[0, 3] = 2.0
     found = compared([masked], [shown])
     assert (found.is_identical, found.snr_db, found.equal) == (False, None, 0.0)
-    assert found.notes == {"0": "2 of 2 values that are NaN or infinite in the original differ"}
+    assert found.notes == {"0": "2 of 2 values that are NaN, infinite or masked differ"}
 
 
 def compared(theirs: Sequence[Any], ours: Sequence[Any], **known: Any) -> Agreement:
@@ -136,6 +136,21 @@ def test_the_largest_of_a_row_stays_in_its_place_or_not() -> None:
     assert compared([theirs], [theirs + np.array([[0, 0], [0, 0.7]])]).top1 == 0.5
     image = np.zeros((1, 1, 2, 2), np.float32)
     assert compared([image], [image]).top1 is None
+    ranked = np.sort(np.random.default_rng(0).normal(size=(16, 5)), axis=-1)[:, ::-1]
+    assert compared([ranked], [ranked[::-1]]).top1 is None, "sorted rows are not ranked by their places"
+
+
+def test_what_a_mask_fills_in_is_no_signal() -> None:
+    """-1e9 in the place of a logit would make any noise look small."""
+    random = np.random.default_rng(0)
+    theirs = random.normal(size=(4, 8)).astype(np.float32)
+    theirs[:, 5:] = -1e9
+    ours = theirs.copy()
+    ours[:, :5] += random.normal(size=(4, 5)).astype(np.float32)
+    assert compared([theirs], [ours]).snr_db == pytest.approx(0, abs=3)
+    moved = theirs.copy()
+    moved[0, 5] = -2e9
+    assert "1 of 12 values that are NaN, infinite or masked differ" in compared([theirs], [moved]).notes["0"]
 
 
 @pytest.mark.parametrize(

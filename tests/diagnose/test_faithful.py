@@ -29,6 +29,13 @@ def test_the_first_value_that_differs_is_named() -> None:
         check(before, after, None, "it")
 
 
+def test_what_a_mask_fills_in_is_no_measure_of_an_error() -> None:
+    mask = "m = Constant<value = bool[2] {1, 0}>() f = Constant<value = float {-1e9}>() y = Where(m, h, f)"
+    before, after = _model(f"h = Neg(x) {mask}"), _model(f"h = Abs(x) {mask}")
+    with pytest.raises(ModelError, match="it would change output 'y'"):
+        check(before, after, Data([X + 1]), "it")
+
+
 @pytest.mark.parametrize(
     ("body", "output"),
     [

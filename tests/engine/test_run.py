@@ -220,6 +220,19 @@ def test_a_failed_variant_is_reported_while_the_others_finish(recipe: Path) -> N
     assert status["late"] == ("done", "")
 
 
+def test_a_variant_that_no_longer_changes_anything_leaves_no_file(recipe: Path) -> None:
+    folder, chosen = recipe.parent / "out", RECIPE + "  last: [{}]\n"
+    for passes, there in (("int8-weights", True), ("{int4-weights: {exclude: ['*']}}", False)):
+        recipe.write_text(chosen.format(passes))
+        compress.run(recipe, folder, variants=["last"])
+        assert (folder / "last" / "model.onnx").exists() == there
+    recipe.write_text(chosen.format("int8-weights"))
+    compress.run(recipe, folder, variants=["last"])
+    recipe.write_text(chosen.format("{int4-weights: {include: [nothing]}}"))
+    assert compress.run(recipe, folder, variants=["last"]).variants[-1].status == "failed"
+    assert not (folder / "last" / "model.onnx").exists()
+
+
 def test_changed_code_is_run_anew_and_unchanged_is_not(done: tuple[Path, Results], recipe: Path) -> None:
     folder, _ = done
     keys = {path.name for path in (folder / ".store").iterdir()}

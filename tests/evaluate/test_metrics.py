@@ -85,6 +85,13 @@ def test_labels_that_do_not_fit_are_named(labels: np.ndarray) -> None:
         evaluate.measure("accuracy", identity, identity, batches)
 
 
+@pytest.mark.parametrize("name", ["mse", "mae", "cosine", "top5"])
+def test_no_metric_broadcasts(name: str) -> None:
+    batches = [({"x": np.zeros((8, 1))}, np.zeros(8) if name != "top5" else np.zeros((8, 1)))]
+    with pytest.raises(DataError, match=rf"batch 0: {name}: labels \(.*\) do not fit outputs \(8, 1\)"):
+        evaluate.measure(name, identity, identity, batches)
+
+
 def test_accuracy_of_outputs_that_are_labels() -> None:
     integers, words = np.array([3, 1, 2, 2]), np.array(["cat", "dog", "cat", "cat"], object)
     assert evaluate.measure("accuracy", identity, identity, [({"x": integers}, [3, 1, 0, 2])]) == 0.75

@@ -80,6 +80,15 @@ def test_coverage_counts_what_compressing_passes_did(model):
     assert coverage(model.ir, small.ir, small.changes).compressed == pytest.approx((64 + 48) * 4 / total)
 
 
+def test_coverage_knows_the_names_that_nodes_get(build, normal):
+    model = compress.load(
+        build("g (float[N,64] x) => (float[N,32] y) { y = MatMul(x, w) }", w=normal(64, 32))
+    )
+    sparse = Sparsify(solver="magnitude")(model)
+    found = coverage(model.ir, sparse.ir, sparse.changes, recorded=model.prepared().ir)
+    assert (found.compressed, found.reason) == (1.0, "")
+
+
 def test_models_differ_by_a_number_a_node_or_an_attribute(model, build, normal):
     assert is_same(model.ir, model.copy().ir)
     for change in ("number", "node", "attribute"):

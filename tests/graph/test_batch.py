@@ -119,6 +119,7 @@ def test_what_is_stated_counts_where_the_model_leaves_it_open() -> None:
     [
         ({"y": 0}, "no input 'y'"),
         ({"x": 3}, "input 'x' has 3 axes, and no axis 3"),
+        (3, "no input has an axis 3"),
         ({"x": 0, "len": 0}, "numbers of samples differ: 5 of 'x', 3 of 'len'"),
         ({"x": 1}, "does not run on one sample along"),
     ],

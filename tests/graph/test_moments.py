@@ -25,6 +25,14 @@ def test_moments_are_means_over_the_rows_of_all_batches(build: Callable[..., Any
         np.testing.assert_allclose(moments, rows.T @ rows / len(rows), rtol=1e-4, atol=1e-5)
 
 
+def test_moments_of_huge_values_stay_finite(build: Callable[..., Any], normal: Any) -> None:
+    text = "g (float[N,6] x) => (float[N,5] y) { [first] y = MatMul(x, w) }"
+    model = ir.from_proto(build(text, w=normal(6, 5)))
+    chosen, batches = list(linear_layers(model.graph)), [{"x": 1e25 * normal(7, 6)}]
+    assert second_moments(model, batches, chosen)["first"].matrix().isfinite().all()
+    assert mean_squares(model, batches, chosen)["first"].isfinite().all()
+
+
 def test_mean_squares_are_the_diagonal_of_the_moments(build: Callable[..., Any], normal: Any) -> None:
     text = "g (float[N,6] x) => (float[N,5] y) { [first] y = MatMul(x, w) }"
     model = ir.from_proto(build(text, w=normal(6, 5)))

@@ -69,6 +69,14 @@ def test_two_of_four_input_channels(model, solver):
     assert reason.partition(": ")[2] == "its 10 input channels do not divide into fours"
 
 
+def test_weights_that_are_sparse_already_are_told(model):
+    sparse = Sparsify(solver="magnitude")(model)
+    again = Sparsify(solver="magnitude")(sparse)
+    own = again.changes[len(sparse.changes) :]
+    assert not any(change.action for change in own)
+    assert "nothing to gain: as many of its weights are zero already" in {change.skipped for change in own}
+
+
 def test_calibration_helps_outputs(model):
     feeds = model.calibration.first(model.graph.inputs)
     want = model.run(feeds)[0]

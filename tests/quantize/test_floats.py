@@ -5,6 +5,7 @@ import onnx_ir as ir
 import pytest
 
 import compress
+from compress.changes import Reason
 from compress.passes import FloatWeights
 
 TEXT = "g (float[N,8] x) => (float[N,8] z) { [first] y = MatMul(x, w) [second] z = MatMul(y, v) }"
@@ -32,6 +33,14 @@ def test_weights_beyond_its_range_stay(load, normal):
     assert half.weight_bytes == model.weight_bytes * 3 / 4
     expected = model.run({"x": x})[0]
     assert np.linalg.norm(half.run({"x": x})[0] - expected) < 1e-2 * np.linalg.norm(expected)
+
+
+def test_what_is_not_finite_is_told_and_what_is_one_number_is_no_weight(build, normal):
+    weight = normal(8, 4)
+    weight[0, 0] = np.nan
+    text = "g (float[N,8] x) => (float[N,4] y) { h = MatMul(x, w) y = Mul(h, s) }"
+    result = FloatWeights()(compress.load(build(text, w=weight, s=np.array([0.3], np.float32))))
+    assert [(change.layer, change.skipped) for change in result.changes] == [("w", Reason.NOT_FINITE)]
 
 
 def test_layers_left_out_compute_in_float32(load):

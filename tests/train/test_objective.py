@@ -28,6 +28,12 @@ def test_labels_of_every_shape_find_their_classes() -> None:
         label_loss(scores, torch.zeros(7, dtype=torch.int64))
 
 
+@pytest.mark.parametrize("label", [-1, 3])
+def test_a_label_that_is_no_class_is_told(label: int) -> None:
+    with pytest.raises(PassError, match=f"label {label} is none of the 3 classes, 0 to 2"):
+        label_loss(torch.zeros(2, 3), torch.tensor([0, label]))
+
+
 def test_numbers_are_compared_by_their_squares() -> None:
     result, labels = torch.tensor([[1.0], [3.0]]), torch.tensor([[1.0], [1.0]])
     assert label_loss(result, labels).item() == 2.0
