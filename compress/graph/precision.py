@@ -159,8 +159,23 @@ class _Conversion:
             for name, types in bound.items()
             if types <= self.instead_of and _tensor(self.wanted) in _allowed(schema, name)
         )
-        fits = found and self.chosen(node) and not self._overflows(node)
-        return found if fits and not _makes_sequences(schema) else frozenset()
+        fits = found and self.chosen(node) and not self._overflows(node) and not self._holds_type(node)
+        if not fits or _makes_sequences(schema) or not self._outputs_follow(node, schema, set(bound)):
+            return frozenset()
+        return found
+
+    def _holds_type(self, node: ir.Node) -> bool:
+        """Tell whether the bits or the attributes of a node are in one of the types to replace."""
+        tensors = [each for each in node.attributes.values() if each.type == ir.AttributeType.TENSOR]
+        return node.op_type == "BitCast" or any(each.as_tensor().dtype in self.instead_of for each in tensors)
+
+    def _outputs_follow(self, node: ir.Node, schema: Any, bound: set[str]) -> bool:
+        """Tell whether the inputs decide the type of every output that has one of the types to replace."""
+        return all(
+            _parameter(schema.outputs, place).typeStr in bound
+            for place, value in enumerate(node.outputs)
+            if value.dtype in self.instead_of
+        )
 
     def _bound(self, node: ir.Node, schema: Any) -> dict[str, set[ir.DataType | None]]:
         """Return the former types of a node's inputs by the operator's type variable."""

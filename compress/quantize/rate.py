@@ -17,7 +17,7 @@ from compress.graph.layers import Layer
 from compress.graph.linear import from_matrix, groups, is_linear, linear_layers, matrix, recurrent_layers
 from compress.graph.moments import second_moments
 from compress.model import Model
-from compress.numerics.affine import Quantized, integer_type
+from compress.numerics.affine import SMALL_SCALE, Quantized, integer_type
 from compress.numerics.formats import IntegerFormat
 from compress.numerics.gptq import Hessian
 from compress.numerics.granularity import PerAxis, PerGroup, PerTensor
@@ -121,14 +121,16 @@ def _store(plan: Plan, coded: Coded, operators: Operators) -> Change:
     narrow = bool((coded.codes >= -8).all() and (coded.codes <= 7).all()) and _may_be_narrow(plan)
     bits = 4 if narrow else 8
     granularity = plan.format.granularity
+    used = coded.codes.any(0) if coded.scale.numel() > 1 else coded.codes.any()
+    steps = torch.where(used, coded.scale, SMALL_SCALE)
     if isinstance(granularity, PerAxis) and coded.scale.numel() == 1 and layer.in_axis is not None:
         granularity = PerTensor()
     shape = tuple(layer.array.shape)
-    scale = PerAxis(layer.out_axis).expand(coded.scale.expand(shape[layer.out_axis]), shape)
+    scale = PerAxis(layer.out_axis).expand(steps.expand(shape[layer.out_axis]), shape)
     scale_shape = granularity.scale_shape(shape)
     if isinstance(granularity, PerGroup):
         scale = scale.expand(scale_shape)
-    scale = (coded.scale if isinstance(granularity, PerTensor) else scale).reshape(scale_shape).contiguous()
+    scale = (steps if isinstance(granularity, PerTensor) else scale).reshape(scale_shape).contiguous()
     integers = IntegerFormat(bits, granularity, signed=plan.format.signed)
     dtype = integer_type(integers)
     zero_point = torch.full(scale_shape, integers.middle, dtype=dtype)

@@ -69,6 +69,33 @@ def test_operators_that_cannot_stay_in_float32(build, normal, body, left):
     agrees(proto, half, tolerance=5e-2, x=np.abs(normal(3, 8)) * (left != "Mul"))
 
 
+def test_trees_whose_attributes_have_the_type_stay(build):
+    proto = build("g (double[N,2] x) => (double[N,1] y) { y = ai.onnx.ml.TreeEnsemble(x) }")
+    proto.opset_import.append(onnx.helper.make_opsetid("ai.onnx.ml", 5))
+    doubles = {"nodes_splits": [0.5], "leaf_weights": [5.0, 7.0]}
+    tree = {"aggregate_function": 1, "n_targets": 1, "leaf_targetids": [0, 0], "tree_roots": [0]}
+    leaves = {
+        "nodes_truenodeids": [0],
+        "nodes_falsenodeids": [1],
+        "nodes_trueleafs": [1],
+        "nodes_falseleafs": [1],
+    }
+    tensors = {name: onnx.numpy_helper.from_array(np.array(values)) for name, values in doubles.items()}
+    modes = {"nodes_modes": onnx.numpy_helper.from_array(np.array([0], np.uint8)), "nodes_featureids": [0]}
+    for name, value in {**tensors, **tree, **leaves, **modes}.items():
+        proto.graph.node[0].attribute.append(onnx.helper.make_attribute(name, value))
+    kept, nodes = converted(proto, FLOAT, (ir.DataType.DOUBLE,))
+    assert not nodes
+    agrees(proto, kept, x=np.array([[0.0, 1.0], [1.0, 0.0]]))
+
+
+def test_bits_that_are_read_as_another_type_stay(build):
+    proto = build("g (double[N,2] x) => (int64[N,2] y) { h = Neg(x) y = BitCast<to = 7>(h) }", opset=26)
+    kept, nodes = converted(proto, FLOAT, (ir.DataType.DOUBLE,))
+    assert nodes == ["Neg"]
+    agrees(proto, kept, x=np.array([[0.5, 1.0]]))
+
+
 def test_values_beyond_its_range_are_cut_and_small_divisors_stay(build):
     text = """g (float[N] x, float[N] m) => (float[N] y, float[N] z) {
         a = Mul(m, least)  b = Add(a, x)  y = Exp(b)  c = Mul(x, x)  d = Add(c, tiny)  z = Div(x, d)
