@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import onnx_ir as ir
 
 from compress.changes import Change, Reason
-from compress.graph import facts
+from compress.graph import edit, facts
 from compress.graph.weights import StoredWeight, census, unchanged
 
 
@@ -137,10 +137,4 @@ def _same_constants(one: ir.Graph, other: ir.Graph) -> bool:
     mine, theirs = (
         {name: value.const_value for name, value in graph.initializers.items()} for graph in (one, other)
     )
-    return mine.keys() == theirs.keys() and all(_same_tensor(mine[name], theirs[name]) for name in mine)
-
-
-def _same_tensor(one: ir.TensorProtocol | None, other: ir.TensorProtocol | None) -> bool:
-    if one is None or other is None or one is other:
-        return one is other
-    return (one.dtype, one.shape) == (other.dtype, other.shape) and one.tobytes() == other.tobytes()
+    return mine.keys() == theirs.keys() and all(edit.same_tensor(mine[name], theirs[name]) for name in mine)

@@ -16,7 +16,8 @@ import numpy.typing as npt
 import onnx_ir as ir
 
 from compress.graph import edit, facts
-from compress.graph.layers import array
+from compress.graph.layers import FLOATS, array
+from compress.graph.linear import holds, store
 from compress.graph.walks import is_constant, only_reader
 
 Array: TypeAlias = npt.NDArray[Any]
@@ -73,22 +74,25 @@ class Carrier:
                 return weight * factor
 
     def takes(self, factor: Array, shift: Array) -> bool:
-        """Tell whether a factor and a shift can be folded into the layer."""
-        return bool(
-            (self.own or (factor == 1).all()) and (not shift.any() or facts.of(self.node).bias is not None)
-        )
+        """Tell whether a factor and a shift can be folded into the layer, and its type holds the numbers."""
+        bias = _bias(self.node)
+        if bias is not None and array(bias).shape != (self.channels,):
+            return False
+        if shift.any() and facts.of(self.node).bias is None:
+            return False
+        return bool((factor == 1).all()) or (self.own and holds(self.weight, self.scaled(factor)))
 
     def apply(self, factor: Array, shift: Array) -> None:
         """Multiply the layer's output by a factor and add a shift, [channels] each."""
-        kind, before = array(self.weight).dtype, _bias(self.node)
+        before = _bias(self.node)
         if not (factor == 1).all():
-            edit.set_initializer(self.weight, self.scaled(factor).astype(kind))
+            store(self.weight, self.scaled(factor))
         place = facts.of(self.node).bias
         if place is None or (before is None and not shift.any()):
             return
         old = 0.0 if before is None else array(before).astype(np.float64)
         after = np.broadcast_to(old, self.channels) * factor + shift
-        _set_own(self.node, place, after.astype(kind))
+        _set_own(self.node, place, after.astype(_type(self.weight).numpy()))
 
 
 def fold_affine(model: ir.Model, ranks: Mapping[str, int]) -> None:
@@ -114,6 +118,8 @@ def _carrier(node: ir.Node, ranks: Mapping[str, int] = MappingProxyType({})) -> 
         return None
     weight, bias = node.inputs[1], _bias(node)
     if weight is None or not is_constant(weight) or (bias is not None and not is_constant(bias)):
+        return None
+    if weight.dtype not in FLOATS:  # a third of an integer is none
         return None
     content, rank = array(weight), ranks.get(node.outputs[0].name or "")
     match node.op_type:
@@ -191,6 +197,8 @@ def _absorb_before(node: ir.Node) -> None:
     if effect is None or only_reader(norm.outputs[0]) is not node or norm.graph is not node.graph:
         return
     factor, shift = effect
+    if not carrier.takes(np.ones(1), shift):
+        return
     weight = array(carrier.weight)
     padded = any(node.attributes.get_ints("pads", [])) or node.attributes.get_string(
         "auto_pad", "NOTSET"
@@ -208,8 +216,10 @@ def _absorb_before(node: ir.Node) -> None:
             moved, scaled = shift @ weight, weight * factor[:, None]
     else:
         return
+    if not holds(carrier.weight, scaled):
+        return
     carrier.apply(np.ones(carrier.channels), moved)
-    edit.set_initializer(carrier.weight, scaled.astype(weight.dtype))
+    store(carrier.weight, scaled)
     edit.set_input(node, 0, norm.inputs[0])
 
 
@@ -221,10 +231,12 @@ def _fold_coefficients(node: ir.Node) -> None:
     alpha, beta = (node.attributes.get_float(name, 1.0) for name in ("alpha", "beta"))
     if alpha != 1 and carrier.own:
         scaled = carrier.scaled(np.full(carrier.channels, alpha, np.float64))
-        edit.set_initializer(carrier.weight, scaled.astype(array(carrier.weight).dtype))
-        node.attributes.pop("alpha")
+        if holds(carrier.weight, scaled):
+            store(carrier.weight, scaled)
+            node.attributes.pop("alpha")
     bias = _bias(node)
     if bias is None:
+        node.attributes.pop("beta", None)
         return
     content = carrier.spread(array(bias).astype(np.float64))
     if content is None and beta == 1:
@@ -233,8 +245,12 @@ def _fold_coefficients(node: ir.Node) -> None:
         edit.set_input(node, 2, None)
     elif beta != 1 or array(bias).shape != (carrier.channels,):
         content = array(bias).astype(np.float64) if content is None else content
-        _set_own(node, 2, (content * beta).astype(array(bias).dtype))
+        _set_own(node, 2, (content * beta).astype(_type(bias).numpy()))
     node.attributes.pop("beta", None)
+
+
+def _type(value: ir.Value) -> ir.DataType:
+    return value.dtype or ir.DataType.FLOAT
 
 
 def _bias(node: ir.Node) -> ir.Value | None:

@@ -23,7 +23,7 @@ def add_initializer(graph: ir.Graph, name: str, content: np.ndarray) -> ir.Value
     tensor = ir.tensor(np.array(content, order="C"))
     free, number = name, 0
     while free in graph.initializers:
-        if _same(graph.initializers[free].const_value, tensor):
+        if same_tensor(graph.initializers[free].const_value, tensor):
             return graph.initializers[free]
         number += 1
         free = f"{name}_{number}"
@@ -33,12 +33,11 @@ def add_initializer(graph: ir.Graph, name: str, content: np.ndarray) -> ir.Value
     return value
 
 
-def _same(one: ir.TensorProtocol | None, other: ir.TensorProtocol) -> bool:
-    return (
-        one is not None
-        and (one.dtype, one.shape) == (other.dtype, other.shape)
-        and one.tobytes() == other.tobytes()
-    )
+def same_tensor(one: ir.TensorProtocol | None, other: ir.TensorProtocol | None) -> bool:
+    """Tell whether two tensors have the same type, shape and content."""
+    if one is None or other is None or one is other:
+        return one is other
+    return (one.dtype, one.shape) == (other.dtype, other.shape) and one.tobytes() == other.tobytes()
 
 
 def set_initializer(value: ir.Value, content: np.ndarray | ir.TensorProtocol) -> None:

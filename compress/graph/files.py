@@ -6,6 +6,7 @@ graph without a name, operator sets that nodes use and the model does not declar
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from pathlib import Path
@@ -35,6 +36,8 @@ LEAST_IR_VERSIONS = {
     **dict.fromkeys(("INT2", "UINT2"), 13),
 }
 """The version of the file format that brought a type of weights; other types are as old as ONNX."""
+MOST_DENSE = 2**31
+"""Elements of the largest sparse tensor that is stored as a dense one."""
 FREE_INITIALIZERS = 4
 """The version of the file format since which an initializer need not be an input."""
 _FOREIGN_TYPE = "type"
@@ -79,7 +82,7 @@ def understood(model: onnx.ModelProto, folder: str | os.PathLike[str] | None = N
         folder: where external data are.
 
     Raises:
-        ValueError: the message cannot be understood; so are the other errors of `UNREADABLE`.
+        ValueError: the message cannot be understood; onnx_ir has other errors for that too.
     """
     proto = onnx.ModelProto()
     proto.CopyFrom(model)
@@ -179,11 +182,14 @@ def save(model: ir.Model, path: str | os.PathLike[str]) -> Path:
     """Write a model as ONNX, whole or not at all; weights over 1.5 GB go to ``<name>.data`` beside it.
 
     Raises:
-        StoreError: the file could not be written; nothing is left behind.
+        StoreError: the file could not be written, or would replace the file that the model's weights, or
+            those of the model it was made of, lie in; nothing is left behind.
     """
     path = Path(path)
     data = f"{path.name}.data" if is_large(model) else None
     try:
+        if data is not None and path.with_name(data).resolve() in _homes(model):
+            raise StoreError(f"{path}: the model's own weights lie in {data}; save it under another name")
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent, prefix=".saving-") as folder:
             _write(model, Path(folder, path.name), data)
@@ -192,6 +198,12 @@ def save(model: ir.Model, path: str | os.PathLike[str]) -> Path:
     except OSError as error:
         raise StoreError(f"{path}: cannot be written: {error.strerror or error}") from error
     return path
+
+
+def _homes(model: ir.Model) -> set[Path]:
+    """Return the files in which weights of a model lie."""
+    tensors = (value.const_value for graph in model.graphs() for value in graph.initializers.values())
+    return {Path(each.path).resolve() for each in tensors if isinstance(each, ir.ExternalTensor)}
 
 
 def _write(model: ir.Model, path: Path, data: str | None) -> None:
@@ -241,16 +253,30 @@ def _take_in_constants(graph: onnx.GraphProto, folder: str) -> None:
 
 def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
     values, places = onnx.numpy_helper.to_array(sparse.values), onnx.numpy_helper.to_array(sparse.indices)
+    if not 0 <= math.prod(sparse.dims) <= MOST_DENSE:
+        raise ValueError(f"sparse tensor {sparse.values.name!r} of {list(sparse.dims)} is too large")
     dense = np.zeros(tuple(sparse.dims), values.dtype)
-    if places.ndim == 1:
-        dense.reshape(-1)[places] = values
-    else:
-        dense[tuple(places.T)] = values
+    try:
+        if places.ndim == 1:
+            dense.reshape(-1)[places] = values
+        else:
+            dense[tuple(places.T)] = values
+    except IndexError as error:
+        raise ValueError(f"sparse tensor {sparse.values.name!r}: {error}") from error
     return onnx.numpy_helper.from_array(dense, sparse.values.name)
 
 
 def _set_aside_foreign_types(graph: onnx.GraphProto) -> dict[str, onnx.TypeProto]:
-    """Take types that hold maps, which onnx_ir cannot read, out of a graph; return those of its outputs."""
+    """Take types that hold maps, which onnx_ir cannot read, out of a graph; return those of its outputs.
+
+    Raises:
+        ModelError: an input holds one.
+    """
+    for value in graph.input:
+        if _holds_map(value.type):
+            raise ModelError(
+                f"the input {value.name!r} is a map: compress takes tensors and sequences of them"
+            )
     for place in reversed(range(len(graph.value_info))):
         if _holds_map(graph.value_info[place].type):
             del graph.value_info[place]

@@ -15,6 +15,7 @@ from compress.errors import ModelError
 from compress.graph import edit
 from compress.graph.affine import fold_affine
 from compress.graph.files import weight_bytes
+from compress.graph.layers import FLOATS
 from compress.graph.normalise import compute_constants, drop_identities, grows, strip, widens
 from compress.graph.opsets import opset
 from compress.graph.shapes import infer
@@ -110,7 +111,7 @@ def _join_bias(graph: ir.Graph, node: ir.Node, ranks: Mapping[str, int]) -> None
     if node.op_type != "MatMul" or node.domain:
         return
     data, weight = node.inputs
-    if data is None or weight is None or weight.const_value is None:
+    if data is None or weight is None or weight.const_value is None or weight.dtype not in FLOATS:
         return
     if ranks.get(data.name or "") != 2 or len(weight.const_value.shape) != 2:
         return

@@ -108,6 +108,19 @@ def stored_like(value: ir.Value, content: Array) -> ir.TensorProtocol:
     return ir.tensor(in_type(content, value.dtype), name=value.name)
 
 
+def holds(value: ir.Value, content: Array) -> bool:
+    """Tell whether an initializer can take numbers on in the type that it is stored in."""
+    tensor = value.const_value
+    stored = tensor.stored.dtype if isinstance(tensor, StoredTensor) else value.dtype
+    return stored is None or in_range(content, stored)
+
+
+def in_range(content: Array, dtype: ir.DataType) -> bool:
+    """Tell whether a float type holds numbers: none is beyond its largest, not all below its least."""
+    peak = float(np.abs(content).max(initial=0))
+    return peak <= float(dtype.max) and (peak == 0 or peak >= float(dtype.tiny))
+
+
 def in_type(content: Array, wanted: ir.DataType | None) -> Array:
     """Return numbers in an element type, float32 if None; those beyond its range become its largest."""
     if wanted is None or wanted == ir.DataType.FLOAT:

@@ -199,7 +199,9 @@ def transpose_weights(graph: ir.Graph) -> None:
 
 def _turn(weight: ir.Value | None, order: Sequence[int] | None) -> bool:
     """Transpose an initializer that has one reader; tell whether it was one."""
-    if weight is None or weight.const_value is None or len(weight.uses()) != 1 or weight.is_graph_output():
+    if weight is None or weight.const_value is None or len(weight.uses()) != 1:
+        return False
+    if weight.is_graph_input() or weight.is_graph_output():
         return False
     edit.set_initializer(weight, weight.const_value.numpy().transpose(order))
     return True

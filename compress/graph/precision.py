@@ -134,7 +134,8 @@ class _Conversion:
             if due is not None and value.dtype != due:
                 node.replace_input_with(place, self._as_type(value, due))
         for place, value in enumerate(node.outputs):
-            self.former[value] = value.dtype or (schema and self._made_type(node, schema, place))
+            made = self._made_type(node, schema, place) if schema is not None else _of_bodies(node, place)
+            self.former[value] = value.dtype or made
             if schema is not None and _parameter(schema.outputs, place).typeStr in changing:
                 self._set_type(node, value)
             elif value.type is None and self.former[value] is not None:
@@ -242,6 +243,14 @@ class _Conversion:
         nodes[-1].outputs[0].type = ir.TensorType(dtype)
         edit.insert_after(value, *nodes)
         return nodes[-1].outputs[0]
+
+
+def _of_bodies(node: ir.Node, place: int) -> ir.DataType | None:
+    """Return the type that an If, a Loop or a Scan gives an output, from what its body puts out."""
+    for body in edit.bodies(node)[:1]:
+        results = body.outputs[1:] if node.op_type == "Loop" else body.outputs
+        return results[place].dtype if place < len(results) else None
+    return None
 
 
 def _made(node: ir.Node) -> ir.DataType | None:

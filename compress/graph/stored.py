@@ -15,7 +15,7 @@ import onnx_ir as ir
 
 from compress.graph import edit
 from compress.graph.layers import FLOATS, StoredTensor
-from compress.graph.linear import in_type
+from compress.graph.linear import in_range, in_type
 from compress.graph.precision import HALVES, compute_in
 
 FEWEST = 64
@@ -87,7 +87,8 @@ def store_again(model: ir.Model, stored: Mapping[str, Storage]) -> None:
 
 def _store(value: ir.Value, tensor: ir.TensorProtocol, storage: Storage) -> None:
     dtype, graph = tensor.dtype, edit.graph_of(value)
-    if tensor.size < FEWEST or storage.dtype.itemsize > dtype.itemsize or value.is_graph_output():
+    fits = storage.dtype.itemsize <= dtype.itemsize and in_range(tensor.numpy(), storage.dtype)
+    if tensor.size < FEWEST or not fits or value.is_graph_output():
         edit.set_initializer(value, np.array(tensor.numpy()))
         return
     unchanged = isinstance(tensor, StoredTensor) and tensor.stored.dtype == storage.dtype

@@ -36,7 +36,7 @@ class _Child:
     def __init__(self) -> None:
         self.owner = os.getpid()
         self._process = subprocess.Popen(
-            [sys.executable, "-c", LOADER],
+            [sys.executable, "-P", "-c", LOADER],  # -P: nothing of the current folder is imported
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -51,7 +51,7 @@ class _Child:
             self._process.communicate()
 
     def ending(self, request: str) -> str:
-        """Return how the child ended as it loaded a file; empty if it lives."""
+        """Return the signal that ended the child as it loaded a file; empty if none did."""
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.write(f"{request}\n")
@@ -61,7 +61,12 @@ class _Child:
         except BrokenPipeError:
             pass
         code = self._process.wait()
-        return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return signal.Signals(-code).name if code < 0 else ""
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether it lives, and belongs to this process: a fork does not share its pipes."""
+        return self.owner == os.getpid() and self._process.poll() is None
 
 
 _lock = threading.Lock()
@@ -72,9 +77,6 @@ def ending(path: str | os.PathLike[str], providers: Sequence[str], *, optimize: 
     """Return how ONNX Runtime ends its process as it loads a file, "SIGSEGV" say; empty if it does not."""
     request = json.dumps([str(Path(path).resolve()), optimize, list(providers)])
     with _lock:
-        if not _children or _children[0].owner != os.getpid():  # a fork does not share the child's pipes
+        if not _children or not _children[0].is_usable:
             _children[:] = [_Child()]
-        found = _children[0].ending(request)
-        if found:
-            _children.clear()
-        return found
+        return _children[0].ending(request)

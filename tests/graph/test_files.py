@@ -11,7 +11,8 @@ import onnx
 import onnx_ir as ir
 import pytest
 
-from compress.errors import StoreError
+import compress
+from compress.errors import ModelError, StoreError
 from compress.graph import files
 from compress.graph.session import session
 
@@ -69,6 +70,37 @@ def test_sparse_weights_are_read_as_dense_ones(build: Callable[..., Any]) -> Non
     feeds = {"x": np.array([[3, 5]], np.float32)}
     (found,) = session(files.read(sparse(build))).run(None, feeds)
     np.testing.assert_array_equal(found, [[3, 0, 10]])
+
+
+@pytest.mark.parametrize(("place", "sizes"), [(99, [2, 3]), (5, [4_000_000, 4_000_000])])
+def test_sparse_weights_that_cannot_be_are_refused(
+    build: Callable[..., Any], place: int, sizes: list[int]
+) -> None:
+    proto = sparse(build)
+    values = onnx.numpy_helper.from_array(np.array([1, 2], np.float32), "w")
+    places = onnx.numpy_helper.from_array(np.array([0, place]))
+    proto.graph.sparse_initializer[0].CopyFrom(onnx.helper.make_sparse_tensor(values, places, sizes))
+    with pytest.raises(ModelError, match=r"out of bounds|is too large"):
+        compress.load(proto)
+
+
+def test_an_input_that_is_a_map_is_refused(build: Callable[..., Any]) -> None:
+    proto = build("g (float[N] x) => (float[N] y) { y = Relu(x) }")
+    key, number = onnx.TensorProto.STRING, onnx.helper.make_tensor_type_proto(onnx.TensorProto.FLOAT, None)
+    proto.graph.input[0].type.CopyFrom(onnx.helper.make_map_type_proto(key, number))
+    with pytest.raises(ModelError, match="the input 'x' is a map"):
+        compress.load(proto)
+
+
+def test_weights_are_not_replaced_under_the_model_that_reads_them(
+    model: ir.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "EXTERNAL_ABOVE_BYTES", 16)
+    monkeypatch.setattr(files, "BESIDE_FROM_BYTES", 16)
+    beside = compress.load(files.save(model, tmp_path / "big.onnx"))
+    with pytest.raises(StoreError, match=r"own weights lie in big\.onnx\.data; save it under another name"):
+        beside.save(tmp_path / "big.onnx")
+    assert beside.save(tmp_path / "other.onnx").exists()
 
 
 def test_what_has_no_meaning_is_mended(build: Callable[..., Any]) -> None:

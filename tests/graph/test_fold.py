@@ -66,6 +66,53 @@ def test_a_sum_stays_where_add_does_not_broadcast_yet(build, normal):
     np.testing.assert_allclose(result.run({"x": x})[0], 3 * x, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("text", "weights"),
+    [
+        ("h = Gemm<beta=0.0>(x, w) y = Add(h, b)", {"w": (4, 8), "b": (8,)}),
+        ("h = Gemm(x, w, c) y = Mul(h, b)", {"w": (4, 8), "c": (3, 1), "b": (8,)}),
+        ("n = BatchNormalization(x, s, s, s, s) y = Gemm<beta=0.0>(n, w)", {"w": (4, 8), "s": (4,)}),
+    ],
+)
+def test_a_gemm_keeps_what_it_adds(text, weights, build, normal):
+    proto = build(
+        f"g (float[3,4] x) => (float[3,8] y) {{ {text} }}",
+        **{n: np.abs(normal(*s)) for n, s in weights.items()},
+    )
+    model, x = compress.load(proto), normal(3, 4)
+    np.testing.assert_allclose(Fold()(model).run({"x": x})[0], model.run({"x": x})[0], rtol=1e-4, atol=1e-5)
+
+
+def test_integers_are_not_divided_beforehand(build):
+    weight, x = np.arange(-16, 16, dtype=np.int32).reshape(4, 8), np.arange(12, dtype=np.int32).reshape(3, 4)
+    text = "g (int32[3,4] x) => (int32[3,8] y, int32[3,8] z) { h = MatMul(x, w) y = Div(h, k) i = MatMul(x, w) z = Add(i, b) }"
+    model = compress.load(build(text, w=weight, k=np.int32(3), b=np.arange(8, dtype=np.int32)))
+    for found, wanted in zip(Fold()(model).run({"x": x}), model.run({"x": x}), strict=True):
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float64])
+def test_every_float_type_folds(kind, build, normal):
+    name = {np.float16: "float16", np.float64: "double"}[kind]
+    weights = {
+        name: normal(4, 8).astype(kind) if name == "w" else np.abs(normal(8)).astype(kind) for name in "wbk"
+    }
+    proto = build(f"g ({name}[3,4] x) => ({name}[3,8] y) {{ h = Gemm(x, w, b) y = Mul(h, k) }}", **weights)
+    model, x = compress.load(proto), normal(3, 4).astype(kind)
+    folded = Fold()(model)
+    assert [node.op_type for node in folded.graph] == ["Gemm"]
+    np.testing.assert_allclose(folded.run({"x": x})[0], model.run({"x": x})[0], rtol=1e-2, atol=1e-2)
+
+
+@pytest.mark.parametrize("factor", [1e6, 1e-9])
+def test_what_its_type_does_not_hold_is_not_folded(factor, build, normal):
+    text = "g (float[3,16] x) => (float[3,16] y) { f = Cast<to=1>(w) h = MatMul(x, f) y = Mul(h, k) }"
+    model = compress.load(build(text, w=normal(16, 16).astype(np.float16), k=np.float32(factor)))
+    x = normal(3, 16)
+    wanted = model.run({"x": x})[0]
+    np.testing.assert_allclose(Fold()(model).run({"x": x})[0], wanted, rtol=1e-3, atol=1e-3 * factor)
+
+
 def test_a_tied_embedding_is_not_copied(transformer):
     before = transformer.weight_bytes
     fold(transformer.ir)

@@ -86,6 +86,12 @@ def test_small_types_stay_small(build, normal):
     assert model.weight_bytes == 32 + 4
 
 
+def test_the_default_of_an_input_keeps_its_shape(build, normal):
+    text = "g (float[4,8] x, float[16,8] w) => (float[4,16] y) { y = Gemm<transB=1>(x, w) }"
+    proto = build(text, w=normal(16, 8))
+    assert [tuple(value.shape) for value in compress.load(proto).prepared().graph.inputs][-1] == (16, 8)
+
+
 GROWING = {
     "repeated": "r = Expand(w, shape) y = Mul(x, r)",
     "read by others": "r = Neg(w) y = Mul(x, r) z = Identity(w)",

@@ -89,6 +89,16 @@ def test_trees_whose_attributes_have_the_type_stay(build):
     agrees(proto, kept, x=np.array([[0.0, 1.0], [1.0, 0.0]]))
 
 
+def test_what_an_if_gives_changes_over_too(build, normal):
+    positive = "then_branch = t () => (float[3,8] a) { a = Neg(x) }"
+    branches = f"{positive}, else_branch = e () => (float[3,8] b) {{ b = Abs(x) }}"
+    text = f"g (float[3,8] x, bool c) => (float[3,4] y) {{ h = If<{branches}>(c) y = MatMul(h, w) }}"
+    proto = build(text, w=normal(8, 4))
+    half, nodes = converted(proto)
+    assert "MatMul" in nodes
+    agrees(proto, half, x=normal(3, 8), c=np.array(True))
+
+
 def test_bits_that_are_read_as_another_type_stay(build):
     proto = build("g (double[N,2] x) => (int64[N,2] y) { h = Neg(x) y = BitCast<to = 7>(h) }", opset=26)
     kept, nodes = converted(proto, FLOAT, (ir.DataType.DOUBLE,))

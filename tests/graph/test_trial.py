@@ -32,6 +32,16 @@ def test_a_child_that_dies_is_told_of_and_replaced(build, tmp_path, monkeypatch)
         assert trial.ending(tmp_path / "any.onnx", ["CPUExecutionProvider"]) == "SIGABRT"
 
 
+def test_a_file_of_the_current_folder_is_not_run(build, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "json.py").write_text("open('was_run', 'w').close(); raise SystemExit(3)")
+    monkeypatch.setattr(trial, "_children", [])
+    onnx.save(build("g (float[N] x) => (float[N] y) { y = Relu(x) }"), tmp_path / "fine.onnx")
+    assert trial.ending("fine.onnx", ["CPUExecutionProvider"]) == ""
+    assert trial._children[0].is_usable
+    assert not (tmp_path / "was_run").exists()
+
+
 def test_a_model_that_no_process_survives_is_refused(build, normal, monkeypatch):
     monkeypatch.setattr(trial, "LOADER", "import os, sys; sys.stdin.readline(); os.abort()")
     monkeypatch.setattr(trial, "_children", [])
