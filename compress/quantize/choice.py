@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+
+import numpy as np
 
 from compress.changes import Change
 from compress.cpu import weight_bits
+from compress.graph.edit import name_all
 from compress.graph.fold import fold
 from compress.model import Model
 from compress.numerics.affine import Quantized
+from compress.numerics.formats import FLOATS
+from compress.quantize.floats import store_float_weights
 from compress.quantize.judge import Candidate, Judge, choose
-from compress.quantize.plans import Operators
 from compress.quantize.smoothing import smooth
 from compress.quantize.static import solve_all
 from compress.quantize.ways import Way, calibrated_ways, mixed_ways, ways_of_each_run
@@ -22,8 +26,8 @@ INDULGENCE_DB = 4.0
 """Decibels below the target that are accepted if no candidate at the target is faster than the original."""
 WEIGHTS_MARGIN_DB = 2.0
 """Decibels that integer arithmetic may lose against 8-bit weights alone, if these miss the target."""
-BISECTIONS = 4
-"""Bisection steps for the number of layers that return to 8-bit weights and float arithmetic."""
+ATTEMPTS = 6
+"""Models that are built to find the number of layers that return to 8-bit weights and float arithmetic."""
 INTEGERS = "integers, "
 """How the names of ways that multiply integers begin."""
 
@@ -54,11 +58,18 @@ def int8(model: Model, chosen: Callable[..., bool], min_snr_db: float) -> list[C
         rounded=_rounded(judge, judge.model, chosen),
     )
     weights = judge.attempt(plain)
+    smoothed = _smoothed(judge, plain) if weights.snr_db < min_snr_db else None
+    if smoothed is not None:
+        even = replace(smoothed, name=f"{plain.name}, smoothed")
+        weights = max(weights, judge.attempt(even), key=lambda each: each.snr_db)
+        plain = weights.way
     target = min(min_snr_db, weights.snr_db - WEIGHTS_MARGIN_DB)
     # Where not even 8-bit weights can be compared with the original, nothing can judge other ways.
-    others = _others(judge, plain, target) if target > -math.inf else ()
+    others = _others(judge, plain, smoothed, target) if target > -math.inf else ()
     candidates = [judge.timed(each) for each in (weights, *others)]
     best = choose(candidates, target, target - INDULGENCE_DB)
+    if -math.inf < best.snr_db < min_snr_db - INDULGENCE_DB:
+        return _halves(model, judge, chosen, best, min_snr_db)
     model.ir = best.model.ir
     rest = [str(each) for each in candidates if each is not best] + judge.failures
     return _account(best.changes, f"chosen: {best}. Not chosen: {'; '.join(rest)}")
@@ -70,6 +81,23 @@ def _account(changes: Sequence[Change], choice: str) -> list[Change]:
     return [*changes, *chosen]
 
 
+def _halves(
+    model: Model, judge: Judge, chosen: Callable[..., bool], best: Candidate, wanted: float
+) -> list[Change]:
+    """Store the weights in 16 bits, in place, where 8 bits lose too much; return what was done."""
+    halves = judge.model.copy()
+    changes = store_float_weights(halves, chosen, FLOATS["float16"])
+    close = judge.closeness(halves)
+    if close <= best.snr_db:
+        model.ir, changes, close = best.model.ir, list(best.changes), best.snr_db
+        return _account(changes, f"chosen: {best}, though {wanted:g} dB are wanted and nothing reaches them")
+    model.ir = halves.ir
+    name_all(model.ir)
+    return _account(
+        changes, f"chosen: 16-bit weights: {close:.1f} dB, where {wanted:g} are wanted. Of 8 bits: {best}"
+    )
+
+
 def _rounded(judge: Judge, model: Model, chosen: Callable[..., bool]) -> dict[int, dict[str, Quantized]]:
     """Return the integers of weights by GPTQ, by bits and weight name; empty where GPTQ fails."""
     found: dict[int, dict[str, Quantized]] = {}
@@ -79,12 +107,12 @@ def _rounded(judge: Judge, model: Model, chosen: Callable[..., bool]) -> dict[in
     return found
 
 
-def _others(judge: Judge, plain: Way, target: float) -> Iterator[Candidate]:
+def _others(judge: Judge, plain: Way, smoothed: Way | None, target: float) -> Iterator[Candidate]:
     """Yield the ways to multiply integers, with layers back on 8-bit weights where `target` takes that."""
     blocked = replace(plain, name="8-bit weights, blocked kernels", operators="onnxruntime")
     with judge.refusals(blocked.name):
         yield judge.attempt(blocked)
-    each_run, calibrated = _integers(judge, plain, target)
+    each_run, calibrated = _integers(judge, plain, smoothed, target)
     for whole in filter(None, (each_run, calibrated)):
         with judge.refusals(whole.name):
             yield from _enough(judge, whole, target)
@@ -93,7 +121,9 @@ def _others(judge: Judge, plain: Way, target: float) -> Iterator[Candidate]:
             yield from _enough(judge, judge.attempt(way), target)
 
 
-def _integers(judge: Judge, plain: Way, target: float) -> tuple[Candidate | None, Candidate | None]:
+def _integers(
+    judge: Judge, plain: Way, smoothed: Way | None, target: float
+) -> tuple[Candidate | None, Candidate | None]:
     """Return what agrees best of the ways with ranges of each run, and of those from calibration.
 
     Smoothing is tried where either does not agree well enough, and then correcting the biases of
@@ -101,7 +131,7 @@ def _integers(judge: Judge, plain: Way, target: float) -> tuple[Candidate | None
     """
     each_run: list[Candidate] = []
     calibrated: list[Candidate] = []
-    for start in _starts(judge, plain):
+    for start in _starts(judge, plain, smoothed):
         for tried, ways in ((each_run, ways_of_each_run), (calibrated, calibrated_ways)):
             if not tried or _highest(tried) < target:
                 with judge.refusals(f"{start.name}ranges"):
@@ -124,42 +154,68 @@ def _highest(tried: Sequence[Candidate]) -> float:
     return max(each.snr_db for each in tried)
 
 
-def _starts(judge: Judge, plain: Way) -> Iterator[Way]:
-    """Yield the float model as it is, and smoothed."""
-    yield replace(plain, name=INTEGERS)
+def _starts(judge: Judge, plain: Way, smoothed: Way | None) -> Iterator[Way]:
+    """Yield the float model as it is, and smoothed, which is known already or found when it is asked for."""
+    if smoothed is None:
+        yield replace(plain, name=INTEGERS)
+        smoothed = _smoothed(judge, plain)
+    if smoothed is not None:
+        yield smoothed
+
+
+def _smoothed(judge: Judge, plain: Way) -> Way | None:
+    """Return a way on the smoothed model; None where nothing can be smoothed."""
     name = f"{INTEGERS}smoothed"
     with judge.refusals(name):
         model = judge.model.copy()
         prepared = smooth(model, plain.chosen)
-        if any(change.action for change in prepared):
+        done = tuple(change for change in prepared if change.action)
+        if done:
             rounded = _rounded(judge, model, plain.chosen)
-            yield replace(plain, name=f"{name}, ", model=model, prepared=tuple(prepared), rounded=rounded)
+            return replace(plain, name=f"{name}, ", model=model, prepared=done, rounded=rounded)
+    return None
 
 
 def _enough(judge: Judge, whole: Candidate, target: float) -> Iterator[Candidate]:
-    """Yield a way, with as many of its noisiest layers back on 8-bit weights as `target` takes."""
+    """Yield a way, with as few of the layers that add most noise back on 8-bit weights as `target` takes."""
     if whole.snr_db >= target - INDULGENCE_DB:
         yield whole
     if whole.snr_db >= target:
         return
-    ranked = judge.ranked(whole.way)
-    kernels: tuple[Operators, ...] = ("expanded", "onnxruntime")
-    backs = [replace(whole.way, corrected=False, operators=operators) for operators in kernels]
-    found = [_fewest(judge, back, ranked, target) for back in backs]
-    yield from filter(None, found)
-    if not any(found) and whole.snr_db < target - INDULGENCE_DB:
+    noise = judge.noise(whole.way)
+    order = sorted(noise, key=lambda name: -noise[name])
+    back = replace(whole.way, corrected=False, operators="expanded")
+    found = _fewest(judge, back, order, noise, target)
+    if found is not None:
+        yield found[0]
+        blocked = judge.attempt(replace(back, operators="onnxruntime"), order[: found[1]])
+        if blocked.snr_db >= target:
+            yield blocked
+    elif whole.snr_db < target - INDULGENCE_DB:
         judge.failures.append(str(whole))
 
 
-def _fewest(judge: Judge, way: Way, ranked: Sequence[str], target: float) -> Candidate | None:
-    """Return a way with the fewest layers, in the order of `ranked`, back on weights that reach `target`."""
+def _fewest(
+    judge: Judge, way: Way, order: Sequence[str], noise: Mapping[str, float], target: float
+) -> tuple[Candidate, int] | None:
+    """Return a way with the fewest layers, in `order`, back on weights that reach `target`, and their count.
+
+    The search starts where the noise of the others, added up, is what `target` allows.
+    """
+    low, high, step = 0, len(order), max(len(order) // 16, 1)
+    left = np.cumsum([noise[name] for name in reversed(order)])
+    guess = len(order) - int(np.searchsorted(left, 10 ** (-target / 10), side="right"))
     best = None
-    low, high = 0, len(ranked)
-    for _ in range(BISECTIONS):
+    for _ in range(ATTEMPTS):
         if high - low < 2:
             break
-        middle = (low + high) // 2
-        tried = judge.attempt(way, ranked[:middle])
-        low, high = (low, middle) if tried.snr_db >= target else (middle, high)
-        best = tried if tried.snr_db >= target else best
+        count = min(max(guess, low + 1), high - 1)
+        tried = judge.attempt(way, order[:count])
+        if tried.snr_db >= target:
+            high, best = count, (tried, count)
+        else:
+            low = count
+        open_end = low == 0 or high == len(order)
+        guess = (count - step if high == count else count + step) if open_end else (low + high) // 2
+        step *= 2
     return best

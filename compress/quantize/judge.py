@@ -13,7 +13,7 @@ from typing import Any
 from compress.changes import Change
 from compress.data import Data
 from compress.diagnose.closeness import Closeness
-from compress.diagnose.sensitivity import local_noise
+from compress.diagnose.sensitivity import output_noise
 from compress.diagnose.timing import processor_ratio
 from compress.errors import DataError, ModelError, PassError
 from compress.graph import batch
@@ -89,7 +89,11 @@ class Judge:
             kernels = " in blocked kernels" if way.operators == "onnxruntime" else ""
             name += f", but {len(floats)} of {len(way.layers())} layers{kernels}"
         model, changes = way.take(floats)
-        return Candidate(name, way, model, changes, self._closeness(model.ir))
+        return Candidate(name, way, model, changes, self.closeness(model))
+
+    def closeness(self, model: Model) -> float:
+        """Return how close another model is to the original, in decibels."""
+        return self._closeness(model.ir)
 
     def timed(self, candidate: Candidate) -> Candidate:
         """Return the candidate with its time, measured in turn with the original's."""
@@ -97,10 +101,9 @@ class Judge:
         ratios = [processor_ratio(run, self._original, feeds, TIMED_SECONDS) for feeds in self._timed]
         return replace(candidate, ratio=max(ratios))
 
-    def ranked(self, way: Way) -> list[str]:
-        """Return the names of the layers that multiply integers, the noisiest first."""
-        noise = local_noise(way.model, way.layers(), self._batches)
-        return sorted(noise, key=lambda name: -noise[name])
+    def noise(self, way: Way) -> dict[str, float]:
+        """Return the noise that each layer which multiplies integers adds to the outputs."""
+        return output_noise(way.model, way.layers(), self._batches)
 
 
 def split(data: Data) -> tuple[Data, Data]:

@@ -1,4 +1,4 @@
-"""SmoothQuant, for linear layers and convolutions: outliers of activations move into the weights.
+"""SmoothQuant, for linear layers, convolutions and recurrent ones: outliers move into the weights.
 
 Xiao et al., "SmoothQuant" (2022).
 """
@@ -89,11 +89,14 @@ def _smooth(
 
 def _obstacle(layer: Layer, own: Mapping[ir.Node, Layer]) -> str:
     node = layer.node
-    if not linear.is_linear(layer):
+    of_steps = layer.operator.is_recurrent and layer.index == 1
+    if not linear.is_linear(layer) and not of_steps:
         return Reason.USE.because(f"by {node.op_type}")
     if not layer.is_finite:
         return Reason.NOT_FINITE
-    if node not in own or layer.weight is not node.inputs[1]:
+    if of_steps and len(layer.weight.uses()) > 1:
+        return Reason.SHARED
+    if not of_steps and (node not in own or layer.weight is not node.inputs[1]):
         return Reason.SHARED if len(layer.weight.uses()) > 1 else Reason.USE.because("its product is scaled")
     if not takes_scales(layer):
         return Reason.USE.because("it has groups")

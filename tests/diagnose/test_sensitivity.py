@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from compress.diagnose.sensitivity import local_noise
+import pytest
+
+from compress.diagnose.sensitivity import Switchboard, output_noise
 from compress.graph.layers import layers
 from compress.model import Model
 from compress.passes import Fold
@@ -11,17 +13,31 @@ from compress.passes import Fold
 def test_noise_of_a_layer_is_that_of_rounding_it_alone(digits: Model) -> None:
     model = Fold()(digits)
     names = [layer.name for layer in layers(model.graph)]
-    noise = local_noise(model, names, list(model.batches())[:1])
+    noise = output_noise(model, names, list(model.batches())[:1])
     assert set(noise) == set(names)
     assert all(0 < value < 1e-3 for value in noise.values())
-    coarse = local_noise(model, names, list(model.batches())[:1], bits=4)
+    coarse = output_noise(model, names, list(model.batches())[:1], bits=4)
     assert all(coarse[name] > 10 * noise[name] for name in names)
+
+
+def test_noise_adds_up(digits: Model) -> None:
+    model = Fold()(digits)
+    names = [layer.name for layer in layers(model.graph)]
+    batches = list(model.batches())[:2]
+    board = Switchboard(model, names, batches)
+    assert board.noise(()) == 0
+    single = output_noise(model, names, batches)
+    assert single == {name: board.noise([name]) for name in names}
+    assert 0.5 < board.noise(names) / sum(single.values()) < 2
+    hurried = output_noise(model, names, batches, seconds=0)
+    assert len(set(hurried.values())) == 1, "without time all layers are measured together"
+    assert sum(hurried.values()) == pytest.approx(board.noise(names))
 
 
 def test_noise_of_a_recurrent_layer_is_that_of_both_its_weights(recurrent: Model) -> None:
     model = Fold()(recurrent.prepared())
     names = [node.name or "" for node in model.graph if node.op_type in ("GRU", "LSTM")]
-    noise = local_noise(model, names, list(model.batches()))
+    noise = output_noise(model, names, list(model.batches()))
     assert set(noise) == set(names)
     assert all(0 < value < 1e-2 for value in noise.values())
 
@@ -30,5 +46,5 @@ def test_noise_of_a_classifier_that_is_the_embedding_too(transformer: Model) -> 
     tied = transformer.graph.initializers["embedding.weight"]
     turned = next(use.node for use in tied.uses() if use.node.op_type == "Transpose")
     names = [node.name or "" for node in turned.outputs[0].consumers()]
-    noise = local_noise(transformer, names, list(transformer.batches()))
+    noise = output_noise(transformer, names, list(transformer.batches()))
     assert all(0 < noise[name] < 1e-2 for name in names) and names

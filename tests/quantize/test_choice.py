@@ -67,6 +67,30 @@ def test_a_recurrent_network_runs_its_lstm_in_integers_if_that_is_faster(recurre
     assert small.weight_bytes < 0.35 * recurrent.weight_bytes
 
 
+@pytest.mark.parametrize("operator", ["LSTM", "GRU"])
+def test_inputs_of_any_scale_enter_a_recurrent_layer(operator: str, build: Any, normal: Any) -> None:
+    """Features from a thousandth to a thousand, whose weights make up for it."""
+    scales, gates = np.geomspace(1e-3, 1e3, 12).astype(np.float32), {"LSTM": 4, "GRU": 3}[operator]
+    text = f"g (float[T,N,12] x) => (float[T,1,N,16] y) {{ y = {operator}<hidden_size = 16>(x, w, r) }}"
+    w, r = normal(1, 16 * gates, 12) / scales, normal(1, 16 * gates, 16) / 4
+    batches = [normal(10, 4, 12) * scales for _ in range(8)]
+    model = compress.load(build(text, w=w, r=r), calibration=batches, batch_axis=1)
+    small = Int8()(model)
+    feeds = {"x": normal(10, 4, 12) * scales}
+    wanted, got = model.run(feeds)[0], small.run(feeds)[0]
+    assert (decibels(np.square(wanted).sum(), np.square(wanted - got).sum()) or 0) > 30
+    assert "smoothed" in chosen(small)
+
+
+def test_what_eight_bits_cannot_keep_is_kept_in_sixteen(mlp: Model) -> None:
+    kept = Int8(min_snr_db=62)(mlp)
+    assert chosen(kept).startswith("chosen: 16-bit weights")
+    assert "where 62 are wanted. Of 8 bits: " in chosen(kept)
+    assert 0.45 < kept.weight_bytes / mlp.weight_bytes < 0.6
+    hopeless = Int8(min_snr_db=200)(mlp)
+    assert hopeless.weight_bytes == kept.weight_bytes, "the closest, and the account tells how close"
+
+
 def test_what_cannot_be_calibrated_does_not_stop_the_rest(build: Any, normal: Any) -> None:
     """An infinite activation has no range: its layers keep float arithmetic, and 8-bit weights."""
     text = "g (float[N,64] x) => (float[N,64] y) { e = Div(x, z) h = MatMul(e, w) y = Tanh(h) }"

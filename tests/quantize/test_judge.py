@@ -65,10 +65,11 @@ def test_a_judge_measures_agreement_and_notes_refusals(mlp: Model) -> None:
     assert len(judge.failures) == 1, "only what a model or its data may cause is noted"
 
 
-def test_layers_are_ranked_by_noise(mlp: Model) -> None:
+def test_layers_are_told_by_their_noise(mlp: Model) -> None:
     judge = Judge(mlp)
     way = Way(name="each run", model=judge.model, chosen=everything, each_run=True)
-    ranked = judge.ranked(way)
-    assert sorted(ranked) == sorted(way.layers())
-    few = judge.attempt(way, ranked[:1])
-    assert few.name == f"each run, but 1 of {len(ranked)} layers"
+    noise = judge.noise(way)
+    assert list(noise) == way.layers()
+    few = judge.attempt(way, [max(noise, key=lambda name: noise[name])])
+    assert few.name == f"each run, but 1 of {len(noise)} layers"
+    assert few.snr_db > judge.attempt(way).snr_db
