@@ -102,8 +102,8 @@ class Judge:
         return replace(candidate, ratio=max(ratios))
 
     def noise(self, way: Way) -> dict[str, float]:
-        """Return the noise that each layer which multiplies integers adds to the outputs."""
-        return output_noise(way.model, way.layers(), self._batches)
+        """Return the noise that each layer which multiplies integers adds to the outputs of one batch."""
+        return output_noise(way.model, way.layers(), self._batches[:1])
 
 
 def split(data: Data) -> tuple[Data, Data]:
