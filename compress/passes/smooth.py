@@ -1,4 +1,4 @@
-"""SmoothQuant, for linear layers and convolutions: outliers of activations move into the weights."""
+"""SmoothQuant, for linear layers, convolutions and recurrent ones: outliers move into the weights."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Smooth(Pass, name="smooth"):
     """Divide the inputs of layers by a scale per channel, and multiply their weights by it.
 
     The outputs stay the same, and an input whose channels differ by orders of magnitude becomes easy to
-    quantize with one scale: put this pass before `int8-static`. It takes linear layers and convolutions,
-    depthwise ones included, but no other grouped ones. The strength, which is the share of the range that
-    moves into the weights, is searched for every input. The scales are divided out of the operator that
-    makes the input (a layer, a normalization or a Mul; ReLU and pooling may follow it), if these layers
-    alone read it. Elsewhere, as after a ReLU6 or a residual sum, a Mul is inserted at a small cost in time;
-    before a convolution only if this lowers its error to a quarter. Not every network gains:
-    EfficientNet-Lite0 agrees with its original to 21 dB with and without. BatchNormalization is folded
+    quantize with one scale: put this pass before `int8-static`. It takes linear layers, the inputs of
+    recurrent ones, and convolutions, depthwise ones included, but no other grouped ones. The strength, which
+    is the share of the range that moves into the weights, is searched for every input. The scales are divided
+    out of the operator that makes the input (a layer, a normalization or a Mul; ReLU and pooling may follow
+    it), if these layers alone read it. Elsewhere, as after a ReLU6 or a residual sum, a Mul is inserted at a
+    small cost in time; before a convolution only if this lowers its error to a quarter. Not every network
+    gains: EfficientNet-Lite0 agrees with its original to 21 dB with and without. BatchNormalization is folded
     first.
 
     Xiao et al., "SmoothQuant" (2022).

@@ -63,11 +63,12 @@ def int8(model: Model, chosen: Callable[..., bool], min_snr_db: float) -> list[C
         even = replace(smoothed, name=f"{plain.name}, smoothed")
         weights = max(weights, judge.attempt(even), key=lambda each: each.snr_db)
         plain = weights.way
-    target = min(min_snr_db, weights.snr_db - WEIGHTS_MARGIN_DB)
+    least = min(min_snr_db - INDULGENCE_DB, weights.snr_db)
+    target = min(min_snr_db, max(weights.snr_db - WEIGHTS_MARGIN_DB, least))
     # Where not even 8-bit weights can be compared with the original, nothing can judge other ways.
     others = _others(judge, plain, smoothed, target) if target > -math.inf else ()
     candidates = [judge.timed(each) for each in (weights, *others)]
-    best = choose(candidates, target, target - INDULGENCE_DB)
+    best = choose(candidates, target, max(target - INDULGENCE_DB, least))
     if -math.inf < best.snr_db < min_snr_db - INDULGENCE_DB:
         return _halves(model, judge, chosen, best, min_snr_db)
     model.ir = best.model.ir
@@ -89,13 +90,14 @@ def _halves(
     changes = store_float_weights(halves, chosen, FLOATS["float16"])
     close = judge.closeness(halves)
     if close <= best.snr_db:
-        model.ir, changes, close = best.model.ir, list(best.changes), best.snr_db
-        return _account(changes, f"chosen: {best}, though {wanted:g} dB are wanted and nothing reaches them")
+        model.ir = best.model.ir
+        return _account(
+            best.changes, f"chosen: {best}, though {wanted:g} dB are wanted: nothing reaches them"
+        )
     model.ir = halves.ir
     name_all(model.ir)
-    return _account(
-        changes, f"chosen: 16-bit weights: {close:.1f} dB, where {wanted:g} are wanted. Of 8 bits: {best}"
-    )
+    story = f"chosen: 16-bit weights: {close:.1f} dB, where {wanted:g} are wanted. Of 8 bits: {best}"
+    return _account(changes, story)
 
 
 def _rounded(judge: Judge, model: Model, chosen: Callable[..., bool]) -> dict[int, dict[str, Quantized]]:
