@@ -246,10 +246,11 @@ class _Conversion:
 
 
 def _of_bodies(node: ir.Node, place: int) -> ir.DataType | None:
-    """Return the type that an If, a Loop or a Scan gives an output, from what its body puts out."""
+    """Return the type of an output of an If, a Loop or a Scan, if its body puts out a tensor for it."""
     for body in edit.bodies(node)[:1]:
         results = body.outputs[1:] if node.op_type == "Loop" else body.outputs
-        return results[place].dtype if place < len(results) else None
+        if place < len(results) and isinstance(results[place].type, ir.TensorType):
+            return results[place].dtype
     return None
 
 

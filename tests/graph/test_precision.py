@@ -99,6 +99,18 @@ def test_what_an_if_gives_changes_over_too(build, normal):
     agrees(proto, half, x=normal(3, 8), c=np.array(True))
 
 
+def test_sequences_that_a_body_puts_out_stay_sequences(build, normal):
+    """No value is described: the body's output has the type, and the nodes around it have none."""
+    bodies = ("then_branch = t () => (seq(double[3,8]) a) {{ a = {} }}, "
+              "else_branch = e () => (seq(double[3,8]) b) {{ b = {} }}")  # fmt: skip
+    branches = bodies.format(*["SequenceConstruct(x)"] * 2)
+    nodes = f"s = If<{branches}>(c) y = SequenceAt(s, i)"
+    text = f"g (double[3,8] x, bool c) => (double[3,8] y) {{ {nodes} }}"
+    proto = build(text, i=np.int64(0))
+    whole, _ = converted(proto, FLOAT, (ir.DataType.DOUBLE,))
+    agrees(proto, whole, x=normal(3, 8).astype(np.float64), c=np.array(True))
+
+
 def test_bits_that_are_read_as_another_type_stay(build):
     proto = build("g (double[N,2] x) => (int64[N,2] y) { h = Neg(x) y = BitCast<to = 7>(h) }", opset=26)
     kept, nodes = converted(proto, FLOAT, (ir.DataType.DOUBLE,))
