@@ -107,30 +107,36 @@ def labels_of(batch: Batch) -> Tensor:
     return batch.labels
 
 
+PADDING = -1
+"""Label, and with it all below it, that marks what is left out."""
+
+
 def label_loss(result: Tensor, labels: Tensor) -> Tensor:
     """Return the cross entropy for integer labels, the mean squared error for floating-point ones.
 
+    Integers below zero are left out, as `perplexity` leaves them out: they mark padding.
     The classes are on the axis of `result` that the labels lack: the last or the second.
 
     Raises:
-        PassError: the shapes do not fit, or a label is no class.
+        PassError: the shapes do not fit, or a label is beyond the classes.
     """
     if labels.is_floating_point():
         if labels.shape != result.shape:
             raise PassError(f"labels of shape {list(labels.shape)} do not fit output {list(result.shape)}")
         return F.mse_loss(result.float(), labels.float())
     scores = _classes_second(result, labels)
-    odd = labels[(labels < 0) | (labels >= scores.shape[1])]
-    if odd.numel():
-        raise PassError(
-            f"label {int(odd[0])} is none of the {scores.shape[1]} classes, 0 to {scores.shape[1] - 1}"
-        )
-    return F.cross_entropy(scores.float(), labels.long())
+    classes = scores.shape[1]
+    if (labels >= classes).any():
+        raise PassError(f"label {int(labels.max())} is none of the {classes} classes, 0 to {classes - 1}")
+    counted = (labels >= 0).sum().clamp(min=1)
+    wanted = labels.long().clamp(min=PADDING)
+    return F.cross_entropy(scores.float(), wanted, ignore_index=PADDING, reduction="sum") / counted
 
 
 def accuracy(result: Tensor, labels: Tensor) -> float:
-    """Return the fraction of integer labels whose class has the highest score."""
-    return float((_classes_second(result, labels).argmax(1) == labels).float().mean())
+    """Return the fraction of integer labels, but for those below zero, whose class has the highest score."""
+    right = (_classes_second(result, labels).argmax(1) == labels)[labels >= 0]
+    return float(right.float().mean()) if right.numel() else 0.0
 
 
 def _classes_second(result: Tensor, labels: Tensor) -> Tensor:

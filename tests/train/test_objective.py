@@ -28,10 +28,18 @@ def test_labels_of_every_shape_find_their_classes() -> None:
         label_loss(scores, torch.zeros(7, dtype=torch.int64))
 
 
-@pytest.mark.parametrize("label", [-1, 3])
-def test_a_label_that_is_no_class_is_told(label: int) -> None:
-    with pytest.raises(PassError, match=f"label {label} is none of the 3 classes, 0 to 2"):
-        label_loss(torch.zeros(2, 3), torch.tensor([0, label]))
+def test_a_label_beyond_the_classes_is_told() -> None:
+    with pytest.raises(PassError, match="label 3 is none of the 3 classes, 0 to 2"):
+        label_loss(torch.zeros(2, 3), torch.tensor([0, 3]))
+
+
+@pytest.mark.parametrize("padding", [-1, -100])
+def test_labels_below_zero_are_left_out(padding: int) -> None:
+    scores = torch.tensor([[1.0, 2.0, 3.0], [3.0, 0.0, 1.0], [0.0, 5.0, 1.0]])
+    labels = torch.tensor([2, padding, 1])
+    assert label_loss(scores, labels) == pytest.approx(F.cross_entropy(scores[[0, 2]], labels[[0, 2]]))
+    assert accuracy(scores, labels) == 1.0
+    assert label_loss(scores, torch.full((3,), padding)) == 0
 
 
 def test_numbers_are_compared_by_their_squares() -> None:
