@@ -52,6 +52,7 @@ class Switchboard:
         for layer in layers(probe.graph):
             if layer.name in found:
                 found[layer.name].append(layer)  # a recurrent one has two weights
+        found = {name: weights for name, weights in found.items() if weights}  # what decides nothing is gone
         switches = ir.Value(name=SWITCHES, type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([len(found)]))
         probe.graph.inputs.append(switches)
         for number, weights in enumerate(found.values()):
@@ -78,7 +79,7 @@ class Switchboard:
 
     def _run(self, feeds: Feeds, rounded: Collection[str]) -> list[Array]:
         switches = np.zeros(len(self._places), bool)
-        switches[[self._places[name] for name in rounded]] = True
+        switches[[self._places[name] for name in rounded if name in self._places]] = True
         outputs: list[Array] = self._session.run(None, {**feeds, SWITCHES: switches})
         return outputs
 
@@ -93,7 +94,7 @@ def output_noise(
 
     Args:
         model: a folded float model; it is not changed.
-        names: nodes of layers with a weight of their own.
+        names: nodes of layers with a weight of their own; one that decides no output adds no noise.
         batches: feeds to measure on.
         bits: of the weights.
         seconds: time that it may take, about.
@@ -102,7 +103,7 @@ def output_noise(
     start = time.perf_counter()
     board.noise(names)
     possible = max(int(seconds / (time.perf_counter() - start)), 1)
-    together = math.ceil(len(names) / possible)
+    together = max(math.ceil(len(names) / possible), 1)
     parts = [names[first : first + together] for first in range(0, len(names), together)]
     noise: dict[str, float] = {}
     for part in track(parts, "noise of layers", total=len(parts)):

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import onnx_ir as ir
 import pytest
 
 from compress.diagnose.sensitivity import Switchboard, output_noise
@@ -32,6 +35,15 @@ def test_noise_adds_up(digits: Model) -> None:
     hurried = output_noise(model, names, batches, seconds=0)
     assert len(set(hurried.values())) == 1, "without time all layers are measured together"
     assert sum(hurried.values()) == pytest.approx(board.noise(names))
+
+
+def test_a_layer_that_decides_no_output_adds_no_noise(build: Any, normal: Any) -> None:
+    text = """g (float[N,8] x) => (int64[N] y) {
+        [scores] a = MatMul(x, w) y = ArgMax<axis = 1, keepdims = 0>(a) [unread] b = MatMul(x, v) }"""
+    model = Model(ir.from_proto(build(text, w=normal(8, 4), v=normal(8, 4))))
+    noise = output_noise(model, ["scores", "unread"], [{"x": normal(16, 8)}])
+    assert noise["scores"] > 0 and noise["unread"] == 0
+    assert output_noise(model, [], [{"x": normal(16, 8)}]) == {}
 
 
 def test_noise_of_a_recurrent_layer_is_that_of_both_its_weights(recurrent: Model) -> None:
