@@ -11,6 +11,7 @@ from onnx import helper
 
 import compress
 import compress.passes
+from compress.data import Data
 from compress.errors import CompressError
 from compress.model import Model
 from compress.passes.base import REGISTRY
@@ -102,10 +103,15 @@ def model(request, build: Make, normal: Callable[..., np.ndarray]) -> Model:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_weight_is_left_without_a_reason(model: Model, name: str, accounted: Callable[..., None]) -> None:
+def test_no_weight_is_left_without_a_reason(
+    model: Model, name: str, accounted: Callable[..., None], request: pytest.FixtureRequest
+) -> None:
+    if name == "finetune":  # which learns from labels where no pass has changed the model
+        feeds = next(model.batches())
+        model.calibration = Data([(feeds, model.run(feeds)[0] + 1)] * 2)
     settings = {"epochs": 1} if name in ("finetune", "qat") else {}
-    try:
-        result = REGISTRY[name](**settings)(model)
-    except CompressError:
-        return  # refused, with a message
-    accounted(model, result)
+    if name in ("finetune", "qat") and "branches" in request.node.callspec.id:
+        with pytest.raises(CompressError, match="torch does not run the graphs inside of it"):
+            REGISTRY[name](**settings)(model)
+        return
+    accounted(model, REGISTRY[name](**settings)(model))
