@@ -11,7 +11,7 @@ from compress.data import DEFAULT, Data
 from compress.diagnose.samples import random_feeds
 from compress.errors import ModelError
 from compress.graph.session import RUNTIME_ERRORS, session
-from compress.numerics.fills import is_fill
+from compress.numerics.fills import yardstick
 
 TOLERANCES = {"float16": 2e-2, "float64": 1e-7}
 """Largest difference to the largest number of an output, where arithmetic is only done in another order."""
@@ -81,9 +81,7 @@ def _difference(wanted: Any, got: Any) -> str:
 def _far(wanted: np.ndarray, got: np.ndarray) -> np.ndarray:
     """Tell which numbers differ by more than arithmetic in another order explains."""
     finite = np.isfinite(wanted) & np.isfinite(got)
-    sizes = np.where(np.isfinite(wanted), np.abs(wanted), 0)
-    largest = sizes[~is_fill(wanted)].max(initial=0.0)
-    least = TOLERANCES.get(wanted.dtype.name, TOLERANCE) * np.where(is_fill(wanted), sizes, largest)
+    least = TOLERANCES.get(wanted.dtype.name, TOLERANCE) * yardstick(wanted)
     off = np.abs(np.subtract(wanted, got, where=finite, out=np.zeros(wanted.shape, np.float64)))
     same = (wanted == got) | (np.isnan(wanted) & np.isnan(got))
     return np.asarray(np.where(finite, off > least, ~same))

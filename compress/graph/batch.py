@@ -13,7 +13,7 @@ import numpy as np
 from compress.data import BatchAxis, Feeds, shapes
 from compress.errors import DataError, did_you_mean, first_line
 from compress.graph.session import RUNTIME_ERRORS
-from compress.numerics.fills import is_fill
+from compress.numerics.fills import yardstick
 
 _NAMES = re.compile(r"(n|b|bs|\w*batch\w*)", re.IGNORECASE)
 """What authors and exporters call the batch."""
@@ -182,8 +182,7 @@ def _alike(a: np.ndarray, b: np.ndarray) -> bool:
         return False
     if a.dtype.kind != "f":
         return bool(np.mean(a == b) >= 1 - TOLERANCE) if a.size else True
-    near = TOLERANCE * np.abs(b[np.isfinite(b) & ~is_fill(b)]).max(initial=0)
-    return bool(np.isclose(a, b, rtol=TOLERANCE, atol=near, equal_nan=True).all())
+    return bool(np.isclose(a, b, rtol=0, atol=TOLERANCE * yardstick(b), equal_nan=True).all())
 
 
 def _as_stated(

@@ -24,3 +24,9 @@ def is_fill(values: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
     rest = sizes[~found].max(initial=0)
     far = largest >= LEAST and 0 < rest <= largest / FACTOR
     return np.asarray(found & bool(far and np.count_nonzero(found) > 1))
+
+
+def yardstick(values: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
+    """Return what an error of each number is to be measured by: the largest number, for a fill itself."""
+    fills, sizes = is_fill(values), np.where(np.isfinite(values), np.abs(values), 0)
+    return np.asarray(np.where(fills, sizes, sizes[~fills].max(initial=0.0)))
