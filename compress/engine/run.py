@@ -147,9 +147,10 @@ class _Runner:
     def _remove(self, name: str, besides: Collection[str] = ()) -> None:
         """Remove the files of a variant that an earlier run has left."""
         target = self.folder / name
-        for file in [*target.glob(f"{MODEL_FILE}*"), target / PACKED_FILE]:
-            if file.name not in besides:
-                file.unlink(missing_ok=True)
+        with writing(target):
+            for file in [*target.glob(f"{MODEL_FILE}*"), target / PACKED_FILE]:
+                if file.name not in besides:
+                    file.unlink(missing_ok=True)
 
     def _export(self, planned: PlannedVariant) -> str:
         """Put the variant's files into the output folder; return the path of the ONNX file in it."""

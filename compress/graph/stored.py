@@ -87,11 +87,11 @@ def store_again(model: ir.Model, stored: Mapping[str, Storage]) -> None:
 
 def _store(value: ir.Value, tensor: ir.TensorProtocol, storage: Storage) -> None:
     dtype, graph = tensor.dtype, edit.graph_of(value)
-    fits = storage.dtype.itemsize <= dtype.itemsize and in_range(tensor.numpy(), storage.dtype)
+    unchanged = isinstance(tensor, StoredTensor) and tensor.stored.dtype == storage.dtype
+    fits = storage.dtype.itemsize <= dtype.itemsize and (unchanged or in_range(tensor.numpy(), storage.dtype))
     if tensor.size < FEWEST or not fits or value.is_graph_output():
         edit.set_initializer(value, np.array(tensor.numpy()))
         return
-    unchanged = isinstance(tensor, StoredTensor) and tensor.stored.dtype == storage.dtype
     content = tensor.stored if unchanged else ir.tensor(in_type(tensor.numpy(), storage.dtype))  # type: ignore[attr-defined]
     node = ir.node("Cast", [value], {"to": dtype}, name=storage.cast)
     output = node.outputs[0]

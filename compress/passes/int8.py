@@ -24,7 +24,7 @@ class Int8(Pass, name="int8"):
     with the original, smoothing and bias correction are tried, and the layers that add most noise to the
     outputs go back to 8-bit weights. The fastest way that agrees well enough wins, and the account says
     what the others measured. Files shrink 3.5 to 4 times; they shrink to half, with weights of 16 bits,
-    where 8 bits stay 4 dB or more below what is wanted, and the account says so. Speed is measured on one
+    where 8 bits stay more than 4 dB below what is wanted, and the account says so. Speed is measured on one
     thread of this machine: run it on the kind that will serve. Where two ways are about as fast, another
     run may choose the other.
 

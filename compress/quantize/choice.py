@@ -62,11 +62,10 @@ def int8(model: Model, chosen: Callable[..., bool], min_snr_db: float) -> list[C
     if smoothed is not None:
         even = replace(smoothed, name=f"{plain.name}, smoothed")
         weights = max(weights, judge.attempt(even), key=lambda each: each.snr_db)
-        plain = weights.way
     least = min(min_snr_db - INDULGENCE_DB, weights.snr_db)
     target = min(min_snr_db, max(weights.snr_db - WEIGHTS_MARGIN_DB, least))
     # Where not even 8-bit weights can be compared with the original, nothing can judge other ways.
-    others = _others(judge, plain, smoothed, target) if target > -math.inf else ()
+    others = _others(judge, weights.way, plain, smoothed, target) if target > -math.inf else ()
     candidates = [judge.timed(each) for each in (weights, *others)]
     best = choose(candidates, target, max(target - INDULGENCE_DB, least))
     if -math.inf < best.snr_db < min_snr_db - INDULGENCE_DB:
@@ -109,9 +108,15 @@ def _rounded(judge: Judge, model: Model, chosen: Callable[..., bool]) -> dict[in
     return found
 
 
-def _others(judge: Judge, plain: Way, smoothed: Way | None, target: float) -> Iterator[Candidate]:
-    """Yield the ways to multiply integers, with layers back on 8-bit weights where `target` takes that."""
-    blocked = replace(plain, name="8-bit weights, blocked kernels", operators="onnxruntime")
+def _others(
+    judge: Judge, weights: Way, plain: Way, smoothed: Way | None, target: float
+) -> Iterator[Candidate]:
+    """Yield `weights` in other kernels, and the ways to multiply integers.
+
+    Layers go back to 8-bit weights where `target` takes that.
+    """
+    name = f"8-bit weights, blocked kernels{', smoothed' if weights.prepared else ''}"
+    blocked = replace(weights, name=name, operators="onnxruntime")
     with judge.refusals(blocked.name):
         yield judge.attempt(blocked)
     each_run, calibrated = _integers(judge, plain, smoothed, target)
@@ -158,9 +163,8 @@ def _highest(tried: Sequence[Candidate]) -> float:
 
 def _starts(judge: Judge, plain: Way, smoothed: Way | None) -> Iterator[Way]:
     """Yield the float model as it is, and smoothed, which is known already or found when it is asked for."""
-    if smoothed is None:
-        yield replace(plain, name=INTEGERS)
-        smoothed = _smoothed(judge, plain)
+    yield replace(plain, name=INTEGERS)
+    smoothed = smoothed or _smoothed(judge, plain)
     if smoothed is not None:
         yield smoothed
 
