@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -23,6 +23,8 @@ from compress.results import Agreement
 Array: TypeAlias = np.ndarray
 Run: TypeAlias = Callable[[Feeds], list[Array]]
 """Runs a model on one batch: feeds by input name in, outputs in the graph's order out."""
+BLOCK = 1 << 15
+"""Numbers that are compared at a time."""
 ROWS = 8
 """Rows from which on a largest element that always stands in one place tells nothing."""
 
@@ -154,16 +156,17 @@ class _Compared:
 
     def _add_floats(self, ours: Array, theirs: Array) -> None:
         finite = np.isfinite(theirs)
-        told = finite & ~is_fill(theirs.astype(np.float64))
+        told = finite & ~is_fill(theirs)
         if not np.isfinite(ours[finite]).all():
             problem = "holds NaN or infinite values where the original's are finite"
             raise PassError(f"output {self.output.name} {problem}")
         self._odd.update(ours[~told], theirs[~told])
-        a, b = (np.atleast_1d(np.where(told, each.astype(np.float64), 0)) for each in (ours, theirs))
         with np.errstate(over="ignore", invalid="ignore"):  # squares of float64; no ratio is made of these
-            self.signal += float(np.square(b).sum())
-            self.noise += float(np.square(a - b).sum())
-            self.cosine.update(a, b)
+            for mine, other, counts in zip(*map(_blocks, (ours, theirs, told)), strict=True):
+                a, b = (np.where(counts, each.astype(np.float64), 0) for each in (mine, other))
+                self.signal += float(np.square(b).sum())
+                self.noise += float(np.square(a - b).sum())
+                self.cosine.update(a, b)
         if 2 <= theirs.ndim <= 3 and theirs.shape[-1] > 1:
             self.top1.update(ours, theirs)
             self._winners.update(np.unique(theirs.argmax(-1)).tolist())
@@ -228,6 +231,13 @@ class _Variety:
             )
             return f"the original's is constant, {shown} throughout"
         return "the original's is the same for every batch" if self.repeats and self.count > 1 else ""
+
+
+def _blocks(array: Array) -> Iterator[Array]:
+    """Yield the rows (last axis) of an array, as many at a time as a processor's cache holds."""
+    *shape, width = np.atleast_1d(array).shape
+    rows, step = array.reshape(math.prod(shape), width), max(BLOCK // max(width, 1), 1)
+    return (rows[start : start + step] for start in range(0, len(rows), step))
 
 
 def arrays(output: Any) -> list[Array]:

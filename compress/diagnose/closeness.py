@@ -27,7 +27,8 @@ class Closeness:
         deciding = decided(original)
         self._batches = batches
         self._outputs = read_outputs(deciding.graph)
-        self._run = run if run and deciding is original else partial(session(deciding).run, None)
+        run = run if run and deciding is original else partial(session(deciding).run, None)
+        self._wanted = [run(feeds) for feeds in batches]
 
     def __call__(self, model: ir.Model) -> float:
         """Return decibels, as `Agreement` does: infinite without a difference, -infinite where unknown.
@@ -35,6 +36,6 @@ class Closeness:
         Raises:
             PassError: values are not finite where the original's are, or have other shapes.
         """
-        run = partial(session(decided(model)).run, None)
-        close = agreement(run, self._run, self._batches, self._outputs).decibels
+        run, wanted = partial(session(decided(model)).run, None), iter(self._wanted)
+        close = agreement(run, lambda _: next(wanted), self._batches, self._outputs).decibels
         return -math.inf if close is None else close

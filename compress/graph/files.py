@@ -29,6 +29,10 @@ BESIDE_FROM_BYTES = 1024
 shapes, inside."""
 LARGE = 16384
 """Bytes of an initializer above which its data stay in the file that they are read from."""
+PLAIN = frozenset(
+    ir.DataType.from_numpy(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "u1", "i4", "i8")
+)
+"""Types of weights that numpy arrays hold as ONNX Runtime does."""
 LEAST_IR_VERSIONS = {
     **dict.fromkeys(("FLOAT8E4M3FN", "FLOAT8E4M3FNUZ", "FLOAT8E5M2", "FLOAT8E5M2FNUZ"), 9),
     **dict.fromkeys(("INT4", "UINT4"), 10),
@@ -122,6 +126,26 @@ def _is_made(value: ir.Value) -> bool:
 def to_proto(model: ir.Model) -> onnx.ModelProto:
     """Return the model, which stays as it is, as an ONNX message with all its weights inside."""
     return _message(ir.external_data.load_to_model(model.clone()))
+
+
+def apart(model: ir.Model) -> tuple[onnx.ModelProto, dict[str, np.ndarray]]:
+    """Return the model, which stays as it is, as an ONNX message, and its large weights by name beside it.
+
+    The message names them as external data of no file: whoever reads it gets them from the arrays. Those
+    that numpy has no type for, and those in bodies, are inside.
+    """
+    inside, beside = model.clone(), dict[str, np.ndarray]()
+    for name, value in inside.graph.initializers.items():
+        tensor, shown = value.const_value, value.is_graph_input() or value.is_graph_output()
+        if tensor is not None and tensor.nbytes > LARGE and tensor.dtype in PLAIN and not shown:
+            beside[name] = np.ascontiguousarray(tensor.numpy())
+            value.const_value = None
+    ir.external_data.load_to_model(inside)
+    for name, array in beside.items():
+        value, shape = inside.graph.initializers[name], ir.Shape(array.shape)
+        dtype = ir.DataType.from_numpy(array.dtype)
+        value.const_value = ir.ExternalTensor("beside", 0, array.nbytes, dtype, shape=shape, name=name)
+    return _message(inside), beside
 
 
 def _message(model: ir.Model) -> onnx.ModelProto:

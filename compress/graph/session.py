@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from compress.errors import FatalModelError, ModelError, first_line
-from compress.graph.files import is_large, save, to_proto, understood
+from compress.graph.files import apart, is_large, save, understood
 from compress.graph.precision import HALVES, computes_in
 from compress.graph.trial import ending
 
@@ -29,7 +29,13 @@ RUNTIME_ERRORS: tuple[type[Exception], ...] = (ModelError, *REFUSALS, ValueError
 
 
 class _Session(ort.InferenceSession):  # type: ignore[misc]
-    """A session whose runs fail with the toolkit's own error."""
+    """A session whose runs fail with the toolkit's own error.
+
+    Attributes:
+        weights: arrays that it reads, which must live as long.
+    """
+
+    weights: Mapping[str, ort.OrtValue]
 
     def run(self, output_names: Any, input_feed: Any, run_options: Any = None) -> list[Any]:
         """Run the model.
@@ -77,7 +83,13 @@ def session(
         options.optimized_model_filepath = os.fspath(optimized_to)
     risky = _is_risky(model)
     if isinstance(model, ir.Model) and not (risky or is_large(model)):
-        return start(to_proto(model).SerializeToString(), options, providers)
+        proto, weights = apart(model)
+        # Values, not copies of them: ONNX Runtime reads the arrays while the session lives.
+        values = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in weights.items()}
+        options.add_external_initializers(list(values), list(values.values()))
+        started = start(proto.SerializeToString(), options, providers)
+        started.weights = values
+        return started
     with tempfile.TemporaryDirectory() as folder:
         path = save(model, Path(folder, "model.onnx")) if isinstance(model, ir.Model) else model
         ended = ending(path, providers, optimize=optimize) if risky else ""

@@ -18,6 +18,9 @@ def is_fill(values: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
     all others are a hundred times smaller, but not all zero. As a signal, or as the measure of an error, it
     would hide every other number.
     """
+    if max(float(values.max(initial=0)), -float(values.min(initial=0))) < LEAST:  # false where one is NaN
+        return np.zeros(values.shape, bool)
+    values = values.astype(np.float64)
     sizes = np.where(np.isfinite(values), np.abs(values), 0)
     largest = sizes.max(initial=0)
     found = sizes == largest

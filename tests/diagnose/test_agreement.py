@@ -194,3 +194,12 @@ def test_sequences_maps_and_optionals_are_compared_by_what_they_hold() -> None:
     assert compared([sequence], [sequence[:1]]).not_comparable == {"0": "1 arrays where the original has 2"}
     assert compared([None], [None]).is_identical
     assert compared([np.ones(2)], [None]).not_comparable
+
+
+def test_blocks_of_rows_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    x = np.arange(60, dtype=np.float32).reshape(3, 5, 4)
+    whole = agreement(shifted, identity, [{"x": x}])
+    monkeypatch.setattr("compress.diagnose.agreement.BLOCK", 9)
+    assert agreement(shifted, identity, [{"x": x}]).snr_db == pytest.approx(whole.snr_db)
+    for empty in (np.ones((0, 4), np.float32), np.ones((4, 0), np.float32), np.float32(1)):
+        agreement(shifted, identity, [{"x": empty}])

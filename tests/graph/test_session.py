@@ -34,6 +34,20 @@ def test_a_large_graph_runs_through_a_file(model: ir.Model, monkeypatch: pytest.
     assert session(model).run(None, FEEDS)[0].shape == (2, 4)
 
 
+def test_large_weights_stay_where_they_are(build: Callable[..., Any]) -> None:
+    text = "g (float[N,128] x) => (float[N,128] y) { h = MatMul(x, w) y = Add(h, b) }"
+    weight = np.random.default_rng(0).normal(size=(128, 128)).astype(np.float32)
+    model = ir.from_proto(build(text, w=weight, b=np.ones(128, np.float32)))
+    model.graph.initializers["w"].const_value = ir.tensor(weight, name="w")
+    message, beside = files.apart(model)
+    assert list(beside) == ["w"] and message.ByteSize() < weight.nbytes
+    assert np.shares_memory(beside["w"], weight)
+    x = np.ones((2, 128), np.float32)
+    np.testing.assert_allclose(session(model).run(None, {"x": x})[0], x @ weight + 1, rtol=1e-4, atol=1e-4)
+    stored = as_run(model).graph.initializers["w"].const_value
+    assert stored is not None and np.array_equal(stored.numpy(), weight)
+
+
 def test_options_of_a_session(model: ir.Model) -> None:
     assert session(model, threads=1).get_session_options().intra_op_num_threads == 1
     plain = session(model, optimize=False).get_session_options().graph_optimization_level
