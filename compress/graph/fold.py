@@ -12,7 +12,7 @@ from onnxscript.rewriter.rules import common as rules
 
 from compress.changes import Change, Reason
 from compress.errors import ModelError
-from compress.graph import edit
+from compress.graph import edit, facts
 from compress.graph.affine import fold_affine
 from compress.graph.files import weight_bytes
 from compress.graph.layers import FLOATS
@@ -75,11 +75,18 @@ def _may_fold(node: ir.Node) -> bool:
     """Tell whether a node with constant inputs is computed.
 
     What a ConstantOfShape or arithmetic makes of weights is what the runtime makes of it as it loads them.
-    Codes and halves stay what they are, and so does what repeats weights, since a file would grow.
+    Codes and halves stay what they are, and so does what repeats weights, since a file would grow; but for a
+    bias, which exporters write as an Expand of zero, and which must be known to fold what follows its layer.
     """
     if node.op_type in ("QuantizeLinear", "DequantizeLinear") or widens(node):
         return False
-    return node.op_type == "ConstantOfShape" or not grows(node)
+    return node.op_type == "ConstantOfShape" or _is_bias(node) or not grows(node)
+
+
+def _is_bias(node: ir.Node) -> bool:
+    """Tell whether layers read what a node makes, and only as their bias."""
+    uses = [use for value in node.outputs for use in value.uses()]
+    return bool(uses) and all(facts.of(use.node).bias == use.idx for use in uses)
 
 
 def _add_in_pairs(node: ir.Node) -> None:

@@ -83,6 +83,19 @@ def test_a_gemm_keeps_what_it_adds(text, weights, build, normal):
     np.testing.assert_allclose(Fold()(model).run({"x": x})[0], model.run({"x": x})[0], rtol=1e-4, atol=1e-5)
 
 
+def test_a_bias_that_an_exporter_writes_as_an_expand_of_zero_does_not_keep_what_follows_apart(build, normal):
+    text = """g (float[N,4,6,6] x) => (float[N,40,6,6] y) {
+        zero = Constant<value_float=0.0>() size = Constant<value_ints=[40]>() b = Expand(zero, size)
+        h = Conv<pads=[1,1,1,1]>(x, w, b) y = BatchNormalization(h, s, c, m, v)
+    }"""
+    statistics = {name: normal(40) for name in "scm"} | {"v": np.square(normal(40)) + 1}
+    model = compress.load(build(text, w=normal(40, 4, 3, 3), **statistics))
+    x = normal(2, 4, 6, 6)
+    folded = Fold()(model)
+    assert [node.op_type for node in folded.graph] == ["Conv"]
+    np.testing.assert_allclose(folded.run({"x": x})[0], model.run({"x": x})[0], rtol=1e-4, atol=1e-4)
+
+
 def test_integers_are_not_divided_beforehand(build):
     weight, x = np.arange(-16, 16, dtype=np.int32).reshape(4, 8), np.arange(12, dtype=np.int32).reshape(3, 4)
     text = "g (int32[3,4] x) => (int32[3,8] y, int32[3,8] z) { h = MatMul(x, w) y = Div(h, k) i = MatMul(x, w) z = Add(i, b) }"
