@@ -6,6 +6,7 @@ the weights span, or the one with the least squared error (`IntegerFormat.method
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -77,6 +78,15 @@ class Quantized:
         """Return ``|weight - dequantized| / |weight|`` in the Frobenius norm; 0 for an all-zero weight."""
         norm = torch.linalg.vector_norm(weight.float())
         return float(torch.linalg.vector_norm(weight.float() - self.dequantize()) / norm) if norm > 0 else 0.0
+
+
+def split_columns(result: Quantized, widths: Sequence[int]) -> list[Quantized]:
+    """Return matrices that stand side by side, with groups along their columns, one by one."""
+    parts = [torch.split(each, list(widths), -1) for each in (result.values, result.scale, result.zero_point)]
+    return [
+        replace(result, values=values, scale=scale, zero_point=zero_point)
+        for values, scale, zero_point in zip(*parts, strict=True)
+    ]
 
 
 def quantize(

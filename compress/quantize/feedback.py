@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from compress.graph.linear import from_matrix, matrix
+from compress.graph.linear import from_matrix, matrix, source
 from compress.graph.moments import observe_rows
-from compress.numerics.affine import Quantized, quantize
+from compress.numerics.affine import Quantized, quantize, split_columns
 from compress.numerics.formats import IntegerFormat
-from compress.numerics.gptq import gptq
+from compress.numerics.gptq import TILE, gptq
 from compress.numerics.granularity import PerAxis
 from compress.numerics.grouped import gptq_groups
 from compress.numerics.rounding import learn_rounding
@@ -23,14 +23,16 @@ if TYPE_CHECKING:
     from compress.graph.layers import Layer
     from compress.model import Model
 
-MOMENTS_BYTES = 1 << 30
+MOMENTS_BYTES = 1 << 29
 """Memory for second moments; layers that need more take more sweeps over the calibration data."""
 ROWS_OF_A_BATCH, SAMPLED_BATCHES = 128, 8
 """Rows kept of a batch, and batches of which rows are kept, for AdaRound."""
 
 
-def solve(model: Model, layers: Sequence[Layer], bits: int, *, learn: bool = False) -> dict[str, Quantized]:
-    """Return the integers of each layer's weight by the weight's name, one scale an output channel.
+def solve(
+    model: Model, layers: Sequence[Layer], widths: Sequence[int], *, learn: bool = False
+) -> dict[int, dict[str, Quantized]]:
+    """Return the integers of each layer's weight by bits and the weight's name, one scale an output channel.
 
     GPTQ sees the inputs of the float model. A layer with fewer rows of inputs than features is left out,
     because it would be overfitted to them.
@@ -38,68 +40,84 @@ def solve(model: Model, layers: Sequence[Layer], bits: int, *, learn: bool = Fal
     Args:
         model: a float model with calibration data.
         layers: convolutions and linear layers of it, as `linear_layers` yields them.
-        bits: bits of the integers.
+        widths: bits of the integers; the inputs are observed once for all of them.
         learn: whether AdaRound refines the integers on a sample of the rows.
 
     Raises:
         DataError: there are no calibration data, or they are not finite.
     """
-    found: dict[str, Quantized] = {}
-    for sweep in _sweeps(layers):
-        for layer, seen in zip(sweep, _observe(model, sweep), strict=True):
-            if seen.count >= seen.moments.shape[-1]:
-                quantized = _gptq(layer, seen.moments / seen.count, bits)
-                quantized = _learn(layer, quantized, seen) if learn else quantized
-                found[layer.weight.name or ""] = _in_layout(layer, quantized)
+    found: dict[int, dict[str, Quantized]] = {bits: {} for bits in widths}
+    for sweep in _sweeps(_sharing_inputs(layers)):
+        for sharing, seen in zip(sweep, _observe(model, sweep), strict=True):
+            moments = seen.matrix()
+            for bits in widths if seen.count >= moments.shape[-1] else ():
+                for layer, solved in zip(sharing, _gptq(sharing, moments, bits), strict=True):
+                    integers = _learn(layer, solved, seen) if learn else solved
+                    found[bits][layer.weight.name or ""] = _in_layout(layer, integers)
     return found
 
 
-def _sweeps(layers: Sequence[Layer]) -> Iterator[list[Layer]]:
-    """Yield the layers in parts whose second moments together take no more than `MOMENTS_BYTES`."""
-    part: list[Layer] = []
-    taken = 0
+def _sharing_inputs(layers: Sequence[Layer]) -> list[list[Layer]]:
+    """Return the layers, those that multiply the same rows together."""
+    found: dict[Hashable, list[Layer]] = {}
     for layer in layers:
-        groups, features, _ = matrix(layer, layer.array).shape
-        size = 4 * groups * features**2
+        attributes = layer.node.attributes
+        window = [tuple(attributes.get_ints(name, [])) for name in ("pads", "strides", "dilations")]
+        kernel = layer.array.shape[2:], *matrix(layer, layer.array).shape[:2]
+        found.setdefault((source(layer), layer.node.op_type == "Conv", *window, *kernel), []).append(layer)
+    return list(found.values())
+
+
+def _sweeps(groups: Sequence[list[Layer]]) -> Iterator[list[list[Layer]]]:
+    """Yield the groups in parts whose second moments together take no more than `MOMENTS_BYTES`."""
+    part: list[list[Layer]] = []
+    taken = 0
+    for sharing in groups:
+        count, features, _ = matrix(sharing[0], sharing[0].array).shape
+        size = 4 * count * features**2
         if part and taken + size > MOMENTS_BYTES:
             yield part
             part, taken = [], 0
-        part.append(layer)
+        part.append(sharing)
         taken += size
     if part:
         yield part
 
 
-@dataclass(slots=True)
 class _Seen:
     """What was observed of the rows that a layer multiplies.
 
     Attributes:
-        moments: sums of ``x xᵀ``, [groups, features, features].
         count: number of rows.
         rows: a sample of them, [groups, rows, features] of each batch.
     """
 
-    moments: Tensor
-    count: int = 0
-    rows: list[Tensor] = field(default_factory=list)
+    def __init__(self, groups: int, features: int) -> None:
+        self.count = 0
+        self.rows: list[Tensor] = []
+        self._lower = torch.zeros(groups, features, features)
 
     def observe(self, rows: Tensor) -> None:
         """Add a batch of rows, [groups, rows, features], in any order."""
-        self.moments.baddbmm_(rows.transpose(1, 2), rows)
+        for start in range(0, rows.shape[2], TILE):  # only the lower half: the other is its mirror
+            tile = rows[:, :, start : start + TILE]
+            self._lower[:, start:, start : start + TILE].baddbmm_(rows[:, :, start:].mT, tile)
         self.count += rows.shape[1]
         if len(self.rows) < SAMPLED_BATCHES:
             self.rows.append(rows[:, :ROWS_OF_A_BATCH].clone())
 
+    def matrix(self) -> Tensor:
+        """Return the mean of ``x xᵀ``, [groups, features, features]; zeros if nothing was seen."""
+        lower = self._lower.tril()
+        return (lower + lower.tril(-1).mT) / max(self.count, 1)
 
-def _observe(model: Model, layers: Sequence[Layer]) -> list[_Seen]:
-    """Return what each layer multiplies on the calibration data."""
-    shapes = {layer.name: matrix(layer, layer.array).shape for layer in layers}
-    seen = {
-        name: _Seen(torch.zeros(groups, features, features)) for name, (groups, features, _) in shapes.items()
-    }
-    observe_rows(model.ir, model.batches(), layers, lambda layer, rows: seen[layer.name].observe(rows))
-    return [seen[layer.name] for layer in layers]
+
+def _observe(model: Model, groups: Sequence[Sequence[Layer]]) -> list[_Seen]:
+    """Return what each group of layers multiplies on the calibration data."""
+    firsts = [sharing[0] for sharing in groups]
+    seen = {layer.name: _Seen(*matrix(layer, layer.array).shape[:2]) for layer in firsts}
+    observe_rows(model.ir, model.batches(), firsts, lambda layer, rows: seen[layer.name].observe(rows))
+    return list(seen.values())
 
 
 def _content(layer: Layer) -> Tensor:
@@ -107,13 +125,19 @@ def _content(layer: Layer) -> Tensor:
     return torch.from_numpy(np.array(matrix(layer, layer.array), np.float32, order="C"))
 
 
-def _gptq(layer: Layer, moments: Tensor, bits: int) -> Quantized:
-    """Return the integers of a weight as [features, groups times outputs]."""
-    content = _content(layer)
-    groups, _, outputs = content.shape
+def _gptq(sharing: Sequence[Layer], moments: Tensor, bits: int) -> list[Quantized]:
+    """Return integers [features, groups times outputs] of each weight, which multiply the same rows."""
+    contents = [_content(layer) for layer in sharing]
     integers = IntegerFormat(bits, PerAxis(1), narrow=True)
-    if groups == 1:
-        return gptq(content[0], moments[0], integers)
+    if len(moments) == 1:
+        whole = gptq(torch.cat(contents, 2)[0], moments[0], integers)
+        return split_columns(whole, [content.shape[2] for content in contents])
+    return [_gptq_groups(content, moments, integers) for content in contents]
+
+
+def _gptq_groups(content: Tensor, moments: Tensor, integers: IntegerFormat) -> Quantized:
+    """Return the integers of one weight of several groups as [features, groups times outputs]."""
+    groups, _, outputs = content.shape
     nearest = quantize(content.movedim(1, 0).flatten(1), integers)
     values = gptq_groups(content, moments, nearest.scale.reshape(groups, 1, outputs), integers)
     return replace(nearest, values=values.movedim(1, 0).flatten(1).to(torch.int8))

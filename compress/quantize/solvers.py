@@ -27,7 +27,7 @@ from compress.graph.linear import (
     store,
 )
 from compress.graph.moments import second_moments
-from compress.numerics.affine import Quantized, quantize
+from compress.numerics.affine import Quantized, quantize, split_columns
 from compress.numerics.awq import awq
 from compress.numerics.formats import IntegerFormat
 from compress.numerics.gptq import Hessian, gptq
@@ -208,7 +208,9 @@ def _solve(sharing: list[Plan], before: Walk, now: Walk, solver: Solver) -> list
         ]
     except ValueError as error:
         raise blame(sharing[0].layer, error) from error
-    shares = zip(*(_split(result, [each.shape[2] for each in weights]) for result in solved), strict=True)
+    shares = zip(
+        *(split_columns(result, [each.shape[2] for each in weights]) for result in solved), strict=True
+    )
     return [Solution(_restored(plan, share), "gptq") for plan, share in zip(sharing, shares, strict=True)]
 
 
@@ -220,7 +222,7 @@ def _scaled(sharing: list[Plan], weight: Tensor, moments: Hessian, integers: Int
     widths = [plan.layer.array.shape[plan.layer.out_axis] for plan in sharing]
     return [
         Solution(_restored(plan, [share]), "awq", scales, plan.layer.in_axis == 0)
-        for plan, share in zip(sharing, _split(result, widths), strict=True)
+        for plan, share in zip(sharing, split_columns(result, widths), strict=True)
     ]
 
 
@@ -249,15 +251,6 @@ def _moments(layer: Layer, before: Walk, now: Walk) -> list[Hessian]:
         except ValueError as error:
             raise DataError(f"calibration data, batch {batch}: activation {name!r}: {error}") from error
     return found
-
-
-def _split(result: Quantized, widths: list[int]) -> list[Quantized]:
-    """Return the columns of several layers one by one."""
-    parts = [torch.split(each, widths, -1) for each in (result.values, result.scale, result.zero_point)]
-    return [
-        replace(result, values=values, scale=scale, zero_point=zero_point)
-        for values, scale, zero_point in zip(*parts, strict=True)
-    ]
 
 
 def _restored(plan: Plan, groups: Sequence[Quantized]) -> Quantized:

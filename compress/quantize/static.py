@@ -180,8 +180,15 @@ def solve_all(
     model: Model, chosen: Callable[..., bool], bits: int, learn: bool = False
 ) -> dict[str, Quantized]:
     """Return the integers of all chosen linear weights by GPTQ, and AdaRound if `learn`, by weight name."""
+    return solve_widths(model, chosen, [bits], learn)[bits]
+
+
+def solve_widths(
+    model: Model, chosen: Callable[..., bool], widths: Sequence[int], learn: bool = False
+) -> dict[int, dict[str, Quantized]]:
+    """Return what `solve_all` does, by bits, from observing the layers' inputs once."""
     layers = [layer for layer in linear_layers(model.graph) if chosen(*layer.names)]
-    return solve(model, layers, bits, learn=learn)
+    return solve(model, layers, widths, learn=learn)
 
 
 def place(

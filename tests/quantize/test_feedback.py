@@ -30,7 +30,7 @@ def test_outputs_come_closer_than_by_rounding_to_the_nearest(build, normal, text
     x = np.cumsum(x, axis=-1)  # features that go together
     model = compress.load(build(text, w=normal(*weight)), calibration=[{"x": x}])
     (layer,) = linear_layers(model.graph)
-    solved = solve(model, [layer], 6)["w"]
+    solved = solve(model, [layer], [6])[6]["w"]
     nearest = quantize(
         torch.from_numpy(layer.array.copy()), IntegerFormat(6, PerAxis(layer.out_axis), narrow=True)
     )
@@ -52,7 +52,7 @@ def test_learning_goes_on_from_there_and_makes_nothing_worse(build, normal):
     (layer,) = linear_layers(model.graph)
     errors = []
     for learn in (False, True):
-        solved = solve(model, [layer], 3, learn=learn)["w"]
+        solved = solve(model, [layer], [3], learn=learn)[3]["w"]
         errors.append(np.square(x @ (solved.dequantize().numpy() - layer.array)).sum())
     assert errors[1] <= errors[0] * 1.0001
 
@@ -60,7 +60,21 @@ def test_learning_goes_on_from_there_and_makes_nothing_worse(build, normal):
 def test_too_few_rows_are_not_fitted(build, normal):
     text = "g (float[N,24] x) => (float[N,9] y) { y = MatMul(x, w) }"
     model = compress.load(build(text, w=normal(24, 9)), calibration=[{"x": normal(5, 24)}])
-    assert solve(model, list(linear_layers(model.graph)), 8) == {}
+    assert solve(model, list(linear_layers(model.graph)), [8]) == {8: {}}
+
+
+def test_layers_and_widths_together_are_solved_as_alone(build, normal):
+    text = "g (float[N,300] x) => (float[N,9] y, float[N,5] z) { y = MatMul(x, w) z = Gemm<transB=1>(x, v) }"
+    weights = {"w": normal(300, 9), "v": normal(5, 300)}
+    model = compress.load(build(text, **weights), calibration=[{"x": normal(400, 300)}])
+    layers = list(linear_layers(model.graph))
+    together = solve(model, layers, [5, 8])
+    for layer in layers:
+        for bits in (5, 8):
+            alone = solve(model, [layer], [bits])[bits][layer.weight.name]
+            found = together[bits][layer.weight.name]
+            assert torch.equal(found.scale, alone.scale)
+            assert (found.values != alone.values).float().mean() < 0.01
 
 
 def test_a_pass_uses_it(digits):
