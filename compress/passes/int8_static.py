@@ -19,11 +19,12 @@ class Int8Static(Pass, name="int8-static"):
     """Run convolutions and linear layers on 8-bit integers, activations included.
 
     Files shrink 4 times, and integer kernels run faster where the processor has them. The ranges
-    of activations come from calibration data, read batch by batch. Networks whose activations have rare
-    huge values lose accuracy: compare, and exclude the layers that add most noise. BatchNormalization is
-    folded first. Which layers are computed in integers is read back from the graph that ONNX Runtime
-    optimizes; what it would compute in float stays in float, and the record says so. Embeddings, recurrent
-    weights and others without an integer kernel are stored in 8 bits.
+    of activations come from calibration data, read batch by batch. Five ways to choose them are tried on the
+    whole network, and the one whose outputs agree best with the original's is kept: rare huge values decide
+    the outputs of some networks, and ruin others. Where the agreement stays low, exclude the layers that add
+    most noise. BatchNormalization is folded first. Which layers are computed in integers is read back from
+    the graph that ONNX Runtime optimizes; what it would compute in float stays in float, and the record says
+    so. Embeddings, recurrent weights and others without an integer kernel are stored in 8 bits.
 
     Example: ``int8-static: {calibration: mse, exclude: ["*classifier*"]}``
     """
@@ -32,8 +33,9 @@ class Int8Static(Pass, name="int8-static"):
     needs_float32: ClassVar[bool] = True
     needs_calibration: ClassVar[bool] = True
 
-    calibration: Literal["minmax", "moving-average", "percentile", "entropy", "mse"] = "minmax"
-    """How a range is chosen: the extremes, their moving average over batches, or from a histogram."""
+    calibration: Literal["auto", "minmax", "moving-average", "percentile", "entropy", "mse"] = "auto"
+    """How a range is chosen: the extremes, their moving average over batches, or from a histogram. auto tries
+    minmax, percentile (99.99 and 99.9), mse and entropy, and compares outputs on up to four batches."""
     percentile: float = Field(default=99.99, gt=0, le=100)
     """Share of the values within the range, in percent, for ``calibration: percentile``."""
     activation_bits: Literal[8, 16] = 8
@@ -57,10 +59,14 @@ class Int8Static(Pass, name="int8-static"):
 
     def apply(self, model: Model) -> list[Change]:
         """Fold, observe the activations, and put Q/DQ pairs around what runs in integers."""
+        tried = quantize.TRIED if self.calibration == "auto" else ((self.calibration, self.percentile),)
         return quantize.int8_static(
             model,
             self.selects,
-            quantize.Activations(self.calibration, self.percentile, self.activation_bits, self.symmetric),
+            [
+                quantize.Activations(calibration, percentile, self.activation_bits, self.symmetric)
+                for calibration, percentile in tried
+            ],
             weight_bits=weight_bits(self.weight_bits),
             per_channel=self.per_channel,
             rounding=self.rounding,

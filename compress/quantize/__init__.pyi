@@ -10,6 +10,7 @@ from .palettes import store_palettes as store_palettes
 from .plans import Precision as Precision
 from .rate import store_coded_weights as store_coded_weights
 from .smoothing import smooth as smooth
+from .static import TRIED as TRIED
 from .static import Activations as Activations
 from .static import int8_static as int8_static
 from .weight_only import store_int8_weights as store_int8_weights

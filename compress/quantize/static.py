@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ import onnx_ir as ir
 import torch
 
 from compress.changes import Change
+from compress.diagnose.closeness import Closeness
 from compress.graph import edit
 from compress.graph.capture import observe
 from compress.graph.fold import fold
@@ -37,6 +39,16 @@ from compress.quantize.weight_only import store_int8_weights
 
 Observer: TypeAlias = Histogram | MinMax
 Calibration: TypeAlias = Literal["minmax", "moving-average", "percentile", "entropy", "mse"]
+TRIED: tuple[tuple[Calibration, float], ...] = (
+    ("minmax", 100.0),
+    ("percentile", 99.99),
+    ("percentile", 99.9),
+    ("mse", 100.0),
+    ("entropy", 100.0),
+)
+"""Calibrations, each with its percentile, that are worth comparing; the first wins ties."""
+COMPARED_BATCHES = 4
+"""Batches of calibration data on which they are compared."""
 OBSERVERS = {"minmax": MinMax, "moving-average": MovingAverage}
 """Observers of an activation by calibration; the other calibrations use a histogram."""
 SLACK = float(np.finfo(np.float32).eps)
@@ -84,10 +96,16 @@ class Activations:
         symmetric: whether they are signed, with zero point 0.
     """
 
-    calibration: Calibration = "minmax"
+    calibration: Calibration
     percentile: float = 99.99
     bits: int = 8
     symmetric: bool = False
+
+    @property
+    def chosen_by(self) -> str:
+        """How ranges are chosen, in words."""
+        share = f" {self.percentile:g}" if self.calibration == "percentile" else ""
+        return f"{self.calibration}{share}"
 
     def observer(self) -> Observer:
         """Return a new observer of an activation."""
@@ -144,7 +162,7 @@ class Weights:
 def int8_static(
     model: Model,
     chosen: Callable[..., bool],
-    activations: Activations,
+    activations: Sequence[Activations],
     *,
     weight_bits: int,
     per_channel: bool,
@@ -156,7 +174,7 @@ def int8_static(
     Args:
         model: the model, with calibration data; changed in place.
         chosen: called with the names of a layer's node and weight.
-        activations: how activations become integers.
+        activations: how activations become integers; of several, what agrees best with the original is kept.
         weight_bits: bits of the weights, 7 or 8.
         per_channel: whether every output channel of a weight has a scale of its own.
         rounding: how the integers of weights are chosen.
@@ -171,7 +189,11 @@ def int8_static(
     others = store_int8_weights(model, chosen, besides=KERNELS) if store_others else []
     stored = [change for change in others if change.action]
     prepare(model, chosen)
-    placed = place(model, chosen, activations, {}, Weights(weight_bits, per_channel, rounded))
+    weights = Weights(weight_bits, per_channel, rounded)
+    if len(activations) > 1:
+        placed = place_best(model, chosen, activations, weights)
+    else:
+        placed = place(model, chosen, activations[0], {}, weights)
     done = {change.layer for change in stored}
     return stored + [change for change in placed if change.action or change.layer not in done]
 
@@ -189,6 +211,28 @@ def solve_widths(
     """Return what `solve_all` does, by bits, from observing the layers' inputs once."""
     layers = [layer for layer in linear_layers(model.graph) if chosen(*layer.names)]
     return solve(model, layers, widths, learn=learn)
+
+
+def place_best(
+    model: Model, chosen: Callable[..., bool], activations: Sequence[Activations], weights: Weights
+) -> list[Change]:
+    """Insert Q/DQ pairs, in place, with those ranges that agree best with the original on calibration data.
+
+    Which ones do, no error of the values themselves tells, nor one behind the layers that read them: a rare
+    huge value decides the output of a transformer, and that of many image networks not at all.
+    """
+    readers = find(model.graph, chosen).readers
+    observed = observe_ranges(model, readers, Histogram) if readers else {}
+    closeness = Closeness(model.ir, list(itertools.islice(model.batches(), COMPARED_BATCHES)))
+    best, found = -math.inf, (model.ir, list[Change]())
+    for tried in activations if readers else activations[:1]:
+        attempt = model.copy()
+        changes = place(attempt, chosen, tried, observed, weights)
+        close = closeness(attempt.ir)
+        if close > best or not found[1]:
+            best, found = close, (attempt.ir, changes)
+    model.ir, changes = found
+    return changes
 
 
 def place(
@@ -246,7 +290,7 @@ def _place(
         grid = grids[regions.range_owner(value)]
         quantize_activation(value, grid.scale, grid.zero, readers, final=value in regions.final)
     place_numbers(regions, activations.integers)
-    action = f"{activations.bits}-bit activations, {weights}, range {activations.calibration}"
+    action = f"{activations.bits}-bit activations, {weights}, range {activations.chosen_by}"
     return [
         change
         for sharing in sharing_weights(regions.kernels)

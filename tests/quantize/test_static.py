@@ -177,6 +177,22 @@ def test_a_moving_average_forgives_a_rare_batch(build, normal):
     assert steps[1] == pytest.approx((31 * 2 + 200) / 32 / 255, rel=0.05)
 
 
+@pytest.mark.parametrize(("heeds", "ends"), [(False, (2, 12)), (True, (99, 101))], ids=["unheard", "heard"])
+def test_a_rare_huge_value_is_within_the_range_only_if_the_outputs_need_it(build, normal, heeds, ends):
+    """One in a thousand values is 100 times as large as the others, in a channel that is read or not."""
+    x, weight = normal(512, 16), normal(16, 4)
+    x[::64, 0] = 100
+    x[1:, 0] *= np.arange(1, 512) % 64 == 0
+    weight[0] *= heeds
+    model = compress.load(
+        build("g (float[N,16] x) => (float[N,4] y) { y = MatMul(x, w) }", w=weight), calibration=[{"x": x}]
+    )
+    small = Int8Static()(model)
+    scale = float(small.graph.initializers["x.scale"].const_value.numpy())
+    zero_point = int(small.graph.initializers["x.zero_point"].const_value.numpy())
+    assert ends[0] < scale * (255 - zero_point) < ends[1]
+
+
 def accuracy(model):
     run = model.run
     return measure("accuracy", run, run, model.evaluation.batches(model.graph.inputs))
