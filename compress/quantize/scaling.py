@@ -102,7 +102,7 @@ def source(readers: Sequence[Layer], layers: Mapping[ir.Node, Layer]) -> Source 
             return None
         elif operator.cost == "pool":
             kinds.add(True)
-        elif not operator.elementwise or operator.operands != 1:
+        elif not operator.elementwise or (operator.operands != 1 and not _is_prelu(node)):
             return None
         value, taken = node.inputs[0 if place is None else 1 - place], {node}
     return None
@@ -155,6 +155,12 @@ def _constant_place(node: ir.Node) -> int | None:
         return None
     constant = (place for place, each in enumerate(node.inputs) if each and each.const_value is not None)
     return next(constant, None)
+
+
+def _is_prelu(node: ir.Node) -> bool:
+    """Tell whether a node multiplies what is negative by constant slopes."""
+    slope = node.inputs[1] if node.op_type == "PRelu" else None
+    return slope is not None and slope.const_value is not None
 
 
 def _is_vector(value: ir.Value | None) -> bool:

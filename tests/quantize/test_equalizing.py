@@ -48,6 +48,24 @@ def test_the_outputs_stay_and_ranges_meet(separable):
     np.testing.assert_allclose(ranges(found["w4"], 1), ranges(found["w5"], 0), rtol=0.01)
 
 
+@pytest.mark.parametrize("activation", ["Relu(a)", "LeakyRelu(a)", "PRelu(a, slopes)", "Abs(a)"])
+@pytest.mark.parametrize("groups", [1, 8], ids=["dense", "depthwise"])
+def test_what_scales_with_its_input_is_equalized_through(build, normal, activation, groups):
+    text = f"""g (float[N,6,5,5] x) => (float[N,5,5,5] y) {{
+        a = Conv(x, w, b) r = {activation} d = Conv<group={groups}>(r, u) s = Relu(d) y = Conv(s, v)
+    }}"""
+    uneven = np.geomspace(0.01, 10, 8, dtype=np.float32)
+    weights = {
+        "w": normal(8, 6, 1, 1) * uneven[:, None, None, None], "b": normal(8), "slopes": normal(8, 1, 1),
+        "u": normal(8, 8 // groups, 1, 1), "v": normal(5, 8, 1, 1),
+    }  # fmt: skip
+    model = compress.load(build(text, **weights))
+    even = Equalize()(model)
+    assert sum(bool(change.action) for change in even.changes) == 2
+    feeds = {"x": normal(2, 6, 5, 5)}
+    np.testing.assert_allclose(even.run(feeds)[0], model.run(feeds)[0], rtol=1e-4, atol=1e-3)
+
+
 def test_one_scale_a_weight_is_enough_afterwards(separable):
     feeds = next(separable.batches())
     wanted = separable.run(feeds)[0]
