@@ -41,10 +41,14 @@ def activations(
     probe.graph.outputs[:] = [_value(probe.graph, name) for name in computed]
     RemoveUnusedNodesPass()(probe)  # the runtime would compute what nothing reads
     run = session(probe, optimize=optimize).run if computed else None
-    for feeds in batches:
+
+    def values(feeds: Feeds) -> dict[str, np.ndarray]:
         outputs = run(None, feeds) if run is not None else []
         found = stored | dict(zip(computed, outputs, strict=True))
-        yield {name: as_float32(found[name] if name in found else feeds[name]) for name in wanted}
+        return {name: as_float32(found[name] if name in found else feeds[name]) for name in wanted}
+
+    for feeds in batches:
+        yield values(feeds)  # no name here keeps a batch's values while the next one runs
 
 
 def observe(
@@ -75,6 +79,7 @@ def observe(
                 raise DataError(
                     f"calibration data, batch {number}: activation {name!r}: {error}{_cause(model)}"
                 ) from error
+        values.clear()  # before the next batch runs
 
 
 def _cause(model: ir.Model) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -52,3 +53,16 @@ def test_weights_that_are_not_finite_are_named(build: Build, normal: Any) -> Non
 
     with pytest.raises(DataError, match=r"weights that hold NaN or infinite values: w$"):
         observe(ir.from_proto(build(TEXT, w=weight)), ["y"], [{"x": normal(1, 8)}], update)
+
+
+def test_a_batch_is_let_go_before_the_next_one_runs(build: Build, normal: Any) -> None:
+    seen: list[weakref.ref[np.ndarray]] = []
+
+    def batches() -> Iterator[dict[str, np.ndarray]]:
+        for _ in range(3):
+            assert sum(array() is not None for array in seen) <= 1
+            yield {"x": normal(3, 8)}
+
+    model = ir.from_proto(build(TEXT, w=normal(8, 8)))
+    observe(model, ["r", "y"], batches(), lambda _, array: seen.append(weakref.ref(array)))
+    assert len(seen) == 6

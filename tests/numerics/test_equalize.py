@@ -115,3 +115,12 @@ def test_searched_strength_repairs_outlier_features_and_nothing_else() -> None:
     assert torch.equal(zeros.scales, torch.ones(32))
     with pytest.raises(ValueError, match="cannot be quantized"):
         search_smoothing(weight[None], inputs[None] / 0, *inputs.aminmax(dim=0))
+
+
+def test_some_outputs_of_many_tell_about_what_all_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, weight = random(64, 16) * torch.logspace(0, 2, 16), random(1, 16, 600, seed=1)
+    ends = x.amin(0), x.amax(0)
+    some = search_smoothing(weight, x[None], *ends)
+    monkeypatch.setattr("compress.numerics.equalize.OUTPUTS", 600)
+    every = search_smoothing(weight, x[None], *ends)
+    assert some.error == pytest.approx(every.error, rel=0.1) and some.error != every.error
