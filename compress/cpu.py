@@ -35,7 +35,7 @@ def saturates() -> bool:
     return not flags() & VNNI_FLAGS
 
 
-def weight_bits(wanted: Literal["auto", 7, 8]) -> Literal[7, 8]:
+def weight_bits(wanted: Literal["auto", 4, 7, 8]) -> Literal[4, 7, 8]:
     """Return the bits of weights beside 8-bit activations; "auto" is 7 where sums may saturate."""
     if wanted == "auto":
         return 7 if saturates() else 8

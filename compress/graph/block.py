@@ -40,8 +40,8 @@ class Walk:
         self._places = {node.name: place for place, node in enumerate(self._nodes)}
         self._values = {value.name: value for node in self._nodes for value in node.outputs}
         self._values |= {value.name: value for value in model.graph.inputs}
-        self._constant = _constants(model.graph)
-        self._last = {value: place for place, node in enumerate(self._nodes) for value in _reads(node)}
+        self._constant = constants(model.graph)
+        self._last = {value: place for place, node in enumerate(self._nodes) for value in reads(node)}
         self._folder = tempfile.TemporaryDirectory(prefix="compress-")
         self._position, self._batches = 0, 0
         self._live = [value for value in model.graph.inputs if not value.is_initializer()]
@@ -139,17 +139,17 @@ def _as_fed(stored: np.ndarray) -> np.ndarray:
     return stored.astype(object) if stored.dtype.kind == "U" else stored
 
 
-def _reads(node: ir.Node) -> Iterator[ir.Value]:
+def reads(node: ir.Node) -> Iterator[ir.Value]:
     """Yield the values that a node and the bodies inside it read."""
     yield from (value for value in node.inputs if value is not None)
     for body in bodies(node):
         yield from (value for inner in body.all_nodes() for value in inner.inputs if value is not None)
 
 
-def _constants(graph: ir.Graph) -> set[ir.Value]:
+def constants(graph: ir.Graph) -> set[ir.Value]:
     """Return the values that are the same for every input."""
     constant = set(graph.initializers.values())
     for node in graph:
-        if all(value in constant for value in _reads(node)):
+        if all(value in constant for value in reads(node)):
             constant.update(node.outputs)
     return constant

@@ -62,6 +62,10 @@ class Quantized:
         """Whether every zero point is the middle of the range, so that none needs to be stored."""
         return bool((self.zero_point.to(torch.int64) == self.format.middle).all())
 
+    def in_bytes(self) -> Quantized:
+        """Return the same signed integers in a format of at least 8 bits, as integer kernels read them."""
+        return replace(self, format=replace(self.format, bits=max(self.bits, 8)))
+
     @property
     def bytes(self) -> int:
         """Bytes in a file: packed values, scales, and zero points unless symmetric."""

@@ -1,18 +1,22 @@
-"""AdaRound: learn for every weight whether to round it up or down.
+"""AdaRound: learn for every weight whether to round it up or down, for one weight or for several at once.
 
 Nagel et al., "Up or Down? Adaptive Rounding for Post-Training Quantization" (2020).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from compress.numerics.affine import Quantized, require_finite
 
+T = TypeVar("T")
+PULL = 0.8
+"""How far a gate begins towards the start's integer, from where the weight lies between its neighbours."""
 STRETCH = 1.2
 """The sigmoid is stretched from (0, 1) to (-0.1, 1.1), so that it reaches both ends (eq. 23)."""
 WARMUP = 0.2
@@ -55,31 +59,97 @@ def learn_rounding(
     """
     if len(inputs) != len(targets):
         raise ValueError(f"{len(inputs)} inputs but {len(targets)} targets")
-    for tensor in (weight, inputs, targets):
+    for tensor in (inputs, targets):
         require_finite(tensor)
-    shape = tuple(weight.shape)
-    scale = quantized.granularity.expand(quantized.scale, shape)
-    zero_point = quantized.granularity.expand(quantized.zero_point.float(), shape)
-    low, high = quantized.format.limits
-    floor = (weight.float() / scale).floor() + zero_point
 
-    def rounded(up: Tensor) -> Tensor:
-        return (floor + up).clamp(low, high)
-
-    def loss(codes: Tensor, rows: Tensor | slice) -> Tensor:
-        return (forward(inputs[rows], (codes - zero_point) * scale) - targets[rows]).square().mean()
+    def loss(weights: Mapping[str, Tensor], rows: Tensor | slice) -> Tensor:
+        return (forward(inputs[rows], weights[""]) - targets[rows]).square().mean()
 
     with torch.no_grad():
-        start = float(loss(quantized.values.float(), slice(None)))
+        start = float(loss({"": quantized.dequantize()}, slice(None)))
     if start == 0:
         return quantized
-    logits = _inverse_gate((weight.float() / scale + zero_point - floor).clamp(0.01, 0.99)).requires_grad_()
     draws = _draws(len(inputs), steps, seed)
-    _learn(logits, lambda up, rows: loss(rounded(up), rows) / start, draws, steps)
+    learned = learn_together(
+        {"": weight}, {"": quantized}, lambda codes, rows: loss(codes, rows) / start, draws, steps
+    )[""]
     with torch.no_grad():
-        codes = rounded((_gate(logits) >= 0.5).float())
-        better = float(loss(codes, slice(None))) < start
-    return replace(quantized, values=codes.to(quantized.values.dtype)) if better else quantized
+        better = float(loss({"": learned.dequantize()}, slice(None))) < start
+    return learned if better else quantized
+
+
+def learn_together(
+    weights: Mapping[str, Tensor],
+    start: Mapping[str, Quantized],
+    error: Callable[[Mapping[str, Tensor], T], Tensor],
+    draws: Iterable[T],
+    steps: int,
+) -> dict[str, Quantized]:
+    """Return the integers of several weights, each rounded up or down for the least error of all together.
+
+    Args:
+        weights: the weights before quantization, by name.
+        start: what `quantize` made of them; scales and zero points stay.
+        error: the error of one draw for weights by name, relative to the error that the start has.
+        draws: what each step sees.
+        steps: how many draws there are.
+
+    Raises:
+        ValueError: a weight is not finite.
+    """
+    gates = {name: _Gates(weight, start[name]) for name, weight in weights.items()}
+    optimizer = torch.optim.Adam([each.logits for each in gates.values()], lr=RATE)
+    count = sum(weight.numel() for weight in weights.values())
+    for step, draw in enumerate(draws):
+        up = {name: each.up() for name, each in gates.items()}
+        objective = error({name: each.weight(up[name]) for name, each in gates.items()}, draw)
+        progress = (step / steps - WARMUP) / (1 - WARMUP)
+        if progress > 0:
+            undecided = torch.stack([_indecision(each, progress) for each in up.values()]).sum()
+            objective = objective + REGULARIZATION * undecided / count
+        optimizer.zero_grad()
+        objective.backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+    return {name: each.decided() for name, each in gates.items()}
+
+
+class _Gates:
+    """How far up each element of a weight is rounded, 0 to 1, as it is learnt.
+
+    The start's integer is one of the two that a gate chooses from, so that learning goes on from there; the
+    weight lies between the two if it may, since GPTQ sometimes rounds further.
+
+    Raises:
+        ValueError: the weight is not finite.
+    """
+
+    def __init__(self, weight: Tensor, start: Quantized) -> None:
+        require_finite(weight)
+        shape, self._start = tuple(weight.shape), start
+        self._scale = start.granularity.expand(start.scale, shape)
+        self._zero_point = start.granularity.expand(start.zero_point.float(), shape)
+        exact, codes = weight.float() / self._scale + self._zero_point, start.values.float()
+        self._floor = torch.minimum(torch.maximum(exact.floor(), codes - 1), codes)
+        between = (exact - self._floor).clamp(0, 1)
+        first = torch.lerp(between, codes - self._floor, PULL).clamp(0.01, 0.99)
+        self.logits = torch.logit((first + (STRETCH - 1) / 2) / STRETCH).requires_grad_()
+
+    def up(self) -> Tensor:
+        """Return the gates: the rectified sigmoid of the logits."""
+        return (torch.sigmoid(self.logits) * STRETCH - (STRETCH - 1) / 2).clamp(0, 1)
+
+    def weight(self, up: Tensor) -> Tensor:
+        """Return the weight that is rounded up so far."""
+        return (self._codes(up) - self._zero_point) * self._scale
+
+    def decided(self) -> Quantized:
+        """Return the integers, with every gate open or closed."""
+        with torch.no_grad():
+            codes = self._codes((self.up() >= 0.5).float())
+        return replace(self._start, values=codes.to(self._start.values.dtype))
+
+    def _codes(self, up: Tensor) -> Tensor:
+        return (self._floor + up).clamp(*self._start.format.limits)
 
 
 def _draws(samples: int, steps: int, seed: int) -> Iterator[Tensor]:
@@ -88,35 +158,7 @@ def _draws(samples: int, steps: int, seed: int) -> Iterator[Tensor]:
     return (torch.randint(samples, (min(BATCH, samples),), generator=generator) for _ in range(steps))
 
 
-def _learn(
-    logits: Tensor,
-    error: Callable[[Tensor, Tensor], Tensor],
-    draws: Iterable[Tensor],
-    steps: int,
-) -> None:
-    """Train the gates in place on the error of each draw and, after the warm-up, on the regularizer."""
-    optimizer = torch.optim.Adam([logits], lr=RATE)
-    for step, rows in enumerate(draws):
-        up = _gate(logits)
-        objective = error(up, rows)
-        progress = (step / steps - WARMUP) / (1 - WARMUP)
-        if progress > 0:
-            objective = objective + REGULARIZATION * _indecision(up, progress)
-        optimizer.zero_grad()
-        objective.backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-
-
 def _indecision(up: Tensor, progress: float) -> Tensor:
-    """Return the regularizer: how far the gates are from 0 and 1 on average (eq. 24)."""
+    """Return the regularizer: how far the gates are from 0 and 1 in sum (eq. 24)."""
     beta = SHARPNESS[0] + (SHARPNESS[1] - SHARPNESS[0]) * progress
-    return (1 - (2 * up - 1).abs().pow(beta)).mean()
-
-
-def _gate(logits: Tensor) -> Tensor:
-    """Return how far up each weight is rounded, 0 to 1: the rectified sigmoid."""
-    return (torch.sigmoid(logits) * STRETCH - (STRETCH - 1) / 2).clamp(0, 1)
-
-
-def _inverse_gate(up: Tensor) -> Tensor:
-    return torch.logit((up + (STRETCH - 1) / 2) / STRETCH)
+    return (1 - (2 * up - 1).abs().pow(beta)).sum()

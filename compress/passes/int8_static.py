@@ -43,13 +43,16 @@ class Int8Static(Pass, name="int8-static"):
     symmetric: bool = False
     """Whether activations are signed with zero point 0, as some accelerators require; a ReLU then uses only
     half of the integers, and ONNX Runtime computes the layer before it in float."""
-    weight_bits: Literal["auto", 7, 8] = "auto"
-    """7 keeps sums of products from saturating on x86 without VNNI; auto decides for this machine."""
+    weight_bits: Literal["auto", 4, 7, 8] = "auto"
+    """7 keeps sums of products from saturating on x86 without VNNI; auto decides for this machine. Weights of
+    4 bits are stored in bytes, because no kernel reads them packed; `compress pack` packs them."""
     per_channel: bool = True
     """Whether every output channel of a weight has its own scale, or the whole weight one."""
-    rounding: Literal["nearest", "gptq", "learned"] = "nearest"
+    rounding: Literal["nearest", "gptq", "learned", "blocks"] = "nearest"
     """gptq rounds so that the errors within a weight compensate for each other on the calibration data;
-    learned adds AdaRound, which takes minutes, and keeps the better of both for each layer."""
+    learned adds AdaRound, which takes minutes, and keeps the better of both for each layer; blocks learns how
+    the weights of a residual block are rounded together, for the block's outputs (BRECQ), which takes minutes
+    too, is most accurate at 4 bits, and is kept where it helps on calibration data held out."""
     store_others: bool = True
     """Whether weights without an integer kernel are stored in 8 bits too."""
 

@@ -15,7 +15,7 @@ from compress.graph.moments import observe_rows
 from compress.numerics.affine import Quantized, quantize, split_columns
 from compress.numerics.formats import IntegerFormat
 from compress.numerics.gptq import TILE, gptq
-from compress.numerics.granularity import PerAxis
+from compress.numerics.granularity import Granularity, PerAxis
 from compress.numerics.grouped import gptq_groups
 from compress.numerics.rounding import learn_rounding
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 MOMENTS_BYTES = 1 << 29
 """Memory for second moments; layers that need more take more sweeps over the calibration data."""
+FEW_BITS = 5
+"""Most bits at which the range with the least squared error beats the extremes of a weight."""
 ROWS_OF_A_BATCH, SAMPLED_BATCHES = 128, 8
 """Rows kept of a batch, and batches of which rows are kept, for AdaRound."""
 
@@ -55,6 +57,11 @@ def solve(
                     integers = _learn(layer, solved, seen) if learn else solved
                     found[bits][layer.weight.name or ""] = _in_layout(layer, integers)
     return found
+
+
+def kernel_format(bits: int, granularity: Granularity) -> IntegerFormat:
+    """Return the format of the weight of an integer kernel."""
+    return IntegerFormat(bits, granularity, narrow=True, method="mse" if bits <= FEW_BITS else "minmax")
 
 
 def _sharing_inputs(layers: Sequence[Layer]) -> list[list[Layer]]:
@@ -128,7 +135,7 @@ def _content(layer: Layer) -> Tensor:
 def _gptq(sharing: Sequence[Layer], moments: Tensor, bits: int) -> list[Quantized]:
     """Return integers [features, groups times outputs] of each weight, which multiply the same rows."""
     contents = [_content(layer) for layer in sharing]
-    integers = IntegerFormat(bits, PerAxis(1), narrow=True)
+    integers = kernel_format(bits, PerAxis(1))
     if len(moments) == 1:
         whole = gptq(torch.cat(contents, 2)[0], moments[0], integers)
         return split_columns(whole, [content.shape[2] for content in contents])

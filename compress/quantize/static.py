@@ -26,7 +26,7 @@ from compress.numerics.affine import Quantized
 from compress.numerics.formats import IntegerFormat
 from compress.numerics.granularity import PerAxis, PerTensor
 from compress.numerics.ranges import Histogram, MinMax, MovingAverage, scale_and_zero_point, within
-from compress.quantize.feedback import solve
+from compress.quantize.feedback import kernel_format, solve
 from compress.quantize.nodes import (
     dequantize_bias,
     dequantize_number,
@@ -34,6 +34,7 @@ from compress.quantize.nodes import (
     quantize_activation,
     rescale,
 )
+from compress.quantize.reconstruction import reconstruct
 from compress.quantize.regions import KERNELS, Regions, computed_in_float, cut_at, find, prepare
 from compress.quantize.weight_only import store_int8_weights
 
@@ -49,6 +50,7 @@ TRIED: tuple[tuple[Calibration, float], ...] = (
 """Calibrations, each with its percentile, that are worth comparing; the first wins ties."""
 COMPARED_BATCHES = 4
 """Batches of calibration data on which they are compared."""
+Rounding: TypeAlias = Literal["nearest", "gptq", "learned", "blocks"]
 OBSERVERS = {"minmax": MinMax, "moving-average": MovingAverage}
 """Observers of an activation by calibration; the other calibrations use a histogram."""
 SLACK = float(np.finfo(np.float32).eps)
@@ -137,7 +139,7 @@ class Weights:
     """How the weights of integer kernels become integers.
 
     Attributes:
-        bits: 8, or 7 where sums of products would saturate.
+        bits: 8, or 7 where sums of products would saturate, or 4; they are stored in 8 all the same.
         per_channel: whether every output channel has a scale of its own, or the whole weight one.
         rounded: integers by the weight's name; others are rounded to the nearest.
     """
@@ -152,7 +154,7 @@ class Weights:
         if known is not None:
             return known
         granularity = PerAxis(layer.out_axis) if self.per_channel else PerTensor()
-        wanted = IntegerFormat(self.bits, granularity, narrow=True)
+        wanted = kernel_format(self.bits, granularity)
         return affine.quantize(torch.from_numpy(layer.array.copy()), wanted)
 
     def __str__(self) -> str:
@@ -166,7 +168,7 @@ def int8_static(
     *,
     weight_bits: int,
     per_channel: bool,
-    rounding: Literal["nearest", "gptq", "learned"],
+    rounding: Rounding,
     store_others: bool,
 ) -> list[Change]:
     """Fold a model, observe its activations, and insert Q/DQ pairs around what runs on integers, in place.
@@ -175,7 +177,7 @@ def int8_static(
         model: the model, with calibration data; changed in place.
         chosen: called with the names of a layer's node and weight.
         activations: how activations become integers; of several, what agrees best with the original is kept.
-        weight_bits: bits of the weights, 7 or 8.
+        weight_bits: bits of the weights, 4, 7 or 8.
         per_channel: whether every output channel of a weight has a scale of its own.
         rounding: how the integers of weights are chosen.
         store_others: whether weights without an integer kernel are stored in 8 bits too.
@@ -186,16 +188,23 @@ def int8_static(
     """
     fold(model.ir)
     rounded = {} if rounding == "nearest" else solve_all(model, chosen, weight_bits, rounding == "learned")
+    weights, learnt = Weights(weight_bits, per_channel, rounded), list[Change]()
     others = store_int8_weights(model, chosen, besides=KERNELS) if store_others else []
     stored = [change for change in others if change.action]
     prepare(model, chosen)
-    weights = Weights(weight_bits, per_channel, rounded)
-    if len(activations) > 1:
-        placed = place_best(model, chosen, activations, weights)
-    else:
-        placed = place(model, chosen, activations[0], {}, weights)
+    ranges, observed = activations[0], dict[str, Observer]()
+    if rounding == "blocks" or len(activations) > 1:
+        readers = find(model.graph, chosen).readers
+        kind = ranges.observer if len(activations) == 1 else Histogram
+        observed = observe_ranges(model, readers, kind) if readers else {}
+    if len(activations) > 1 and observed:
+        ranges = best_ranges(model, chosen, activations, observed, weights)
+    if rounding == "blocks" and observed:
+        weights, story = learn_in_blocks(model, chosen, ranges, observed, weights)
+        learnt.append(Change("all weights", story))
+    placed = place(model, chosen, ranges, observed, weights)
     done = {change.layer for change in stored}
-    return stored + [change for change in placed if change.action or change.layer not in done]
+    return [*learnt, *stored, *(change for change in placed if change.action or change.layer not in done)]
 
 
 def solve_all(
@@ -213,26 +222,50 @@ def solve_widths(
     return solve(model, layers, widths, learn=learn)
 
 
-def place_best(
-    model: Model, chosen: Callable[..., bool], activations: Sequence[Activations], weights: Weights
-) -> list[Change]:
-    """Insert Q/DQ pairs, in place, with those ranges that agree best with the original on calibration data.
+def best_ranges(
+    model: Model,
+    chosen: Callable[..., bool],
+    activations: Sequence[Activations],
+    observed: Mapping[str, Observer],
+    weights: Weights,
+) -> Activations:
+    """Return those ranges with which a model agrees best with the original on calibration data.
 
     Which ones do, no error of the values themselves tells, nor one behind the layers that read them: a rare
     huge value decides the output of a transformer, and that of many image networks not at all.
     """
-    readers = find(model.graph, chosen).readers
-    observed = observe_ranges(model, readers, Histogram) if readers else {}
     closeness = Closeness(model.ir, list(itertools.islice(model.batches(), COMPARED_BATCHES)))
-    best, found = -math.inf, (model.ir, list[Change]())
-    for tried in activations if readers else activations[:1]:
+
+    def close(tried: Activations) -> float:
         attempt = model.copy()
-        changes = place(attempt, chosen, tried, observed, weights)
-        close = closeness(attempt.ir)
-        if close > best or not found[1]:
-            best, found = close, (attempt.ir, changes)
-    model.ir, changes = found
-    return changes
+        place(attempt, chosen, tried, observed, weights)
+        return closeness(attempt.ir)
+
+    return max(activations, key=close)
+
+
+def learn_in_blocks(
+    model: Model,
+    chosen: Callable[..., bool],
+    activations: Activations,
+    observed: Mapping[str, Observer],
+    weights: Weights,
+) -> tuple[Weights, str]:
+    """Return `weights` with the rounding that block reconstruction learns, and what it found, in words.
+
+    Args:
+        model: a folded and prepared model, with calibration data.
+        chosen: called with the names of a layer's node and weight.
+        activations: how activations become integers.
+        observed: observers of all activations of the regions, by name.
+        weights: how weights become integers, from where learning goes on.
+    """
+    regions = find(model.graph, chosen)
+    grids = _grids(regions, activations, observed)
+    by_name = {value.name or "": grids[regions.range_owner(value)] for value in regions.readers}
+    start = {layer.weight.name or "": weights.of(layer) for layer in regions.kernels}
+    learned, story = reconstruct(model, chosen, by_name, start)
+    return replace(weights, rounded={**weights.rounded, **learned}), story
 
 
 def place(
@@ -294,7 +327,7 @@ def _place(
     return [
         change
         for sharing in sharing_weights(regions.kernels)
-        for change in quantize_kernels(sharing, weights.of(sharing[0]), action)
+        for change in quantize_kernels(sharing, weights.of(sharing[0]).in_bytes(), action)
     ]
 
 
