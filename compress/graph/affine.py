@@ -1,7 +1,7 @@
 """Factors and shifts of channels beside a layer, folded into its weight and bias.
 
 ``Conv(x) * factor + shift`` is a convolution too. So BatchNormalization, Mul, Div, Add and Sub with constants
-behind a layer go into it, a BatchNormalization before a layer that pads nothing, and a Gemm's alpha and beta.
+behind a layer go into it, those before it if it pads nothing, and a Gemm's alpha and beta.
 """
 
 from __future__ import annotations
@@ -109,7 +109,8 @@ def fold_affine(model: ir.Model, ranks: Mapping[str, int]) -> None:
             _fold_coefficients(node)
             while (node_behind := _absorb_behind(node, ranks)) is not None:
                 node = node_behind
-            _absorb_before(node)
+            while _absorb_before(node):
+                pass
 
 
 def _carrier(node: ir.Node, ranks: Mapping[str, int] = MappingProxyType({})) -> Carrier | None:
@@ -152,29 +153,42 @@ def _absorb_behind(node: ir.Node, ranks: Mapping[str, int]) -> ir.Node | None:
 
 def _effect(reader: ir.Node, value: ir.Value, carrier: Carrier) -> tuple[Array, Array] | None:
     """Return by which factor and shift [channels] a node changes a layer's output; None if it does more."""
-    one, none = np.ones(carrier.channels), np.zeros(carrier.channels)
     if reader.op_type == "BatchNormalization" and reader.inputs[0] is value:
         fits = carrier.rank == 2 or facts.of(carrier.node).channel_axis == 1
         return normalization(reader) if fits else None
-    if reader.domain or reader.op_type not in ("Mul", "Div", "Add", "Sub"):
+    found = _arithmetic(reader, value)
+    content = None if found is None else carrier.spread(found[1])
+    return None if found is None or content is None else _as_effect(found[0], content)
+
+
+def _arithmetic(node: ir.Node, value: ir.Value) -> tuple[str, Array] | None:
+    """Return what a node does to `value` with a finite constant, and that; None if it does something else."""
+    if node.domain or node.op_type not in ("Mul", "Div", "Add", "Sub"):
         return None
-    first = reader.inputs[0] is value
-    other = reader.inputs[1 if first else 0]
-    if other is None or not is_constant(other):
+    first = node.inputs[0] is value
+    other = node.inputs[1 if first else 0]
+    if other is None or not is_constant(other) or other.dtype not in FLOATS:
         return None
-    content = carrier.spread(array(other).astype(np.float64))
-    if content is None or not np.isfinite(content).all():
+    content = array(other).astype(np.float64)
+    if not np.isfinite(content).all() or (node.op_type == "Div" and not (first and content.all())):
         return None
-    match reader.op_type:
+    return node.op_type if first or node.op_type != "Sub" else "from", content
+
+
+def _as_effect(does: str, content: Array) -> tuple[Array, Array]:
+    """Return factor and shift of arithmetic with a constant [channels]."""
+    one, none = np.ones(content.shape), np.zeros(content.shape)
+    match does:
         case "Mul":
             return content, none
-        case "Div" if first and content.all():
+        case "Div":
             return 1 / content, none
         case "Add":
             return one, content
         case "Sub":
-            return (one, -content) if first else (-one, content)
-    return None
+            return one, -content
+        case _:
+            return -one, content
 
 
 def normalization(node: ir.Node) -> tuple[Array, Array] | None:
@@ -187,26 +201,88 @@ def normalization(node: ir.Node) -> tuple[Array, Array] | None:
     return (factor, bias - mean * factor) if np.isfinite(factor).all() else None
 
 
-def _absorb_before(node: ir.Node) -> None:
-    """Fold a BatchNormalization that a layer alone reads into the layer, if it pads nothing."""
-    value = node.inputs[0] if node.inputs else None
-    norm, carrier = value.producer() if value is not None else None, _carrier(node)
-    if norm is None or norm.op_type != "BatchNormalization" or carrier is None or not carrier.own:
-        return
-    effect = normalization(norm)
-    if effect is None or only_reader(norm.outputs[0]) is not node or norm.graph is not node.graph:
-        return
-    factor, shift = effect
-    if not carrier.takes(np.ones(1), shift):
-        return
-    weight = array(carrier.weight)
-    padded = any(node.attributes.get_ints("pads", [])) or node.attributes.get_string(
-        "auto_pad", "NOTSET"
-    ) not in ("NOTSET", "VALID")
-    if node.op_type == "Conv" and not (padded and shift.any()):
+def _absorb_before(node: ir.Node) -> bool:
+    """Fold what scales and shifts the channels that a layer alone reads into it; tell whether it could.
+
+    A layer that pads takes a factor, and that of a node before a shift too: ``a x + b = a (x + b / a)``.
+    """
+    value, carrier = node.inputs[0] if node.inputs else None, _carrier(node)
+    before = value.producer() if value is not None else None
+    if value is None or before is None or carrier is None or not carrier.own:
+        return False
+    source, effect = _effect_before(before, carrier, value)
+    if source is None or only_reader(value) is not node or before.graph is not node.graph:
+        return False
+    if effect[1].any() and _pads(node):
+        return bool(effect[0].all()) and _absorb_past(before, source, carrier)
+    return _take_in(carrier, *effect) and _read_instead(node, source)
+
+
+def _read_instead(node: ir.Node, source: ir.Value) -> bool:
+    edit.set_input(node, 0, source)
+    return True
+
+
+def _absorb_past(add: ir.Node, value: ir.Value, carrier: Carrier) -> bool:
+    """Fold the factor of a node before an Add into the padding layer behind it; tell whether it could."""
+    scaler, place = value.producer(), 1 if add.inputs[0] is value else 0
+    shift = add.inputs[place]
+    if add.op_type != "Add" or scaler is None or only_reader(value) is not add or shift is None:
+        return False
+    source, (factor, rest) = _effect_before(scaler, carrier, value)
+    content = array(shift).astype(np.float64)
+    if source is None or rest.any() or not factor.all() or (factor != factor[0]).any():
+        return False
+    if not _take_in(carrier, factor, rest):
+        return False
+    _set_own(add, place, (content / factor[0]).astype(_type(shift).numpy()))
+    edit.set_input(add, 1 - place, source)
+    return True
+
+
+def _effect_before(
+    node: ir.Node, carrier: Carrier, value: ir.Value
+) -> tuple[ir.Value | None, tuple[Array, Array]]:
+    """Return what a node before a layer scales and shifts, and by what [input channels]; None if nothing."""
+    nothing = None, (np.ones(1), np.zeros(1))
+    channels, width = _read_channels(carrier), array(carrier.weight).ndim
+    if node.op_type == "BatchNormalization" and not node.domain:
+        effect = normalization(node)
+        return nothing if effect is None else (node.inputs[0], effect)
+    data = next((each for each in node.inputs if each is not None and not is_constant(each)), None)
+    found = None if data is None else _arithmetic(node, data)
+    if data is None or found is None:
+        return nothing
+    content = found[1]
+    place = content.ndim - (width - 1 if carrier.node.op_type == "Conv" else 1)
+    if content.size == 1 and content.ndim <= width:
+        return data, _as_effect(found[0], np.broadcast_to(content.reshape(-1), channels))
+    if content.size == channels and place >= 0 and content.ndim <= width and content.shape[place] == channels:
+        return data, _as_effect(found[0], content.reshape(-1))
+    return nothing
+
+
+def _read_channels(carrier: Carrier) -> int:
+    """Return how many channels a layer reads."""
+    node, shape = carrier.node, array(carrier.weight).shape
+    if node.op_type == "Conv":
+        return int(shape[1]) * node.attributes.get_int("group", 1)
+    return int(shape[1 if node.attributes.get_int("transB", 0) else 0])
+
+
+def _pads(node: ir.Node) -> bool:
+    """Tell whether a convolution reads zeros around its input."""
+    padded = any(node.attributes.get_ints("pads", []))
+    return padded or node.attributes.get_string("auto_pad", "NOTSET") not in ("NOTSET", "VALID")
+
+
+def _take_in(carrier: Carrier, factor: Array, shift: Array) -> bool:
+    """Multiply what a layer reads by a factor and add a shift [input channels]; tell whether it could."""
+    node, weight = carrier.node, array(carrier.weight).astype(np.float64)
+    if node.op_type == "Conv":
         groups = node.attributes.get_int("group", 1)
         rows, others = len(weight) // groups, [1] * (weight.ndim - 2)
-        factor, shift = (np.repeat(each.reshape(groups, -1), rows, 0) for each in effect)
+        factor, shift = (np.repeat(each.reshape(groups, -1), rows, 0) for each in (factor, shift))
         moved = (weight * shift.reshape(*shift.shape, *others)).reshape(len(weight), -1).sum(1)
         scaled = weight * factor.reshape(*factor.shape, *others)
     elif node.op_type == "Gemm" and not node.attributes.get_int("transA", 0):
@@ -215,12 +291,12 @@ def _absorb_before(node: ir.Node) -> None:
         else:
             moved, scaled = shift @ weight, weight * factor[:, None]
     else:
-        return
-    if not holds(carrier.weight, scaled):
-        return
+        return False
+    if not carrier.takes(np.ones(1), moved) or not holds(carrier.weight, scaled):
+        return False
     carrier.apply(np.ones(carrier.channels), moved)
     store(carrier.weight, scaled)
-    edit.set_input(node, 0, norm.inputs[0])
+    return True
 
 
 def _fold_coefficients(node: ir.Node) -> None:

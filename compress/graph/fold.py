@@ -13,12 +13,14 @@ from onnxscript.rewriter.rules import common as rules
 from compress.changes import Change, Reason
 from compress.errors import ModelError
 from compress.graph import edit, facts
+from compress.graph.activations import fuse_activations
 from compress.graph.affine import fold_affine
 from compress.graph.files import weight_bytes
-from compress.graph.layers import FLOATS
+from compress.graph.layers import FLOATS, array
 from compress.graph.normalise import compute_constants, drop_identities, grows, strip, widens
 from compress.graph.opsets import opset
 from compress.graph.shapes import infer
+from compress.graph.walks import is_constant
 
 BROADCASTING = 7
 """The operator set since which Add fits shapes to each other as Sum does, from the last axis."""
@@ -53,11 +55,13 @@ def fold(model: ir.Model) -> None:
     names = {weight: node.name for node in model.graph if (weight := _weight_of(node))}
     compute_constants(model, should_fold=_may_fold, output_size_limit=sys.maxsize)
     passes.LiftConstantsToInitializersPass(lift_all_constants=True, size_limit=0)(model)
-    for rule in (rules.dropout_inference_rule, rules.fuse_pad_into_conv_rule):
-        rule.apply_to_model(model)
+    rules.dropout_inference_rule.apply_to_model(model)
     if opset(model) >= BROADCASTING:
         for node in list(model.graph):
             _add_in_pairs(node)
+    for node in model.graph:
+        _pad_inside(node)
+    fuse_activations(model)
     ranks = ranks_of(model)
     fold_affine(model, ranks)
     for node in list(model.graph):
@@ -102,6 +106,36 @@ def _add_in_pairs(node: ir.Node) -> None:
         before = adds[-1].outputs[0] if adds else node.inputs[0]
         adds.append(ir.node("Add", [before, value], name=node.name if last else f"{node.name}.{number}"))
     edit.replace_node(node, *adds)
+
+
+def _pad_inside(node: ir.Node) -> None:
+    """Let a convolution pad by itself what a Pad puts zeros around."""
+    pad = node.inputs[0].producer() if node.op_type == "Conv" and node.inputs[0] is not None else None
+    weight = node.inputs[1] if pad is not None else None
+    if pad is None or weight is None or not is_constant(weight) or len(pad.inputs) < 2:
+        return
+    if pad.op_type != "Pad" or pad.domain or node.domain:
+        return
+    amounts, value, axes = ([*pad.inputs[1:], None, None])[:3]
+    if not all(each is None or is_constant(each) for each in (amounts, value, axes)) or amounts is None:
+        return
+    given, zero = array(amounts).tolist(), value is None or not array(value).any()
+    places = range(len(given) // 2) if axes is None else array(axes).tolist()
+    rank = array(weight).ndim
+    around = [0] * (2 * rank)
+    for number, axis in enumerate(places):
+        around[axis % rank], around[axis % rank + rank] = given[number], given[number + len(places)]
+    inner = [*around[2:rank], *around[rank + 2 :]]
+    plain = pad.attributes.get_string("mode", "constant") == "constant" and min(around) >= 0
+    if (
+        plain
+        and zero
+        and sum(inner) == sum(around)
+        and node.attributes.get_string("auto_pad", "NOTSET") == "NOTSET"
+    ):
+        own = node.attributes.get_ints("pads", [0] * len(inner))
+        node.attributes["pads"] = ir.AttrInt64s("pads", [a + b for a, b in zip(own, inner, strict=True)])
+        edit.set_input(node, 0, pad.inputs[0])
 
 
 def ranks_of(model: ir.Model) -> dict[str, int]:

@@ -1,13 +1,17 @@
 """fold: the outputs stay what they were, whatever the constants look like."""
 
+from typing import Any
+
 import numpy as np
 import onnx
+import onnx_ir as ir
 import onnxruntime as ort
 import pytest
 
 import compress
 from compress.changes import Reason
 from compress.graph.fold import fold
+from compress.graph.session import session
 from compress.passes import Fold
 
 CONV = "h = Conv<pads=[1,1,1,1]{more}>(x, w) y = BatchNormalization(h, s, c, m, v)"
@@ -148,3 +152,65 @@ def test_what_a_runtime_finds_by_itself_is_left_out_on_request(build, normal):
     model = compress.load(onnx.shape_inference.infer_shapes(build(text, w=normal(4, 2))))
     assert model.graph[0].outputs[0].type is not None
     assert Fold(strip=True)(model).graph[0].outputs[0].type is None
+
+
+BEFORE = {
+    "Mul": ("p = Mul(x, v)", True),
+    "number": ("p = Mul(n, x)", True),
+    "Add before what pads nothing": ("p = Add(x, v)", True),
+    "Sub from": ("p = Sub(v, x)", True),
+    "Div": ("p = Div(x, v)", True),
+    "both": ("m = Mul(x, v) p = Add(m, n)", True),
+    "divided by": ("p = Div(v, x)", False),
+}
+
+
+@pytest.mark.parametrize("case", BEFORE)
+def test_what_scales_the_input_of_a_layer_goes_into_it(case: str, build: Any, normal: Any) -> None:
+    text, folds = BEFORE[case]
+    graph = f"g (float[N,4,6,6] x) => (float[N,8,4,4] y) {{ {text} [conv] y = Conv(p, w) }}"
+    given = {"v": normal(4, 1, 1), "n": np.array([0.3], np.float32)}
+    used = {name: each for name, each in given.items() if f"{name})" in text or f"({name}," in text}
+    model = ir.from_proto(build(graph, w=normal(8, 4, 3, 3), **used))
+    x = {"x": normal(2, 4, 6, 6)}
+    before = session(model).run(None, x)[0]
+    fold(model)
+    assert ([node.op_type for node in model.graph] == ["Conv"]) == folds
+    np.testing.assert_allclose(session(model).run(None, x)[0], before, rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_that_pads_takes_a_factor_but_no_shift(build: Any, normal: Any) -> None:
+    """Zeros around the input are not shifted, so the Add stays; the number before it goes through it."""
+    text = """g (float[N,4,6,6] x) => (float[N,4,6,6] y) {
+        m = Mul(n, x) p = Add(m, t) [conv] y = Conv<pads = [1, 1, 1, 1], group = 4>(p, w) }"""
+    numbers = {"n": np.array([0.3], np.float32), "t": np.array([0.7], np.float32)}
+    model = ir.from_proto(build(text, w=normal(4, 1, 3, 3), **numbers))
+    x = {"x": normal(2, 4, 6, 6)}
+    before = session(model).run(None, x)[0]
+    fold(model)
+    assert [node.op_type for node in model.graph] == ["Add", "Conv"]
+    np.testing.assert_allclose(session(model).run(None, x)[0], before, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("amounts", "value", "inside"),
+    [
+        ([0, 0, 1, 0, 0, 0, 2, 1], 0.0, True),
+        ([0, 0, 1, 0, 0, 0, 2, 1], 1.0, False),
+        ([0, 1, 0, 0, 0, 0, 0, 0], 0.0, False),
+        ([0, 0, -1, 0, 0, 0, 0, 0], 0.0, False),
+    ],
+)
+def test_a_convolution_pads_by_itself(
+    amounts: list[int], value: float, inside: bool, build: Any, normal: Any
+) -> None:
+    text = """g (float[N,4,8,8] x) => (float[N,C,A,B] y) {
+        r = Relu(x) p = Pad(r, amounts, value) [conv] y = Conv<pads = [0, 1, 0, 1]>(p, w) }"""
+    stored = {"amounts": np.array(amounts), "value": np.array(value, np.float32)}
+    channels = 4 + amounts[1]
+    model = ir.from_proto(build(text, w=normal(8, channels, 3, 3), **stored))
+    x = {"x": normal(2, 4, 8, 8)}
+    before = session(model).run(None, x)[0]
+    fold(model)
+    assert ("Pad" not in [node.op_type for node in model.graph]) == inside
+    np.testing.assert_allclose(session(model).run(None, x)[0], before, rtol=1e-4, atol=1e-4)
