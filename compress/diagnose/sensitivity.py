@@ -1,15 +1,15 @@
-"""How much each layer's integers change what a model puts out, each measured on its own."""
+"""How much integers change what a model puts out: codes of each value, and weights of each layer."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import onnx_ir as ir
-import torch
 
 from compress.diagnose.agreement import Array, agreement
 from compress.diagnose.outputs import decided, read_outputs
@@ -17,133 +17,197 @@ from compress.errors import PassError
 from compress.graph import edit
 from compress.graph.layers import Layer, layers
 from compress.graph.session import session
-from compress.numerics.affine import quantize
-from compress.numerics.formats import IntegerFormat
-from compress.numerics.granularity import PerAxis
 from compress.progress import track
 
 if TYPE_CHECKING:
     from compress.data import Feeds
     from compress.model import Model
 
+Part = TypeVar("Part")
 SWITCHES = "compress.switches"
-"""Name of the input that tells which layers are rounded."""
-SECONDS = 60.0
-"""Time that measuring all layers may take; beyond it neighbours are measured together."""
+"""Name of the input that tells what is rounded."""
+SECONDS = 30.0
+"""Time that measuring everything may take; beyond it neighbours are measured together."""
+
+
+@dataclass(frozen=True, slots=True)
+class Codes:
+    """The codes of a value: distance of two of them, and the code of zero."""
+
+    scale: float
+    zero: np.generic
 
 
 class Switchboard:
-    """A float model in which any set of layers can be rounded as integers would round them.
+    """A float model in which any set of values and weights can be rounded as integers would round them.
 
-    Each layer is an If: as it is, or with its input rounded to 8 bits (one range for the whole tensor, that
-    of the batch) and its weight to a number of bits per output channel. So the noise of any choice of layers
-    is one run of one session, and nothing is built anew.
+    Each is an If: as it is, or rounded. So the noise of any choice is one run of one session, and nothing is
+    built anew.
 
     Args:
         model: a folded float model; it is not changed.
-        names: nodes of layers with a weight of their own.
+        values: the codes of values, by name; None for the range of each batch.
+        weights: what weights are rounded to, by name of the layer and of the weight.
         batches: feeds to measure on.
-        bits: of the weights.
     """
 
-    def __init__(self, model: Model, names: Sequence[str], batches: Sequence[Feeds], bits: int = 8) -> None:
-        found: dict[str, list[Layer]] = {name: [] for name in names}
+    def __init__(
+        self,
+        model: Model,
+        values: Mapping[str, Codes | None],
+        weights: Mapping[str, Mapping[str, Array]],
+        batches: Sequence[Feeds],
+    ) -> None:
         probe = decided(model.ir.clone())
+        found: dict[str, list[Layer]] = {}
         for layer in layers(probe.graph):
-            if layer.name in found:
-                found[layer.name].append(layer)  # a recurrent one has two weights
-        found = {name: weights for name, weights in found.items() if weights}  # what decides nothing is gone
-        switches = ir.Value(name=SWITCHES, type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([len(found)]))
+            if layer.name in weights and layer.weight.name in weights[layer.name]:
+                found.setdefault(layer.name, []).append(layer)  # a recurrent one has two weights
+        made = (value for node in probe.graph for value in node.outputs)
+        named = {value.name: value for value in (*probe.graph.inputs, *made)}
+        known = {name: named[name] for name in values if name in named}  # what decides nothing is gone
+        count = len(known) + len(found)
+        switches = ir.Value(name=SWITCHES, type=ir.TensorType(ir.DataType.BOOL), shape=ir.Shape([count]))
         probe.graph.inputs.append(switches)
-        for number, weights in enumerate(found.values()):
-            _switch(weights, switches, number, bits)
-        self._places = {name: number for number, name in enumerate(found)}
+        self._places: dict[tuple[str, str], int] = {}
+        for name, value in known.items():
+            switch = _chosen(probe.graph, switches, self._place("value", name))
+            _switch_value(probe.graph, value, values[name], switch)
+        for name, parts in found.items():
+            switch = _chosen(probe.graph, switches, self._place("weights", name))
+            _switch_layer(parts, weights[name], switch)
         self._outputs = read_outputs(probe.graph)
         self._session = session(probe)
         self._batches = batches
         self._wanted = [self._run(feeds, ()) for feeds in batches]
 
-    def noise(self, rounded: Collection[str]) -> float:
-        """Return noise power over signal power at the worst output if only some layers are rounded.
+    def noise(self, values: Collection[str] = (), weights: Collection[str] = ()) -> float:
+        """Return noise power over signal power at the worst output if only these are rounded.
 
         It is infinite where the outputs cannot be compared, or are not finite.
         """
         wanted = iter(self._wanted)
+        on = [("value", name) for name in values] + [("weights", name) for name in weights]
+        places = [self._places[each] for each in on if each in self._places]
+        if not places:
+            return 0.0
         try:
             found = agreement(
-                lambda feeds: self._run(feeds, rounded), lambda _: next(wanted), self._batches, self._outputs
+                lambda feeds: self._run(feeds, places), lambda _: next(wanted), self._batches, self._outputs
             )
         except PassError:
             return math.inf
         return math.inf if found.decibels is None else 10 ** (-found.decibels / 10)
 
-    def _run(self, feeds: Feeds, rounded: Collection[str]) -> list[Array]:
+    def _place(self, kind: str, name: str) -> int:
+        return self._places.setdefault((kind, name), len(self._places))
+
+    def _run(self, feeds: Feeds, places: Sequence[int]) -> list[Array]:
         switches = np.zeros(len(self._places), bool)
-        switches[[self._places[name] for name in rounded if name in self._places]] = True
+        switches[list(places)] = True
         outputs: list[Array] = self._session.run(None, {**feeds, SWITCHES: switches})
         return outputs
 
 
-def output_noise(
-    model: Model, names: Sequence[str], batches: Sequence[Feeds], bits: int = 8, seconds: float = SECONDS
-) -> dict[str, float]:
-    """Return noise power over signal power at the outputs if one layer alone runs in integers, by name.
+def noise_of_each(
+    board: Switchboard,
+    values: Mapping[Part, Collection[str]],
+    weights: Sequence[str],
+    seconds: float = SECONDS,
+) -> tuple[dict[Part, float], dict[str, float]]:
+    """Return noise over signal power at the outputs of each group of values, and of each layer's weights.
 
-    The noise of several layers is about the sum of theirs. Where the layers are too many for the time,
-    neighbours are rounded together, and share their noise.
+    The noise of several is about the sum of theirs. Where they are too many for the time, neighbours are
+    rounded together, and share their noise.
 
     Args:
-        model: a folded float model; it is not changed.
-        names: nodes of layers with a weight of their own; one that decides no output adds no noise.
-        batches: feeds to measure on.
-        bits: of the weights.
+        board: rounds them.
+        values: groups of values; those of a group are always rounded together.
+        weights: layers.
         seconds: time that it may take, about.
     """
-    board = Switchboard(model, names, batches, bits)
     start = time.perf_counter()
-    board.noise(names)
-    possible = max(int(seconds / (time.perf_counter() - start)), 1)
-    together = max(math.ceil(len(names) / possible), 1)
-    parts = [names[first : first + together] for first in range(0, len(names), together)]
-    noise: dict[str, float] = {}
-    for part in track(parts, "noise of layers", total=len(parts)):
-        noise |= dict.fromkeys(part, board.noise(part) / len(part))
-    return noise
+    board.noise([name for group in values.values() for name in group], weights)
+    possible = max(int(seconds / (time.perf_counter() - start)), 2)
+    together = max(math.ceil((len(values) + len(weights)) / possible), 1)
+    noise_of_values: dict[Part, float] = {}
+    for keys in track(_parts(list(values), together), "noise of activations"):
+        found = board.noise([name for key in keys for name in values[key]])
+        noise_of_values |= dict.fromkeys(keys, found / len(keys))
+    noise_of_weights: dict[str, float] = {}
+    for names in track(_parts(weights, together), "noise of weights"):
+        noise_of_weights |= dict.fromkeys(names, board.noise(weights=names) / len(names))
+    return noise_of_values, noise_of_weights
 
 
-def _switch(weights: Sequence[Layer], switches: ir.Value, number: int, bits: int) -> None:
-    """Put an If in the place of the layer with these weights: rounded if the switch of its number is on."""
-    node = weights[0].node
-    graph = edit.graph_of(node)
+def _parts(items: Sequence[Part], size: int) -> list[Sequence[Part]]:
+    return [items[first : first + size] for first in range(0, len(items), size)]
+
+
+def _chosen(graph: ir.Graph, switches: ir.Value, number: int) -> ir.Node:
+    """Return a node that reads one switch."""
+    index = edit.add_initializer(graph, f"{SWITCHES}.{number}", np.array(number))
+    node = ir.node("Gather", [switches, index], name=f"{SWITCHES}.read{number}")
+    node.outputs[0].name = f"{SWITCHES}.read{number}"
+    return node
+
+
+def _switch_value(graph: ir.Graph, value: ir.Value, grid: Codes | None, switch: ir.Node) -> None:
+    """Let all who read a value read an If in its place: as it is, or restored from codes."""
+    name = value.name or ""
+    owner = value.producer()
+    uses = [(use.node, use.idx) for use in value.uses()]
+    if grid is None:
+        codes = ir.node("DynamicQuantizeLinear", [value], num_outputs=3, name=f"{name}.codes")
+    else:
+        numbers = {"step": np.float32(grid.scale), "zero": grid.zero}
+        stored = [
+            edit.add_initializer(graph, f"{name}.{what}", np.asarray(number))
+            for what, number in numbers.items()
+        ]
+        codes = ir.node("QuantizeLinear", [value, *stored], name=f"{name}.codes")
+    read = codes.outputs if grid is None else [codes.outputs[0], *stored]
+    restored = ir.node("DequantizeLinear", read, name=f"{name}.restored")
+    same = ir.node("Identity", [value], name=f"{name}.same")
+    for place, output in enumerate((*codes.outputs, *restored.outputs, *same.outputs)):
+        output.name = f"{name}.between{place}"
+    for output in (*restored.outputs, *same.outputs):
+        output.type = value.type or ir.TensorType(ir.DataType.FLOAT)
+    choice = _choice(switch, [codes, restored], [same], f"{name}.choice")
+    choice.outputs[0].type, choice.outputs[0].shape = value.type, value.shape
+    if owner is not None:
+        edit.insert_after(value, switch, choice)
+    else:
+        edit.insert_first(graph, switch, choice)
+    for node, index in uses:
+        edit.set_input(node, index, choice.outputs[0])
+
+
+def _switch_layer(parts: Sequence[Layer], contents: Mapping[str, Array], switch: ir.Node) -> None:
+    """Put an If in the place of a layer: as it is, or with its weights rounded."""
+    node = parts[0].node
     for place, value in enumerate(node.outputs):
         value.name = value.name or f"{node.name}.omitted{place}"  # a branch gives all that the node could
-    index = edit.add_initializer(graph, f"{node.name}.switch", np.array(number))
-    switch = ir.node("Gather", [switches, index], name=f"{node.name}.switched")
-    switch.outputs[0].name = f"{node.name}.switched"
-    plain = _twin(node, node.inputs, "plain")
-    branches = {"then_branch": _branch(*_rounded(weights, bits)), "else_branch": _branch(plain)}
-    attributes = {name: ir.AttrGraph(name, branch) for name, branch in branches.items()}
-    count = len(node.outputs)
-    choice = ir.node("If", switch.outputs, attributes, num_outputs=count, name=f"{node.name}.choice")
-    edit.replace_node(node, switch, choice)
-
-
-def _rounded(weights: Sequence[Layer], bits: int) -> list[ir.Node]:
-    """Return the nodes that compute a layer with its input and its weights rounded."""
-    node = weights[0].node
-    codes = ir.node("DynamicQuantizeLinear", [node.inputs[0]], num_outputs=3, name=f"{node.name}.codes")
-    restored = ir.node("DequantizeLinear", codes.outputs, name=f"{node.name}.restored")
-    for place, value in enumerate((*codes.outputs, *restored.outputs)):
-        value.name = f"{node.name}.between{place}"
-    inputs = [restored.outputs[0], *node.inputs[1:]]
-    for layer in weights:
-        integers = IntegerFormat(bits, PerAxis(layer.out_axis), narrow=True)
-        content = quantize(torch.from_numpy(layer.array.copy()), integers).dequantize()
+    inputs = list(node.inputs)
+    for layer in parts:
+        content = contents[layer.weight.name or ""]
         if node.inputs[layer.index] is not layer.weight:  # a Transpose stands between them
             content = content.T
         name = f"{layer.weight.name}.rounded"
-        inputs[layer.index] = edit.add_initializer(edit.graph_of(node), name, content.numpy())
-    return [codes, restored, _twin(node, inputs, "rounded")]
+        inputs[layer.index] = edit.add_initializer(edit.graph_of(node), name, np.ascontiguousarray(content))
+    branches = [_twin(node, inputs, "rounded")], [_twin(node, node.inputs, "plain")]
+    choice = _choice(switch, *branches, f"{node.name}.choice")
+    edit.replace_node(node, switch, choice)
+
+
+def _choice(switch: ir.Node, on: Sequence[ir.Node], off: Sequence[ir.Node], name: str) -> ir.Node:
+    """Return an If whose branches put out what the last of their nodes do."""
+    bodies = {"then_branch": on, "else_branch": off}
+    branches = {
+        which: ir.AttrGraph(which, ir.Graph([], nodes[-1].outputs, nodes=nodes, name=f"{name}.{which}"))
+        for which, nodes in bodies.items()
+    }
+    return ir.node("If", switch.outputs, branches, num_outputs=len(on[-1].outputs), name=name)
 
 
 def _twin(node: ir.Node, inputs: Sequence[ir.Value | None], kind: str) -> ir.Node:
@@ -153,8 +217,3 @@ def _twin(node: ir.Node, inputs: Sequence[ir.Value | None], kind: str) -> ir.Nod
     for place, (value, before) in enumerate(zip(twin.outputs, node.outputs, strict=True)):
         value.name, value.type = f"{name}.{place}", before.type or ir.TensorType(ir.DataType.FLOAT)
     return twin
-
-
-def _branch(*nodes: ir.Node) -> ir.Graph:
-    """Return a body that puts out what the last of its nodes does."""
-    return ir.Graph([], nodes[-1].outputs, nodes=nodes, name=f"{nodes[-1].name}.branch")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
 
 from compress.data import Feeds
 from compress.diagnose.agreement import Run
@@ -14,6 +15,8 @@ WARM_UP_RUNS = 2
 """Runs of each before the clock starts."""
 LEAST_ROUNDS, MOST_ROUNDS = 7, 300
 """Fewest and most rounds of `processor_ratio`; the fewest run even when the time is over."""
+LONG_SECONDS, ROUNDS_OF_LONG = 0.3, 3
+"""A run that takes so long varies little, and needs no more rounds than these."""
 
 
 def latency(run: Run, original: Run, feeds: Feeds, runs: int) -> Latency:
@@ -41,16 +44,27 @@ def processor_ratio(run: Run, original: Run, feeds: Feeds, seconds: float) -> fl
         run: the variant.
         original: the original.
         feeds: inputs of one run.
-        seconds: when to stop; seven rounds are run in any case, the first of them to warm up.
+        seconds: when to stop; seven rounds are run in any case, three of long runs, the first to warm up.
     """
     times: dict[Run, list[tuple[float, float]]] = {run: [], original: []}
-    end = time.perf_counter() + seconds
-    while len(times[run]) < LEAST_ROUNDS or (time.perf_counter() < end and len(times[run]) < MOST_ROUNDS):
+    end, least = time.perf_counter() + seconds, LEAST_ROUNDS
+    while len(times[run]) < least or (time.perf_counter() < end and len(times[run]) < MOST_ROUNDS):
         for each, taken in times.items():
             processor, wall = time.process_time(), time.perf_counter()
             each(feeds)
             taken.append((time.process_time() - processor, time.perf_counter() - wall))
+            least = ROUNDS_OF_LONG if taken[-1][1] > LONG_SECONDS else least
     fastest = [[min(clock) for clock in zip(*taken[1:], strict=True)] for taken in times.values()]
     clock = 0 if all(processor > 0 for processor, _ in fastest) else 1
     mine, reference = (least[clock] for least in fastest)
     return float(mine / reference)
+
+
+def processor_time(run: Callable[[], object]) -> float:
+    """Return the least processor time of some calls in seconds, or on the wall where that clock is coarse."""
+    taken: list[tuple[float, float]] = []
+    for _ in range(LEAST_ROUNDS):
+        processor, wall = time.process_time(), time.perf_counter()
+        run()
+        taken.append((time.process_time() - processor, time.perf_counter() - wall))
+    return min(first for first, _ in taken[1:]) or min(second for _, second in taken[1:])

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-
-import numpy as np
 
 from compress.changes import Change
 from compress.cpu import weight_bits
@@ -15,10 +13,11 @@ from compress.graph.fold import fold
 from compress.model import Model
 from compress.numerics.affine import Quantized
 from compress.numerics.formats import FLOATS
+from compress.quantize import regions
 from compress.quantize.floats import store_float_weights
 from compress.quantize.judge import Candidate, Judge, choose
 from compress.quantize.smoothing import smooth
-from compress.quantize.static import solve_all
+from compress.quantize.static import solve_widths
 from compress.quantize.ways import Way, calibrated_ways, mixed_ways, ways_of_each_run
 from compress.quantize.weight_only import store_int8_weights
 
@@ -26,8 +25,14 @@ INDULGENCE_DB = 4.0
 """Decibels below the target that are accepted if no candidate at the target is faster than the original."""
 WEIGHTS_MARGIN_DB = 2.0
 """Decibels that integer arithmetic may lose against 8-bit weights alone, if these miss the target."""
-ATTEMPTS = 6
-"""Models that are built to find the number of layers that return to 8-bit weights and float arithmetic."""
+ATTEMPTS = 4
+"""Models that are built to find which layers return to 8-bit weights and float arithmetic."""
+CAUTION = 0.9
+"""Share of the noise that a choice of layers may add, since the next measurement differs from the last."""
+CLOSE_DB = 1.0
+"""Decibels above the target at which a choice is not pushed further."""
+WORTH_A_TRY = 0.03
+"""Share of the original's time that a choice of layers must promise to gain."""
 INTEGERS = "integers, "
 """How the names of ways that multiply integers begin."""
 
@@ -46,11 +51,12 @@ def int8(model: Model, chosen: Callable[..., bool], min_snr_db: float) -> list[C
     Raises:
         PassError: a weight is not finite; the message names the layer.
     """
+    given = model.ir.clone()
     fold(model.ir)
     if model.calibration is None:
         stored = store_int8_weights(model, chosen, operators="expanded")
         return _account(stored, "chosen without calibration data: 8-bit weights, float arithmetic")
-    judge = Judge(model)
+    judge = Judge(model, given)
     plain = Way(
         name="8-bit weights, float arithmetic",
         model=judge.model,
@@ -101,11 +107,9 @@ def _halves(
 
 def _rounded(judge: Judge, model: Model, chosen: Callable[..., bool]) -> dict[int, dict[str, Quantized]]:
     """Return the integers of weights by GPTQ, by bits and weight name; empty where GPTQ fails."""
-    found: dict[int, dict[str, Quantized]] = {}
     with judge.refusals("rounding by GPTQ"):
-        for bits in sorted({8, weight_bits("auto")}):
-            found[bits] = solve_all(model, chosen, bits)
-    return found
+        return solve_widths(model, chosen, sorted({8, weight_bits("auto")}))
+    return {}
 
 
 def _others(
@@ -140,12 +144,13 @@ def _integers(
     calibrated: list[Candidate] = []
     for start in _starts(judge, plain, smoothed):
         for tried, ways in ((each_run, ways_of_each_run), (calibrated, calibrated_ways)):
-            if not tried or _highest(tried) < target:
-                with judge.refusals(f"{start.name}ranges"):
-                    tried += [judge.attempt(way) for way in ways(start)]
-        if all(_highest(tried) >= target for tried in (each_run, calibrated) if tried):
+            with judge.refusals(f"{start.name}ranges"):
+                for way in ways(start) if judge.has_time else ():
+                    if _highest(tried) < target and (judge.has_time or not tried):
+                        tried.append(judge.attempt(way))
+        if all(_highest(tried) >= target for tried in (each_run, calibrated) if tried) or not judge.has_time:
             break
-    if calibrated and _highest(calibrated) < target:
+    if calibrated and _highest(calibrated) < target and judge.has_time:
         best = max(calibrated, key=lambda each: each.snr_db).way
         mended = replace(best, name=f"{best.name}, biases corrected", corrected=True)
         with judge.refusals(mended.name):
@@ -157,14 +162,20 @@ def _integers(
 
 
 def _highest(tried: Sequence[Candidate]) -> float:
-    """Return the best agreement with the original."""
-    return max(each.snr_db for each in tried)
+    """Return the best agreement with the original; -infinite before anything was tried."""
+    return max((each.snr_db for each in tried), default=-math.inf)
 
 
 def _starts(judge: Judge, plain: Way, smoothed: Way | None) -> Iterator[Way]:
-    """Yield the float model as it is, and smoothed, which is known already or found when it is asked for."""
+    """Yield the float model as it is, and smoothed, which is known already or found when it is asked for.
+
+    It is not looked for where most layers are convolutions: their channels hold no outliers to speak of.
+    """
     yield replace(plain, name=INTEGERS)
-    smoothed = smoothed or _smoothed(judge, plain)
+    kernels = regions.find(plain.model.graph, plain.chosen).kernels
+    convolutions = sum(layer.node.op_type == "Conv" for layer in kernels)
+    if smoothed is None and 2 * convolutions <= len(kernels):
+        smoothed = _smoothed(judge, plain)
     if smoothed is not None:
         yield smoothed
 
@@ -183,45 +194,37 @@ def _smoothed(judge: Judge, plain: Way) -> Way | None:
 
 
 def _enough(judge: Judge, whole: Candidate, target: float) -> Iterator[Candidate]:
-    """Yield a way, with as few of the layers that add most noise back on 8-bit weights as `target` takes."""
+    """Yield a way as it is, and with those layers back on 8-bit weights that make it fastest at `target`."""
     if whole.snr_db >= target - INDULGENCE_DB:
         yield whole
-    if whole.snr_db >= target:
-        return
-    noise = judge.noise(whole.way)
-    order = sorted(noise, key=lambda name: -noise[name])
-    back = replace(whole.way, corrected=False, operators="expanded")
-    found = _fewest(judge, back, order, noise, target)
-    if found is not None:
-        yield found[0]
-        blocked = judge.attempt(replace(back, operators="onnxruntime"), order[: found[1]])
-        if blocked.snr_db >= target:
-            yield blocked
+    several = len(whole.way.layers()) > 1 and judge.has_time
+    best = _fastest(judge, whole, target) if several else None
+    if best is not None:
+        yield best
     elif whole.snr_db < target - INDULGENCE_DB:
         judge.failures.append(str(whole))
 
 
-def _fewest(
-    judge: Judge, way: Way, order: Sequence[str], noise: Mapping[str, float], target: float
-) -> tuple[Candidate, int] | None:
-    """Return a way with the fewest layers, in `order`, back on weights that reach `target`, and their count.
+def _fastest(judge: Judge, whole: Candidate, target: float) -> Candidate | None:
+    """Return a way with the layers back in float that make it fastest at `target`; None if none gains time.
 
-    The search starts where the noise of the others, added up, is what `target` allows.
+    What a table of layers predicts is corrected by what was measured: of all layers, then of each choice.
     """
-    low, high, step = 0, len(order), max(len(order) // 16, 1)
-    left = np.cumsum([noise[name] for name in reversed(order)])
-    guess = len(order) - int(np.searchsorted(left, 10 ** (-target / 10), side="right"))
-    best = None
+    enough = whole.snr_db >= target
+    table = judge.table(whole, noisy=not enough)
+    back, allowed, best = replace(whole.way, corrected=False, operators="expanded"), math.inf, None
+    known = {frozenset(table.noise)}
+    tried, integers = whole, frozenset(table.noise)
     for _ in range(ATTEMPTS):
-        if high - low < 2:
+        if not enough:
+            allowed = table.added(integers) * 10 ** ((tried.snr_db - target) / 10) * CAUTION
+        integers = table.fastest(allowed)
+        if integers in known or table.time(()) - table.time(integers) < WORTH_A_TRY or not judge.has_time:
             break
-        count = min(max(guess, low + 1), high - 1)
-        tried = judge.attempt(way, order[:count])
+        known.add(integers)
+        tried = judge.attempt(back, [name for name in table.noise if name not in integers])
         if tried.snr_db >= target:
-            high, best = count, (tried, count)
-        else:
-            low = count
-        open_end = low == 0 or high == len(order)
-        guess = (count - step if high == count else count + step) if open_end else (low + high) // 2
-        step *= 2
+            best = tried
+        if enough or target <= tried.snr_db < target + CLOSE_DB:
+            break
     return best

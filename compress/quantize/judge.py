@@ -4,27 +4,37 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
+import onnx_ir as ir
+
 from compress.changes import Change
 from compress.data import Data
 from compress.diagnose.closeness import Closeness
-from compress.diagnose.sensitivity import output_noise
+from compress.diagnose.layer_times import layer_times
+from compress.diagnose.sensitivity import Switchboard, noise_of_each
 from compress.diagnose.timing import processor_ratio
 from compress.errors import DataError, ModelError, PassError
 from compress.graph import batch
 from compress.graph.session import session
 from compress.model import Model
+from compress.quantize.placement import Between, Table, seconds_to_part
 from compress.quantize.ways import Way
 
 JUDGING = 4
 """Every fourth calibration batch is used to judge models, and not to calibrate."""
 MOST_BATCHES = 4
 """Largest number of batches that judge."""
+ROWS = 4
+"""Samples on which the noise of single layers is measured."""
+SEARCH_SECONDS = 150.0
+"""Time after which no further way is tried; only large models come to that."""
 TIMED_SECONDS = 1.0
 """Time spent on each of two timings of a candidate: one sample and one batch."""
 TIMING_NOISE = 1.05
@@ -56,23 +66,34 @@ class Candidate:
 class Judge:
     """Measures models on calibration batches that did not calibrate them.
 
+    Args:
+        model: a folded model with the data to calibrate on.
+        original: what it was before, whose outputs and time count.
+
     Attributes:
         model: the original, folded, with the data to calibrate on.
         failures: ways that cannot be taken, and why.
     """
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: Model, original: ir.Model) -> None:
         assert model.calibration is not None
+        self._end = time.perf_counter() + SEARCH_SECONDS
         self.model = model.copy()
         self.model.calibration, judging = split(model.calibration)
         self.failures: list[str] = []
         inputs = model.graph.inputs
         self._batches = [feeds for feeds, _ in itertools.islice(judging.batches(inputs), MOST_BATCHES)]
-        self._original = partial(session(self.model.ir, threads=1).run, None)
+        self._original = partial(session(original, threads=1).run, None)
         first = self._batches[0]
         axes = batch.find(self._original, inputs, [first], judging.batch_axis)
+        self._axes, self._rows = axes, min(axes.size(first), ROWS)
         self._timed = axes.sample(first), first
-        self._closeness = Closeness(self.model.ir, self._batches, self._original)
+        self._closeness = Closeness(original, self._batches, self._original)
+
+    @property
+    def has_time(self) -> bool:
+        """Whether the search may go on; what is needed for a result is done without asking."""
+        return time.perf_counter() < self._end
 
     @contextmanager
     def refusals(self, name: str) -> Iterator[None]:
@@ -101,9 +122,45 @@ class Judge:
         ratios = [processor_ratio(run, self._original, feeds, TIMED_SECONDS) for feeds in self._timed]
         return replace(candidate, ratio=max(ratios))
 
-    def noise(self, way: Way) -> dict[str, float]:
-        """Return the noise that each layer which multiplies integers adds to the outputs of one batch."""
-        return output_noise(way.model, way.layers(), self._batches[:1])
+    def table(self, whole: Candidate, noisy: bool) -> Table:
+        """Return what is known of the layers that multiply integers in a candidate.
+
+        Args:
+            whole: the candidate.
+            noisy: whether noise is measured; else it is left at nothing.
+        """
+        way, codes = whole.way, whole.way.codes()
+        groups: dict[frozenset[str], list[str]] = {}
+        for name, (_, names) in codes.items():
+            groups.setdefault(names, []).append(name)
+        values: dict[frozenset[str], float] = dict.fromkeys(groups, 0.0)
+        weights = dict.fromkeys(way.layers(), 0.0)
+        if noisy:
+            rounded = way.weights()
+            few = self._axes.joined([self._axes.sample(self._batches[0], row) for row in range(self._rows)])
+            board = Switchboard(way.model, {name: each for name, (each, _) in codes.items()}, rounded, [few])
+            values, weights = noise_of_each(board, groups, list(weights))
+        profiles = [
+            [layer_times(each.ir, weights, feeds) for feeds in self._timed]
+            for each in (self.model, whole.model)
+        ]
+        runs = [sum(each.values()) for each in profiles[0]]
+        floats, integers = (_shares(each, runs) for each in profiles)
+        unit, numbers = seconds_to_part() / runs[-1], way.numbers()
+        between = [
+            Between(names, values[names], unit * max(numbers.get(name, 0) for name in group))
+            for names, group in groups.items()
+        ]
+        return Table(weights, floats, integers, between)
+
+
+def _shares(profiles: Sequence[Mapping[str, float]], runs: Sequence[float]) -> dict[str, float]:
+    """Return the times of layers in parts of the original's run, the mean over several inputs."""
+    shares: dict[str, float] = defaultdict(float)
+    for profile, run in zip(profiles, runs, strict=True):
+        for name, seconds in profile.items():
+            shares[name] += seconds / run / len(runs)
+    return dict(shares)
 
 
 def split(data: Data) -> tuple[Data, Data]:

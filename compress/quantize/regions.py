@@ -261,6 +261,39 @@ def _readers(value: ir.Value, integer: Mapping[ir.Node, None]) -> tuple[list[tup
     return readers, everyone and value.is_graph_output()
 
 
+def sides(regions: Regions) -> dict[ir.Value, frozenset[str]]:
+    """Return the layers that every quantized value lies between, by name: it has codes if one of them has.
+
+    These are the next ones before and behind it, with at most one node of several operands on the way.
+    """
+    kernels = {layer.node: layer.name for layer in regions.kernels}
+
+    def joins(node: ir.Node) -> int | None:
+        inside = node in regions.nodes or facts.of(node).cuts
+        return int(len(_data(node)) > 1) if inside else None
+
+    def before(value: ir.Value, left: int) -> set[str]:
+        node = value.producer()
+        if node is None or node in kernels:
+            return {kernels[node]} if node is not None and _puts_codes_out(node) else set()
+        several = joins(node)
+        if several is None or several > left:
+            return set()
+        return {name for each in _data(node) for name in before(each, left - several)}
+
+    def behind(value: ir.Value, left: int) -> set[str]:
+        names: set[str] = set()
+        for node in value.consumers():
+            several = joins(node)
+            if node in kernels:
+                names.add(kernels[node])
+            elif several is not None and several <= left:
+                names |= {name for each in node.outputs for name in behind(each, left - several)}
+        return names
+
+    return {value: frozenset(before(value, 1) | behind(value, 1)) for value in regions.readers}
+
+
 def cut_at(value: ir.Value) -> tuple[float, float]:
     """Return the constant bounds at which the activation that makes a value cuts it off; infinite without."""
     node = value.producer()

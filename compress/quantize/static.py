@@ -261,7 +261,7 @@ def learn_in_blocks(
         weights: how weights become integers, from where learning goes on.
     """
     regions = find(model.graph, chosen)
-    grids = _grids(regions, activations, observed)
+    grids = grids_of(regions, activations, observed)
     by_name = {value.name or "": grids[regions.range_owner(value)] for value in regions.readers}
     start = {layer.weight.name or "": weights.of(layer) for layer in regions.kernels}
     learned, story = reconstruct(model, chosen, by_name, start)
@@ -318,7 +318,7 @@ def _place(
     regions: Regions, activations: Activations, observed: Mapping[str, Observer], weights: Weights
 ) -> list[Change]:
     """Insert Q/DQ pairs; return a change per layer that runs on integers."""
-    grids = _grids(regions, activations, observed)
+    grids = grids_of(regions, activations, observed)
     for value, readers in regions.readers.items():
         grid = grids[regions.range_owner(value)]
         quantize_activation(value, grid.scale, grid.zero, readers, final=value in regions.final)
@@ -331,7 +331,7 @@ def _place(
     ]
 
 
-def _grids(
+def grids_of(
     regions: Regions, activations: Activations, observed: Mapping[str, Observer]
 ) -> dict[ir.Value, Grid]:
     """Return the grid of every value that others do not give theirs.

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from compress.changes import Change
+import numpy as np
+import numpy.typing as npt
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
+
+from compress.changes import Change, Reason
 from compress.cpu import weight_bits
+from compress.diagnose.sensitivity import Codes
+from compress.graph.activations import fuse_activations
 from compress.graph.edit import name_all
+from compress.graph.layers import layers
 from compress.model import Model
 from compress.numerics.affine import Quantized
 from compress.numerics.ranges import Histogram
@@ -16,8 +24,18 @@ from compress.quantize.bias import move_biases
 from compress.quantize.plans import Operators
 from compress.quantize.weight_only import store_int8_weights
 
-RANGES: tuple[static.Calibration, ...] = ("minmax", "mse")
-"""Calibrations that are tried."""
+RANGES = (
+    static.Activations("minmax"),
+    static.Activations("percentile", 99.99),
+    static.Activations("mse"),
+    static.Activations("percentile", 99.9),
+)
+"""How ranges are chosen, in the order in which it is tried."""
+MIXED = 0.1
+"""Least share of linear layers among convolutions that are given ranges of their own kind."""
+SPARED = 0.02
+"""Share of the float weights' bytes that stays in float where arithmetic does: the smallest, depthwise often,
+are those that rounding hurts most."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,6 +77,48 @@ class Way:
             names += dynamic.find(graph, self.chosen).names
         return list(dict.fromkeys(names))
 
+    def codes(self) -> dict[str, tuple[Codes | None, frozenset[str]]]:
+        """Return by name of a value that becomes integers its codes and the layers that it lies between.
+
+        None stands for codes in a range that each run finds.
+        """
+        graph, found = self.model.graph, dict[str, tuple[Codes | None, frozenset[str]]]()
+        if self.calibrated is not None:
+            around = regions.find(graph, self._but(self.besides))
+            grids = static.grids_of(around, self.calibrated, self.observed)
+            for value, names in regions.sides(around).items():
+                grid = grids[around.range_owner(value)]
+                found[value.name or ""] = Codes(grid.scale, grid.zero), names
+        if self.each_run:
+            left = set(self.layers()).difference(*(names for _, names in found.values()))
+            for layer in layers(graph):
+                read = layer.node.inputs[0]
+                if layer.name in left and read is not None:
+                    _, names = found.get(read.name or "", (None, frozenset()))
+                    found[read.name or ""] = None, names | {layer.name}
+        return found
+
+    def numbers(self) -> dict[str, float]:
+        """Return how many numbers the values with calibrated codes have in a batch, by name."""
+        assert self.model.calibration is not None
+        batches = sum(1 for _ in self.model.calibration.raw())
+        return {
+            name: seen.counts.sum() / batches
+            for name, seen in self.observed.items()
+            if isinstance(seen, Histogram)
+        }
+
+    def weights(self) -> dict[str, dict[str, npt.NDArray[np.float32]]]:
+        """Return what weights of layers in integers are rounded to, by names of the layer and the weight."""
+        bits, names = weight_bits("auto"), set(self.layers())
+        kernels = static.Weights(bits, rounded=self.rounded.get(bits, {}))
+        found: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
+        for layer in layers(self.model.graph):
+            if layer.name in names:
+                known = found.setdefault(layer.name, {})
+                known[layer.weight.name or ""] = kernels.of(layer).dequantize().numpy()
+        return found
+
     def take(self, floats: Collection[str] = ()) -> tuple[Model, list[Change]]:
         """Return a quantized copy of the model and what was done; the layers named `floats` stay in float.
 
@@ -72,12 +132,18 @@ class Way:
             chosen = self._but((*self.besides, *floats))
             weights = static.Weights(bits, rounded=kernels)
             placed += static.place(model, chosen, self.calibrated, self.observed, weights)
+            fuse_activations(model.ir)  # those that stay in float were taken apart for integers
+            RemoveUnusedNodesPass()(model.ir)
         if self.each_run:
             others = dynamic.find(model.graph, self._but(floats))
             placed += dynamic.place(model.graph, others, bits, kernels)
         changes = [*self.prepared, *(change for change in placed if change.action)]
-        nearest = self.rounded.get(8)
-        changes += store_int8_weights(model, self.chosen, operators=self.operators, rounded=nearest)
+        small = _small(model.graph, self.chosen, model.weight_bytes)
+        changes += [
+            Change(name, skipped=Reason.SMALL.because("its rounding is spared")) for name in sorted(small)
+        ]
+        rest = self._but(small)
+        changes += store_int8_weights(model, rest, operators=self.operators, rounded=self.rounded.get(8))
         name_all(model.ir)
         if self.corrected:
             changes += move_biases(model, self.model, self.chosen)
@@ -87,6 +153,18 @@ class Way:
         """Return `chosen` without the layers of these names."""
         excluded = frozenset(names)
         return lambda *known: self.chosen(*known) and excluded.isdisjoint(known)
+
+
+def _small(graph: ir.Graph, chosen: Callable[..., bool], bytes_of_all: int) -> set[str]:
+    """Return the names of the smallest weights in float that together take no more than `SPARED` of all."""
+    sizes = {layer.weight.name or "": layer.nbytes for layer in layers(graph) if chosen(*layer.names)}
+    small, taken = set[str](), 0
+    for name in sorted(sizes, key=lambda each: sizes[each]):
+        taken += sizes[name]
+        if taken > SPARED * bytes_of_all:
+            break
+        small.add(name)
+    return small
 
 
 def ways_of_each_run(start: Way) -> Iterator[Way]:
@@ -106,8 +184,8 @@ def calibrated_ways(start: Way) -> Iterator[Way]:
     start = replace(start, model=model)
     readers = regions.find(model.graph, start.chosen).readers
     observed = static.observe_ranges(model, readers, Histogram) if readers else {}
-    for calibration in RANGES if readers else ():
-        name, activations = f"{start.name}range {calibration}", static.Activations(calibration)
+    for activations in RANGES if readers else ():
+        name = f"{start.name}range {activations.chosen_by}"
         yield replace(start, name=name, calibrated=activations, observed=observed)
 
 
@@ -118,6 +196,6 @@ def mixed_ways(calibrated: Way) -> Iterator[Way]:
         yield rest
     kernels = regions.find(calibrated.model.graph, calibrated.chosen).kernels
     linear = tuple(layer.name for layer in kernels if layer.node.op_type != "Conv")
-    if 0 < len(linear) < len(kernels):
+    if MIXED * len(kernels) <= len(linear) < len(kernels):
         name = f"{calibrated.name} for convolutions, each run's for other layers"
         yield replace(rest, besides=linear, name=name)

@@ -51,7 +51,7 @@ def test_few_batches_do_both() -> None:
 
 
 def test_a_judge_measures_agreement_and_notes_refusals(mlp: Model) -> None:
-    judge = Judge(mlp)
+    judge = Judge(mlp, mlp.ir)
     way = Way(name="weights", model=judge.model, chosen=everything)
     measured = judge.attempt(way)
     assert 20 < measured.snr_db < 100
@@ -65,11 +65,18 @@ def test_a_judge_measures_agreement_and_notes_refusals(mlp: Model) -> None:
     assert len(judge.failures) == 1, "only what a model or its data may cause is noted"
 
 
-def test_layers_are_told_by_their_noise(mlp: Model) -> None:
-    judge = Judge(mlp)
+def test_a_table_tells_the_noise_and_the_time_of_layers(mlp: Model) -> None:
+    judge = Judge(mlp, mlp.ir)
     way = Way(name="each run", model=judge.model, chosen=everything, each_run=True)
-    noise = judge.noise(way)
-    assert list(noise) == way.layers()
-    few = judge.attempt(way, [max(noise, key=lambda name: noise[name])])
-    assert few.name == f"each run, but 1 of {len(noise)} layers"
-    assert few.snr_db > judge.attempt(way).snr_db
+    whole = judge.attempt(way)
+    table = judge.table(whole, noisy=True)
+    assert list(table.noise) == way.layers()
+    assert {name for group in table.between for name in group.layers} == set(table.noise)
+    predicted = -10 * math.log10(table.added(table.noise))
+    assert abs(predicted - whole.snr_db) < 4
+    assert table.time(()) == pytest.approx(1), "times are parts of the original's"
+    floats = [name for name in table.noise if name not in table.fastest(math.inf)]
+    assert len(floats) < len(table.noise) or table.time(table.noise) >= 1
+    few = judge.attempt(way, list(table.noise)[:1])
+    assert few.name == f"each run, but 1 of {len(table.noise)} layers"
+    assert few.snr_db > whole.snr_db

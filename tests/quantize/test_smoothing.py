@@ -14,7 +14,7 @@ NETWORK = """g (float[N,6,9,9] x) => (float[N,5] y) {
     d = Conv<group=8, pads=[1,1,1,1], strides=[2,2]>(r, w2, b2) s = LeakyRelu(d)
     n = BatchNormalization(s, n1, n2, n3, n4) p = MaxPool<kernel_shape=[2,2]>(n)
     e = Conv<dilations=[2,2], pads=[2,2,2,2]>(p, w3, b3) t = Relu(e) m = Mul(t, k)
-    c = Conv(m, w4) f = GlobalAveragePool(c) v = Flatten(f) y = Gemm<transB=1>(v, w5)
+    c1 = Conv(m, w4) c2 = Conv(m, w6) c = Add(c1, c2) f = GlobalAveragePool(c) v = Flatten(f) y = Gemm<transB=1>(v, w5)
 }"""
 
 
@@ -29,6 +29,7 @@ def network(build, normal):
         "n1": spread[::-1] / spread, "n2": normal(8), "n3": normal(8) * spread, "n4": np.ones(8, np.float32),
         "w3": normal(8, 8, 3, 3), "b3": normal(8), "k": spread[:, None, None],
         "w4": normal(9, 8, 1, 1) / spread[:, None, None], "w5": normal(5, 9),
+        "w6": normal(9, 8, 1, 1) / spread[:, None, None],
     }  # fmt: skip
     return compress.load(build(NETWORK, **weights), calibration=[{"x": normal(8, 6, 9, 9)} for _ in range(2)])
 

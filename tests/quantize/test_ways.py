@@ -42,9 +42,14 @@ def test_each_run_finds_the_ranges_of_linear_layers_alone(start: Way) -> None:
     assert not list(ways_of_each_run(replace(start, chosen=lambda *names: False)))
 
 
-def test_ranges_come_from_calibration_in_two_kinds(start: Way) -> None:
+def test_ranges_come_from_calibration_in_four_kinds(start: Way) -> None:
     ways = list(calibrated_ways(start))
-    assert [way.name for way in ways] == ["range minmax", "range mse"]
+    assert [way.name for way in ways] == [
+        "range minmax",
+        "range percentile 99.99",
+        "range mse",
+        "range percentile 99.9",
+    ]
     for way in ways:
         assert set(way.layers()) == set(layers(start.model).values())
         model, _ = way.take()
