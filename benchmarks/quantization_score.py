@@ -16,8 +16,8 @@ import numpy as np
 from zoo import Entry, Feeds, Run, entry
 
 from compress.diagnose.agreement import cosine
-from compress.diagnose.samples import single
 from compress.diagnose.timing import processor_ratio
+from compress.graph import batch
 from compress.graph.session import session
 
 COMPARED_BATCHES = 24
@@ -39,8 +39,9 @@ def closeness(network: Entry, original: Run, variant: Run) -> float:
 
 
 def one_sample(network: Entry, path: Path) -> Feeds:
-    """Return the first row of evaluation data of every input whose first axis may change."""
-    return single(next(iter(network.evaluation())), session(path).get_inputs())
+    """Return the first sample of the evaluation data."""
+    feeds, opened = next(iter(network.evaluation())), session(path, threads=1)
+    return batch.find(lambda each: opened.run(None, each), opened.get_inputs(), [feeds]).sample(feeds)
 
 
 def main(name: str, float_file: Path, variant_file: Path) -> None:

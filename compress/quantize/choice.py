@@ -16,6 +16,7 @@ from compress.numerics.formats import FLOATS
 from compress.quantize import regions
 from compress.quantize.floats import store_float_weights
 from compress.quantize.judge import Candidate, Judge, choose
+from compress.quantize.placement import Table
 from compress.quantize.smoothing import smooth
 from compress.quantize.static import solve_widths
 from compress.quantize.ways import Way, calibrated_ways, mixed_ways, ways_of_each_run
@@ -224,7 +225,23 @@ def _fastest(judge: Judge, whole: Candidate, target: float) -> Candidate | None:
         known.add(integers)
         tried = judge.attempt(back, [name for name in table.noise if name not in integers])
         if tried.snr_db >= target:
-            best = tried
+            best = replace(tried, changes=explained(tried.changes, table, integers))
         if enough or target <= tried.snr_db < target + CLOSE_DB:
             break
     return best
+
+
+def explained(changes: Sequence[Change], table: Table, integers: frozenset[str]) -> list[Change]:
+    """Return changes of layers that say what integers mean for each, and which stayed in float."""
+    found = []
+    for change in changes:
+        if change.layer in table.noise:
+            told = f"; {'integers' if change.layer in integers else 'left in float; integers'}: "
+            words = told + table.alone(change.layer)
+            change = (
+                replace(change, skipped=change.skipped + words)
+                if change.skipped
+                else replace(change, action=change.action + words)
+            )
+        found.append(change)
+    return found

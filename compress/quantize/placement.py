@@ -7,6 +7,7 @@ do, converting costs time. Noise adds up. The best choice is a small mixed-integ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -77,6 +78,13 @@ class Table:
         """Return the noise of a run with these layers in integers."""
         coded = (group.noise for group in self.between if not group.layers.isdisjoint(integers))
         return sum(self.noise[name] for name in integers) + sum(coded)
+
+    def alone(self, name: str) -> str:
+        """Return in words what it means that one layer multiplies integers: noise at the outputs and time."""
+        noise = self.noise[name] + sum(group.noise for group in self.between if name in group.layers)
+        heard = f"{-10 * math.log10(noise):.0f} dB at the outputs, " if 0 < noise < math.inf else ""
+        before, after = self.floats.get(name, 0), self.integers.get(name, 0)
+        return f"{heard}{after:.1%} of the time instead of {before:.1%}"
 
     def fastest(self, allowed: float) -> frozenset[str]:
         """Return the layers in integers in the fastest choice whose noise adds up to at most `allowed`.

@@ -139,9 +139,8 @@ class Way:
             placed += dynamic.place(model.graph, others, bits, kernels)
         changes = [*self.prepared, *(change for change in placed if change.action)]
         small = _small(model.graph, self.chosen, model.weight_bytes)
-        changes += [
-            Change(name, skipped=Reason.SMALL.because("its rounding is spared")) for name in sorted(small)
-        ]
+        spared = Reason.SMALL.because("its rounding is spared")
+        changes += [Change(name, skipped=spared) for name in dict.fromkeys(small.values())]
         rest = self._but(small)
         changes += store_int8_weights(model, rest, operators=self.operators, rounded=self.rounded.get(8))
         name_all(model.ir)
@@ -155,15 +154,15 @@ class Way:
         return lambda *known: self.chosen(*known) and excluded.isdisjoint(known)
 
 
-def _small(graph: ir.Graph, chosen: Callable[..., bool], bytes_of_all: int) -> set[str]:
-    """Return the names of the smallest weights in float that together take no more than `SPARED` of all."""
-    sizes = {layer.weight.name or "": layer.nbytes for layer in layers(graph) if chosen(*layer.names)}
-    small, taken = set[str](), 0
-    for name in sorted(sizes, key=lambda each: sizes[each]):
-        taken += sizes[name]
+def _small(graph: ir.Graph, chosen: Callable[..., bool], bytes_of_all: int) -> dict[str, str]:
+    """Return the smallest weights in float, together no more than `SPARED` of all, and their layers."""
+    floats = {layer.weight.name or "": layer for layer in layers(graph) if chosen(*layer.names)}
+    small, taken = dict[str, str](), 0
+    for name in sorted(floats, key=lambda each: floats[each].nbytes):
+        taken += floats[name].nbytes
         if taken > SPARED * bytes_of_all:
             break
-        small.add(name)
+        small[name] = floats[name].name
     return small
 
 

@@ -9,10 +9,13 @@ import onnx
 import pytest
 
 import compress
+from compress.changes import Change
 from compress.diagnose.agreement import decibels
 from compress.graph.session import session
 from compress.model import Model
 from compress.passes import Int8, Int8Dynamic, Int8Static, Smooth
+from compress.quantize.choice import explained
+from compress.quantize.placement import Table
 
 
 def chosen(model: Model) -> str:
@@ -141,3 +144,28 @@ def test_weights_in_the_branches_of_an_if_are_stored_too(normal: Any) -> None:
 def test_a_strength_is_a_share(strength: float) -> None:
     with pytest.raises(ValueError, match="strength"):
         Smooth(strength=strength)
+
+
+def test_layers_say_what_integers_mean_for_them() -> None:
+    noise = dict.fromkeys(("one", "two", "three"), 1e-5)
+    table = Table(noise, dict.fromkeys(noise, 0.3), dict.fromkeys(noise, 0.1))
+    done = [
+        Change("one", "7-bit weights"),
+        Change("two", "8-bit weights"),
+        Change("three", skipped="too small"),
+    ]
+    told = explained([*done, Change("norm", skipped="a vector")], table, frozenset({"one"}))
+    heard = "50 dB at the outputs, 10.0% of the time instead of 30.0%"
+    assert [change.action or change.skipped for change in told] == [
+        f"7-bit weights; integers: {heard}",
+        f"8-bit weights; left in float; integers: {heard}",
+        f"too small; left in float; integers: {heard}",
+        "a vector",
+    ]
+
+
+def test_speed_may_come_first(digits: Model) -> None:
+    careful, fast = Int8()(digits), Int8(prefer="speed")(digits)
+    ratio = {each: float(chosen(each).split("x the time")[0].rsplit(" ", 1)[-1]) for each in (careful, fast)}
+    assert ratio[fast] < ratio[careful] * 1.15
+    assert Int8(prefer="speed", min_snr_db=40.0).min_snr_db == 40
