@@ -34,6 +34,8 @@ CLOSE_DB = 1.0
 """Decibels above the target at which a choice is not pushed further."""
 WORTH_A_TRY = 0.03
 """Share of the original's time that a choice of layers must promise to gain."""
+CORRECTED_DB = 6.0
+"""Decibels that correcting biases may gain: it takes as long as all other attempts together."""
 INTEGERS = "integers, "
 """How the names of ways that multiply integers begin."""
 
@@ -151,7 +153,7 @@ def _integers(
                         tried.append(judge.attempt(way))
         if all(_highest(tried) >= target for tried in (each_run, calibrated) if tried) or not judge.has_time:
             break
-    if calibrated and _highest(calibrated) < target and judge.has_time:
+    if target - CORRECTED_DB <= _highest(calibrated) < target and judge.has_time:
         best = max(calibrated, key=lambda each: each.snr_db).way
         mended = replace(best, name=f"{best.name}, biases corrected", corrected=True)
         with judge.refusals(mended.name):

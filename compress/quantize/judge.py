@@ -9,13 +9,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from typing import Any
 
 import onnx_ir as ir
 
 from compress.changes import Change
 from compress.data import Data
+from compress.diagnose.agreement import Run
 from compress.diagnose.closeness import Closeness
 from compress.diagnose.layer_times import layer_times
 from compress.diagnose.sensitivity import Switchboard, noise_of_each
@@ -83,12 +84,18 @@ class Judge:
         self.failures: list[str] = []
         inputs = model.graph.inputs
         self._batches = [feeds for feeds, _ in itertools.islice(judging.batches(inputs), MOST_BATCHES)]
-        self._original = partial(session(original, threads=1).run, None)
+        self._given = original
+        run = partial(session(original, threads=1).run, None)
         first = self._batches[0]
-        axes = batch.find(self._original, inputs, [first], judging.batch_axis)
+        axes = batch.find(run, inputs, [first], judging.batch_axis)
         self._axes, self._rows = axes, min(axes.size(first), ROWS)
         self._timed = axes.sample(first), first
-        self._closeness = Closeness(original, self._batches, self._original)
+        self._closeness = Closeness(original, self._batches, run)
+
+    @cached_property
+    def _original(self) -> Run:
+        """Runs the original; opened only to time, since a session of a large model takes its size again."""
+        return partial(session(self._given, threads=1).run, None)
 
     @property
     def has_time(self) -> bool:
