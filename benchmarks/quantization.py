@@ -144,7 +144,13 @@ def run(python: Path, script: str, *arguments: str, log: Path | None = None) -> 
     command = [str(python), str(HERE / script), *arguments]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=TIME_LIMIT_SECONDS, env=environment, check=False
+            command,
+            cwd=CACHE,  # ONNX Runtime's tools leave files in the current folder
+            capture_output=True,
+            text=True,
+            timeout=TIME_LIMIT_SECONDS,
+            env=environment,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return f"took more than {TIME_LIMIT_SECONDS} s"

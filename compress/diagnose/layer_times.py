@@ -13,8 +13,7 @@ import onnx
 import onnx_ir as ir
 
 from compress.data import Feeds
-from compress.graph.files import to_proto
-from compress.graph.session import session_options, start
+from compress.graph.session import session
 
 RUNS = 8
 """Runs that are profiled; the least time of each kernel counts, and the first run warms up."""
@@ -38,14 +37,12 @@ def layer_times(model: ir.Model, names: Collection[str], feeds: Feeds) -> dict[s
         ModelError: the runtime does not take the model.
     """
     with tempfile.TemporaryDirectory() as folder:
-        options = session_options(threads=1)
-        options.enable_profiling, options.profile_file_prefix = True, str(Path(folder, "profile"))
-        options.optimized_model_filepath = str(Path(folder, "optimized.onnx"))
-        running = start(to_proto(model).SerializeToString(), options, ["CPUExecutionProvider"])
+        optimized = Path(folder, "optimized.onnx")
+        running = session(model, threads=1, optimized_to=optimized, profiled_to=Path(folder, "profile"))
         for _ in range(RUNS):
             running.run(None, feeds)
         events = json.loads(Path(running.end_profiling()).read_text())
-        run = onnx.load(options.optimized_model_filepath, load_external_data=False).graph
+        run = onnx.load(optimized, load_external_data=False).graph
     taken: dict[str, list[float]] = defaultdict(list)
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith(SUFFIX):

@@ -21,6 +21,7 @@ from compress.graph.linear import holds, store
 from compress.graph.walks import is_constant, only_reader
 
 Array: TypeAlias = npt.NDArray[Any]
+Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,25 +96,25 @@ class Carrier:
         _set_own(self.node, place, after.astype(_type(self.weight).numpy()))
 
 
-def fold_affine(model: ir.Model, ranks: Mapping[str, int]) -> None:
+def fold_affine(model: ir.Model, shapes: Shapes) -> None:
     """Fold what scales and shifts channels into the layers beside it, in the whole model.
 
     Args:
         model: the model; changed in place.
-        ranks: numbers of axes of values by name, as far as they are known.
+        shapes: shapes of values by name, as far as they are known.
     """
     for graph in model.graphs():
         for node in list(graph):
             if node.graph is None:
                 continue  # folded into the one before
             _fold_coefficients(node)
-            while (node_behind := _absorb_behind(node, ranks)) is not None:
+            while (node_behind := _absorb_behind(node, shapes)) is not None:
                 node = node_behind
-            while _absorb_before(node):
+            while _absorb_before(node, shapes):
                 pass
 
 
-def _carrier(node: ir.Node, ranks: Mapping[str, int] = MappingProxyType({})) -> Carrier | None:
+def _carrier(node: ir.Node, shapes: Shapes = MappingProxyType({})) -> Carrier | None:
     """Return a node as a carrier; None if it is none, or its weight is not constant."""
     if node.domain or node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul", "BatchNormalization"):
         return None
@@ -122,7 +123,8 @@ def _carrier(node: ir.Node, ranks: Mapping[str, int] = MappingProxyType({})) -> 
         return None
     if weight.dtype not in FLOATS:  # a third of an integer is none
         return None
-    content, rank = array(weight), ranks.get(node.outputs[0].name or "")
+    content, known = array(weight), shapes.get(node.outputs[0].name or "")
+    rank = None if known is None else len(known)
     match node.op_type:
         case "Conv":
             return Carrier(node, weight, content.shape[0], content.ndim)
@@ -137,9 +139,9 @@ def _carrier(node: ir.Node, ranks: Mapping[str, int] = MappingProxyType({})) -> 
     return None
 
 
-def _absorb_behind(node: ir.Node, ranks: Mapping[str, int]) -> ir.Node | None:
+def _absorb_behind(node: ir.Node, shapes: Shapes) -> ir.Node | None:
     """Fold the only reader of a layer into it; return the node that takes the place of both, if one can."""
-    carrier, reader = _carrier(node, ranks), only_reader(node.outputs[0])
+    carrier, reader = _carrier(node, shapes), only_reader(node.outputs[0])
     if carrier is None or reader is None or reader.graph is not node.graph:
         return None
     effect = _effect(reader, node.outputs[0], carrier)
@@ -201,7 +203,7 @@ def normalization(node: ir.Node) -> tuple[Array, Array] | None:
     return (factor, bias - mean * factor) if np.isfinite(factor).all() else None
 
 
-def _absorb_before(node: ir.Node) -> bool:
+def _absorb_before(node: ir.Node, shapes: Shapes) -> bool:
     """Fold what scales and shifts the channels that a layer alone reads into it; tell whether it could.
 
     A layer that pads takes a factor, and that of a node before a shift too: ``a x + b = a (x + b / a)``.
@@ -210,11 +212,11 @@ def _absorb_before(node: ir.Node) -> bool:
     before = value.producer() if value is not None else None
     if value is None or before is None or carrier is None or not carrier.own:
         return False
-    source, effect = _effect_before(before, carrier, value)
+    source, effect = _effect_before(before, carrier, shapes)
     if source is None or only_reader(value) is not node or before.graph is not node.graph:
         return False
     if effect[1].any() and _pads(node):
-        return bool(effect[0].all()) and _absorb_past(before, source, carrier)
+        return bool(effect[0].all()) and _absorb_past(before, source, carrier, shapes)
     return _take_in(carrier, *effect) and _read_instead(node, source)
 
 
@@ -223,13 +225,13 @@ def _read_instead(node: ir.Node, source: ir.Value) -> bool:
     return True
 
 
-def _absorb_past(add: ir.Node, value: ir.Value, carrier: Carrier) -> bool:
+def _absorb_past(add: ir.Node, value: ir.Value, carrier: Carrier, shapes: Shapes) -> bool:
     """Fold the factor of a node before an Add into the padding layer behind it; tell whether it could."""
     scaler, place = value.producer(), 1 if add.inputs[0] is value else 0
     shift = add.inputs[place]
     if add.op_type != "Add" or scaler is None or only_reader(value) is not add or shift is None:
         return False
-    source, (factor, rest) = _effect_before(scaler, carrier, value)
+    source, (factor, rest) = _effect_before(scaler, carrier, shapes)
     content = array(shift).astype(np.float64)
     if source is None or rest.any() or not factor.all() or (factor != factor[0]).any():
         return False
@@ -241,7 +243,7 @@ def _absorb_past(add: ir.Node, value: ir.Value, carrier: Carrier) -> bool:
 
 
 def _effect_before(
-    node: ir.Node, carrier: Carrier, value: ir.Value
+    node: ir.Node, carrier: Carrier, shapes: Shapes
 ) -> tuple[ir.Value | None, tuple[Array, Array]]:
     """Return what a node before a layer scales and shifts, and by what [input channels]; None if nothing."""
     nothing = None, (np.ones(1), np.zeros(1))
@@ -253,13 +255,15 @@ def _effect_before(
     found = None if data is None else _arithmetic(node, data)
     if data is None or found is None:
         return nothing
-    content = found[1]
-    place = content.ndim - (width - 1 if carrier.node.op_type == "Conv" else 1)
-    if content.size == 1 and content.ndim <= width:
+    content, before, after = found[1], *(shapes.get(each.name or "") for each in (data, node.outputs[0]))
+    if content.size == 1 and (content.ndim < 2 or (before is not None and before == after)):
         return data, _as_effect(found[0], np.broadcast_to(content.reshape(-1), channels))
-    if content.size == channels and place >= 0 and content.ndim <= width and content.shape[place] == channels:
-        return data, _as_effect(found[0], content.reshape(-1))
-    return nothing
+    # A channel that the constant repeats, as that of a grey picture, is not there to be read.
+    if before is None or before != after or content.size != channels:
+        return nothing
+    place = content.ndim - (width - 1 if carrier.node.op_type == "Conv" else 1)
+    fits = place >= 0 and content.ndim <= width and content.shape[place] == channels
+    return (data, _as_effect(found[0], content.reshape(-1))) if fits else nothing
 
 
 def _read_channels(carrier: Carrier) -> int:

@@ -62,11 +62,11 @@ def fold(model: ir.Model) -> None:
     for node in model.graph:
         _pad_inside(node)
     fuse_activations(model)
-    ranks = ranks_of(model)
-    fold_affine(model, ranks)
+    shapes = shapes_of(model)
+    fold_affine(model, shapes)
     for node in list(model.graph):
-        _join_bias(model.graph, node, ranks)
-    fold_affine(model, ranks)  # what follows a bias that was joined
+        _join_bias(model.graph, node, shapes)
+    fold_affine(model, shapes)  # what follows a bias that was joined
     drop_identities(model)
     passes.RemoveUnusedNodesPass()(model)
     for node in model.graph:
@@ -138,23 +138,24 @@ def _pad_inside(node: ir.Node) -> None:
         edit.set_input(node, 0, pad.inputs[0])
 
 
-def ranks_of(model: ir.Model) -> dict[str, int]:
-    """Return the number of axes of values by name; if some are unknown, of those that the file tells."""
+def shapes_of(model: ir.Model) -> dict[str, tuple[int, ...]]:
+    """Return shapes of values by name, open sizes bound; if some are unknown, those that the file tells."""
     try:
-        return {name: len(shape) for name, shape in infer(model).items()}
+        return infer(model)
     except ModelError:
         values = [*model.graph.inputs, *(value for node in model.graph for value in node.outputs)]
-        return {value.name or "": len(value.shape) for value in values if value.shape is not None}
+        told = {value.name or "": value.shape for value in values if value.shape is not None}
+        return {name: tuple(s if isinstance(s, int) else -1 for s in shape) for name, shape in told.items()}
 
 
-def _join_bias(graph: ir.Graph, node: ir.Node, ranks: Mapping[str, int]) -> None:
+def _join_bias(graph: ir.Graph, node: ir.Node, shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Make a Gemm of a ``MatMul(x, w)`` of two axes and the Add of a constant vector behind it."""
     if node.op_type != "MatMul" or node.domain:
         return
     data, weight = node.inputs
     if data is None or weight is None or weight.const_value is None or weight.dtype not in FLOATS:
         return
-    if ranks.get(data.name or "") != 2 or len(weight.const_value.shape) != 2:
+    if len(shapes.get(data.name or "", ())) != 2 or len(weight.const_value.shape) != 2:
         return
     product = node.outputs[0]
     readers = product.consumers()

@@ -62,6 +62,7 @@ def session(
     providers: Sequence[str] = ("CPUExecutionProvider",),
     optimize: bool = True,
     optimized_to: str | os.PathLike[str] | None = None,
+    profiled_to: str | os.PathLike[str] | None = None,
 ) -> ort.InferenceSession:
     """Return an ONNX Runtime session on a model or a file.
 
@@ -71,6 +72,7 @@ def session(
         providers: execution providers, most wanted first.
         optimize: whether the runtime may rewrite the graph; without, Q/DQ run one by one in float.
         optimized_to: where to write the graph that the runtime really runs.
+        profiled_to: how the name of a file begins in which the runtime notes the time of every kernel.
 
     Raises:
         FatalModelError: the runtime ends its process as it loads the model.
@@ -81,6 +83,8 @@ def session(
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if optimized_to is not None:
         options.optimized_model_filepath = os.fspath(optimized_to)
+    if profiled_to is not None:
+        options.enable_profiling, options.profile_file_prefix = True, os.fspath(profiled_to)
     risky = _is_risky(model)
     if isinstance(model, ir.Model) and not (risky or is_large(model)):
         proto, weights = apart(model)

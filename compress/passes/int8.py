@@ -31,8 +31,9 @@ class Int8(Pass, name="int8"):
     account says what the others measured.
 
     The smallest weights, 2 % of the bytes, stay in float where arithmetic does: rounding them costs most
-    and saves least. Files shrink about 3.5 to 4 times; they shrink to half, with weights of 16 bits, where
-    8 bits stay more than 4 dB below what is wanted, and the account says so. Speed is measured on one thread
+    and saves least. Weights shrink about 3.5 to 4 times, files a little less, since the graph stays; to
+    half, with weights of 16 bits, where 8 bits stay more than 4 dB below what is wanted, and the account
+    says so. Speed is measured on one thread
     of this machine, beside the model as it was given: run it on the kind that will serve. Where two ways
     are about as fast, another run may choose the other. After two and a half minutes no further way is
     begun, so that large models end with what was found.

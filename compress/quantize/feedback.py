@@ -70,8 +70,11 @@ def _sharing_inputs(layers: Sequence[Layer]) -> list[list[Layer]]:
     for layer in layers:
         attributes = layer.node.attributes
         window = [tuple(attributes.get_ints(name, [])) for name in ("pads", "strides", "dilations")]
+        around = attributes.get_string("auto_pad", "NOTSET"), attributes.get_int("transA", 0)
         kernel = layer.array.shape[2:], *matrix(layer, layer.array).shape[:2]
-        found.setdefault((source(layer), layer.node.op_type == "Conv", *window, *kernel), []).append(layer)
+        found.setdefault((source(layer), layer.node.op_type == "Conv", *around, *window, *kernel), []).append(
+            layer
+        )
     return list(found.values())
 
 

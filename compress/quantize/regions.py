@@ -18,7 +18,7 @@ import onnx_ir as ir
 from compress.changes import Reason
 from compress.graph import edit, facts
 from compress.graph.affine import normalization
-from compress.graph.fold import ranks_of
+from compress.graph.fold import shapes_of
 from compress.graph.layers import Layer, array, layers
 from compress.graph.session import as_run
 from compress.graph.walks import after_activation, before_activation, codes_behind, only_reader
@@ -346,7 +346,7 @@ def prepare(model: Model, chosen: Callable[..., bool]) -> None:
     """
     convolutions = [each for each in find(model.graph, chosen).kernels if each.node.op_type == "Conv"]
     kernels = {layer.node for layer in convolutions}
-    ranks = ranks_of(model.ir)
+    shapes = shapes_of(model.ir)
     for node in list(model.graph):
         if node.op_type == "BatchNormalization":
             readers = after_activation(node.outputs[0]).consumers()
@@ -354,7 +354,7 @@ def prepare(model: Model, chosen: Callable[..., bool]) -> None:
             _as_convolution(node, rank)
             continue
         if node.op_type == "MatMul":
-            _keep_from_sum(node, ranks.get(node.outputs[0].name or "", 0))
+            _keep_from_sum(node, len(shapes.get(node.outputs[0].name or "", ())))
         source = node.inputs[0] if node.inputs else None
         if source is None or source.producer() not in kernels or node.domain:
             continue

@@ -85,7 +85,9 @@ class Way:
         graph, found = self.model.graph, dict[str, tuple[Codes | None, frozenset[str]]]()
         if self.calibrated is not None:
             around = regions.find(graph, self._but(self.besides))
-            grids = static.grids_of(around, self.calibrated, self.observed)
+            missing = [value for value in around.readers if value.name not in self.observed]
+            more = static.observe_ranges(self.model, missing, Histogram) if missing else {}
+            grids = static.grids_of(around, self.calibrated, {**self.observed, **more})
             for value, names in regions.sides(around).items():
                 grid = grids[around.range_owner(value)]
                 found[value.name or ""] = Codes(grid.scale, grid.zero), names
@@ -138,7 +140,7 @@ class Way:
             others = dynamic.find(model.graph, self._but(floats))
             placed += dynamic.place(model.graph, others, bits, kernels)
         changes = [*self.prepared, *(change for change in placed if change.action)]
-        small = _small(model.graph, self.chosen, model.weight_bytes)
+        small = _small(model.graph, self.chosen, self.model.weight_bytes)
         spared = Reason.SMALL.because("its rounding is spared")
         changes += [Change(name, skipped=spared) for name in dict.fromkeys(small.values())]
         rest = self._but(small)

@@ -179,6 +179,18 @@ def test_what_scales_the_input_of_a_layer_goes_into_it(case: str, build: Any, no
     np.testing.assert_allclose(session(model).run(None, x)[0], before, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("text", ["p = Sub(x, v)", "m = Mul(x, v) p = Mul(m, n)"])
+def test_a_constant_that_makes_channels_of_one_stays(text: str, build: Any, normal: Any) -> None:
+    """A grey picture that is normalized by the means of three colours has three channels only then."""
+    graph = f"g (float[N,1,6,6] x) => (float[N,8,4,4] y) {{ {text} [conv] y = Conv(p, w) }}"
+    numbers = {"v": normal(3, 1, 1)} | ({"n": np.array([0.3], np.float32)} if "n)" in text else {})
+    model = ir.from_proto(build(graph, w=normal(8, 3, 3, 3), **numbers))
+    x = {"x": normal(2, 1, 6, 6)}
+    before = session(model).run(None, x)[0]
+    fold(model)
+    np.testing.assert_allclose(session(model).run(None, x)[0], before, rtol=1e-4, atol=1e-4)
+
+
 def test_a_layer_that_pads_takes_a_factor_but_no_shift(build: Any, normal: Any) -> None:
     """Zeros around the input are not shifted, so the Add stays; the number before it goes through it."""
     text = """g (float[N,4,6,6] x) => (float[N,4,6,6] y) {
