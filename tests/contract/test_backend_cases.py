@@ -26,13 +26,8 @@ EVERY_SO_MANY = 9
 """Of so many models of the package, each run of the tests takes one."""
 _OLD_SCAN = "ONNX's converter leaves a Scan of operator set 8, which had a batch axis of its own: refused"
 KNOWN: dict[str, dict[str, str]] = {
-    "float16": {
-        "test_nonmaxsuppression_iou_threshold_boundary_with_weights": "boxes overlap by the threshold exactly"
-    },
-    **{
-        name: {"test_scan_sum": _OLD_SCAN, "test_scan_sum_with_weights": _OLD_SCAN}
-        for name in ("int8-dynamic", "int8-static", "int8-weights", "int4-weights")
-    },
+    name: {"test_scan_sum": _OLD_SCAN, "test_scan_sum_with_weights": _OLD_SCAN}
+    for name in ("int8-dynamic", "int8-static", "int8-weights", "int4-weights")
 }
 """Models that break a promise, by pass, with the reason."""
 
