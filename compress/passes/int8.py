@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 ENOUGH_DB = {"accuracy": 28.0, "speed": 18.0}
-"""Signal-to-noise ratio that is good enough."""
+"""Signal-to-noise ratio that is good enough, by what is preferred."""
 
 
 class Int8(Pass, name="int8"):
@@ -52,6 +52,11 @@ class Int8(Pass, name="int8"):
     """Signal-to-noise ratio against the original that is good enough, in the place of what `prefer` stands
     for. Where nothing faster than the original reaches it, 4 dB less will do for what is faster."""
 
+    @property
+    def enough_db(self) -> float:
+        """Signal-to-noise ratio that is good enough."""
+        return self.min_snr_db or ENOUGH_DB[self.prefer]
+
     def apply(self, model: Model) -> list[Change]:
         """Try, measure, and keep the best."""
-        return quantize.int8(model, self.selects, self.min_snr_db or ENOUGH_DB[self.prefer])
+        return quantize.int8(model, self.selects, self.enough_db)
