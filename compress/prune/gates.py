@@ -77,12 +77,11 @@ def fisher(model: Model, groups: Sequence[Group]) -> list[Scores]:
     batches = list(itertools.islice(model.batches(), PROBES))
     for feeds in track(batches, "importance"):
         first, *others = gates.module(_tensors(feeds))
-        if gates.probabilities:
+        rest = others if gates.probabilities else [first, *others]
+        outputs = [_in_one_unit(output) for output in rest if output.requires_grad]  # integers have none
+        if gates.probabilities and first.requires_grad:
             roots = first.clamp(min=TINY).sqrt()
-            first = roots / roots.detach().square().mean().sqrt()
-        else:
-            first = _in_one_unit(first)
-        outputs = [output for output in (first, *map(_in_one_unit, others)) if output.requires_grad]
+            outputs.insert(0, roots / roots.detach().square().mean().sqrt())
         gates.follow(_probes(outputs, random, math.ceil(PROBES / len(batches))))
     return gates.scores()
 

@@ -124,3 +124,13 @@ def test_taylor_without_labels_says_what_does_without(model):
     model.calibration = None
     with pytest.raises(DataError, match="needs calibration data with labels"):
         gates.taylor(model, groups(model))
+
+
+def test_integers_beside_other_outputs_do_not_count(build, normal):
+    text = """g (float[N,6] x) => (float[N,4] y, int64[N,1] best, bool[N,4] big) {
+        [one] a = MatMul(x, w1) r = Relu(a) [two] y = MatMul(r, w2)
+        best = ArgMax<axis = 1>(y) big = Greater(y, zero) }"""
+    numbers = {"w1": normal(6, 8), "w2": normal(8, 4), "zero": np.zeros((), np.float32)}
+    model = Model(ir.from_proto(build(text, **numbers)), calibration=Data([normal(16, 6)]))
+    (scores,) = gates.fisher(model, groups(model))
+    assert scores.shape == (8,) and (scores > 0).all()
