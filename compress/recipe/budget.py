@@ -74,7 +74,7 @@ def parse(written: object, quantity: str) -> Limit:
     value, unit = float(match[1]), match[2]
     if unit != "%" and unit not in units:
         if not unit:
-            raise ValueError(f"{written} has no unit; write {written} with {choices}")
+            raise ValueError(f"{match[1]} has no unit; write {match[1]} with {choices}")
         alike = [known for known in units if known.lower() == unit.lower()]
         advice = f"did you mean {alike[0]!r}?" if alike else f"write {choices}"
         raise ValueError(f"{unit!r} is not a unit of {quantity}; {advice}")

@@ -2,7 +2,7 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from compress.recipe.budget import SIZE, UNITS, Budget, Limit, parse
@@ -29,6 +29,7 @@ def test_what_is_allowed_scales(pair: tuple[str, str], value: float, original: f
 
 
 @given(text=st.text(max_size=12))
+@example(text="0\r")
 def test_any_text_is_a_limit_or_one_line_about_it(text: str) -> None:
     try:
         limit = parse(text, "file")
