@@ -49,6 +49,31 @@ class Reason(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Effect:
+    """What it means for the whole network that one layer multiplies integers, and what was chosen."""
+
+    in_integers: bool
+    """Whether the layer multiplies integers; else it was left in float arithmetic."""
+    snr_db: float | None = None
+    """Signal-to-noise ratio at the outputs if this layer alone is in integers; None where nothing asked."""
+    time_in_floats: float | None = None
+    """Its share of the time of a run in floats; None where the runtime's profile does not tell."""
+    time_in_integers: float | None = None
+    """Its time if it multiplies integers, in parts of the same run in floats."""
+    why: str = ""
+    """Why it was left in float; empty if it was not."""
+
+    def __str__(self) -> str:
+        """Say in words what was chosen and what integers mean."""
+        known = [] if self.snr_db is None else [f"{self.snr_db:.0f} dB at the outputs"]
+        if self.time_in_floats is not None and self.time_in_integers is not None:
+            known.append(f"{self.time_in_integers:.1%} of the time instead of {self.time_in_floats:.1%}")
+        chosen = [] if self.in_integers else [f"left in float: {self.why}" if self.why else "left in float"]
+        measured = [f"integers: {', '.join(known)}"] if known else []
+        return "; ".join(chosen + measured) or "integers"
+
+
+@dataclass(frozen=True, slots=True)
 class Change:
     """What a pass did to one layer, or why it left the layer alone."""
 
@@ -66,6 +91,8 @@ class Change:
     """Why nothing was done: a `Reason`, perhaps with a detail behind a colon; empty when something was."""
     by: str = ""
     """Name of the pass."""
+    effect: Effect | None = None
+    """What integers mean for the network in this layer, where the pass has measured it."""
 
 
 class Changes(tuple[Change, ...]):

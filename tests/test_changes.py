@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from compress.changes import Change, by_pass
+from compress.changes import Change, Effect, by_pass
 
 
 def test_changes_are_summed_by_pass() -> None:
@@ -32,3 +32,11 @@ def test_changes_are_summed_by_pass() -> None:
     assert first.worst is not None and first.worst.layer == "b"
     assert first.skipped == (("not a weight", ("d", "e")), ("too small", ("c",)))
     assert (second.name, second.worst) == ("two", None)
+
+
+def test_effects_are_told_in_words() -> None:
+    whole = Effect(True, snr_db=31.4, time_in_floats=0.024, time_in_integers=0.012)
+    assert str(whole) == "integers: 31 dB at the outputs, 1.2% of the time instead of 2.4%"
+    left = Effect(False, snr_db=12.0, why="too noisy")
+    assert str(left) == "left in float: too noisy; integers: 12 dB at the outputs"
+    assert [str(Effect(True)), str(Effect(False))] == ["integers", "left in float"]

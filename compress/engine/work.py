@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from pydantic import TypeAdapter
 
 from compress import codec, source
 from compress.changes import Change
@@ -35,6 +36,8 @@ from compress.recipe.values import Recipe
 
 Write = Callable[[Path], object]
 """Writes a result into a folder."""
+CHANGES = TypeAdapter(list[Change])
+"""Reads the records of passes from JSON."""
 
 
 class Bench:
@@ -83,7 +86,7 @@ class Bench:
             files.read(folder / MODEL_FILE),
             calibration=self._calibration,
             evaluation=self._evaluation,
-            changes=[Change(**change) for change in read(folder / CHANGES_FILE, json.loads)],
+            changes=read(folder / CHANGES_FILE, CHANGES.validate_json),
             original=original,
         )
 

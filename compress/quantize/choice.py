@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
-from compress.changes import Change
+from compress.changes import Change, Reason
 from compress.cpu import weight_bits
 from compress.graph.edit import name_all
 from compress.graph.fold import fold
@@ -81,7 +81,8 @@ def int8(model: Model, chosen: Callable[..., bool], min_snr_db: float) -> list[C
         return _halves(model, judge, chosen, best, min_snr_db)
     model.ir = best.model.ir
     rest = [str(each) for each in candidates if each is not best] + judge.failures
-    return _account(best.changes, f"chosen: {best}. Not chosen: {'; '.join(rest)}")
+    changes = explained(best.changes, judge.tables.get(best.way.name), best.integers)
+    return _account(changes, f"chosen: {best}. Not chosen: {'; '.join(rest)}")
 
 
 def _account(changes: Sequence[Change], choice: str) -> list[Change]:
@@ -227,23 +228,18 @@ def _fastest(judge: Judge, whole: Candidate, target: float) -> Candidate | None:
         known.add(integers)
         tried = judge.attempt(back, [name for name in table.noise if name not in integers])
         if tried.snr_db >= target:
-            best = replace(tried, changes=explained(tried.changes, table, integers))
+            best = tried
         if enough or target <= tried.snr_db < target + CLOSE_DB:
             break
     return best
 
 
-def explained(changes: Sequence[Change], table: Table, integers: frozenset[str]) -> list[Change]:
-    """Return changes of layers that say what integers mean for each, and which stayed in float."""
-    found = []
-    for change in changes:
-        if change.layer in table.noise:
-            told = f"; {'integers' if change.layer in integers else 'left in float; integers'}: "
-            words = told + table.alone(change.layer)
-            change = (
-                replace(change, skipped=change.skipped + words)
-                if change.skipped
-                else replace(change, action=change.action + words)
-            )
-        found.append(change)
-    return found
+def explained(changes: Sequence[Change], table: Table | None, integers: frozenset[str]) -> list[Change]:
+    """Return changes that say what integers mean for each layer of a table, these first and in its order."""
+    effects = {name: table.effect(name, integers) for name in table.noise} if table is not None else {}
+    places = {name: place for place, name in enumerate(effects)}
+    # Of several layers in float with one weight, only the first has a record so far.
+    missing = effects.keys() - {change.layer for change in changes}
+    told = [*changes, *(Change(name, skipped=Reason.SHARED) for name in missing)]
+    told.sort(key=lambda change: places.get(change.layer, len(places)))
+    return [replace(change, effect=effects.get(change.layer)) for change in told]

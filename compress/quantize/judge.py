@@ -56,6 +56,8 @@ class Candidate:
     """How close it is, in decibels; infinite where nothing differs, -infinite where that is not known."""
     ratio: float = math.nan
     """Time of a run over the original's, the worse of one sample and one batch; NaN before it is timed."""
+    integers: frozenset[str] = frozenset()
+    """Names of the layers that multiply integers."""
 
     def __str__(self) -> str:
         timed = "" if math.isnan(self.ratio) else f", {self.ratio:.2f}x the time"
@@ -74,6 +76,7 @@ class Judge:
     Attributes:
         model: the original, folded, with the data to calibrate on.
         failures: ways that cannot be taken, and why.
+        tables: what was measured of the layers of a way, by its name.
     """
 
     def __init__(self, model: Model, original: ir.Model) -> None:
@@ -82,6 +85,7 @@ class Judge:
         self.model = model.copy()
         self.model.calibration, judging = split(model.calibration)
         self.failures: list[str] = []
+        self.tables: dict[str, Table] = {}
         inputs = model.graph.inputs
         self._batches = [feeds for feeds, _ in itertools.islice(judging.batches(inputs), MOST_BATCHES)]
         self._given = original
@@ -117,7 +121,8 @@ class Judge:
             kernels = " in blocked kernels" if way.operators == "onnxruntime" else ""
             name += f", but {len(floats)} of {len(way.layers())} layers{kernels}"
         model, changes = way.take(floats)
-        return Candidate(name, way, model, changes, self.closeness(model))
+        integers = frozenset(way.layers()).difference(floats)
+        return Candidate(name, way, model, changes, self.closeness(model), integers=integers)
 
     def closeness(self, model: Model) -> float:
         """Return how close another model is to the original, in decibels."""
@@ -130,7 +135,7 @@ class Judge:
         return replace(candidate, ratio=max(ratios))
 
     def table(self, whole: Candidate, noisy: bool) -> Table:
-        """Return what is known of the layers that multiply integers in a candidate.
+        """Measure what is known of the layers that multiply integers in a candidate, and keep it.
 
         Args:
             whole: the candidate.
@@ -158,7 +163,8 @@ class Judge:
             Between(names, values[names], unit * max(numbers.get(name, 0) for name in group))
             for names, group in groups.items()
         ]
-        return Table(weights, floats, integers, between)
+        table = self.tables[way.name] = Table(weights, floats, integers, between)
+        return table
 
 
 def _shares(profiles: Sequence[Mapping[str, float]], runs: Sequence[float]) -> dict[str, float]:

@@ -18,6 +18,7 @@ import onnx_ir as ir
 from onnx import helper
 from scipy import optimize, sparse
 
+from compress.changes import Effect
 from compress.diagnose.timing import processor_time
 from compress.graph.session import session
 
@@ -27,6 +28,8 @@ GAP = 0.005
 """How far from the bound, relative to it, a choice may be."""
 ELEMENTS = 1 << 20
 """Size of the value whose conversion is timed."""
+NO_TIME_WON = "integers would save no time there"
+TOO_NOISY = "its noise at the outputs costs more than its time is worth"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +65,14 @@ class Table:
 
     def time(self, integers: Collection[str]) -> float:
         """Return the time of a run with these layers in integers and the others in float."""
-        each = sum((self.integers if name in integers else self.floats).get(name, 0) for name in self.noise)
+        chosen = set(integers)
+        each = sum((self.integers if name in chosen else self.floats).get(name, 0) for name in self.noise)
         rest = self.floats.get("", 0)
         return (
             each
             + rest
             + sum(
-                group.seconds
-                for group in self.between
-                if 0 < len(group.layers & set(integers)) < len(group.layers)
+                group.seconds for group in self.between if 0 < len(group.layers & chosen) < len(group.layers)
             )
         )
 
@@ -79,12 +81,21 @@ class Table:
         coded = (group.noise for group in self.between if not group.layers.isdisjoint(integers))
         return sum(self.noise[name] for name in integers) + sum(coded)
 
-    def alone(self, name: str) -> str:
-        """Return in words what it means that one layer multiplies integers: noise at the outputs and time."""
+    def effect(self, name: str, integers: Collection[str]) -> Effect:
+        """Return what it means that one layer multiplies integers, where all of `integers` do."""
         noise = self.noise[name] + sum(group.noise for group in self.between if name in group.layers)
-        heard = f"{-10 * math.log10(noise):.0f} dB at the outputs, " if 0 < noise < math.inf else ""
-        before, after = self.floats.get(name, 0), self.integers.get(name, 0)
-        return f"{heard}{after:.1%} of the time instead of {before:.1%}"
+        timed = name in self.floats or name in self.integers
+        why = ""
+        if name not in integers:
+            faster = self.time({*integers, name}) < self.time(integers)
+            why = TOO_NOISY if faster else NO_TIME_WON
+        return Effect(
+            in_integers=name in integers,
+            snr_db=-10 * math.log10(noise) if 0 < noise < math.inf else None,
+            time_in_floats=self.floats.get(name, 0.0) if timed else None,
+            time_in_integers=self.integers.get(name, 0.0) if timed else None,
+            why=why,
+        )
 
     def fastest(self, allowed: float) -> frozenset[str]:
         """Return the layers in integers in the fastest choice whose noise adds up to at most `allowed`.

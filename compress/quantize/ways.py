@@ -69,13 +69,13 @@ class Way:
     corrected: bool = False
 
     def layers(self) -> list[str]:
-        """Return the names of the layers that multiply integers."""
-        graph, names = self.model.graph, []
+        """Return the names of the layers that multiply integers, in the order of the graph."""
+        graph, names = self.model.graph, set[str]()
         if self.calibrated is not None:
-            names += [layer.name for layer in regions.find(graph, self._but(self.besides)).kernels]
+            names |= {layer.name for layer in regions.find(graph, self._but(self.besides)).kernels}
         if self.each_run:
-            names += dynamic.find(graph, self.chosen).names
-        return list(dict.fromkeys(names))
+            names |= set(dynamic.find(graph, self.chosen).names)
+        return [name for node in graph if (name := node.name or "") in names]
 
     def codes(self) -> dict[str, tuple[Codes | None, frozenset[str]]]:
         """Return by name of a value that becomes integers its codes and the layers that it lies between.

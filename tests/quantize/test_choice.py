@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,13 +10,14 @@ import onnx
 import pytest
 
 import compress
-from compress.changes import Change
+from compress.changes import Change, Reason
 from compress.diagnose.agreement import decibels
+from compress.graph.layers import layers
 from compress.graph.session import session
 from compress.model import Model
 from compress.passes import Int8, Int8Dynamic, Int8Static, Smooth
 from compress.quantize.choice import explained
-from compress.quantize.placement import Table
+from compress.quantize.placement import TOO_NOISY, Table
 
 
 def chosen(model: Model) -> str:
@@ -27,6 +29,9 @@ def chosen(model: Model) -> str:
 def test_a_network_that_takes_integers_gets_them(digits: Model) -> None:
     small = Int8()(digits)
     assert "Not chosen" in chosen(small)
+    told = list(dict.fromkeys(change.layer for change in small.changes if change.effect))
+    assert told == [layer.name for layer in layers(digits.graph) if layer.name in told]
+    assert len(told) > 1 or not chosen(small).startswith("chosen: integers, range")
     assert small.weight_bytes < 0.32 * digits.weight_bytes
     feeds = next(digits.batches())
     wanted, got = digits.run(feeds)[0], small.run(feeds)[0]
@@ -147,20 +152,21 @@ def test_a_strength_is_a_share(strength: float) -> None:
 
 
 def test_layers_say_what_integers_mean_for_them() -> None:
-    noise = dict.fromkeys(("one", "two", "three"), 1e-5)
+    noise = dict.fromkeys(("one", "two", "three", "four"), 1e-5)
     table = Table(noise, dict.fromkeys(noise, 0.3), dict.fromkeys(noise, 0.1))
     done = [
         Change("one", "7-bit weights"),
         Change("two", "8-bit weights"),
         Change("three", skipped="too small"),
     ]
-    told = explained([*done, Change("norm", skipped="a vector")], table, frozenset({"one"}))
-    heard = "50 dB at the outputs, 10.0% of the time instead of 30.0%"
-    assert [change.action or change.skipped for change in told] == [
-        f"7-bit weights; integers: {heard}",
-        f"8-bit weights; left in float; integers: {heard}",
-        f"too small; left in float; integers: {heard}",
-        "a vector",
+    norm, shared = Change("norm", skipped="a vector"), Change("four", skipped=Reason.SHARED)
+    told = explained([norm, *reversed(done)], table, frozenset({"one"}))
+    assert [replace(change, effect=None) for change in told] == [done[0], *done[1:], shared, norm]
+    heard = "integers: 50 dB at the outputs, 10.0% of the time instead of 30.0%"
+    assert [str(change.effect) for change in told] == [
+        heard,
+        *(f"left in float: {TOO_NOISY}; {heard}" for _ in range(3)),
+        "None",
     ]
 
 

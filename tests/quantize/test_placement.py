@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compress.quantize.placement import Between, Table, seconds_to_part
+from compress.changes import Effect
+from compress.quantize.placement import NO_TIME_WON, TOO_NOISY, Between, Table, seconds_to_part
 
 LAYERS = ["a", "b", "c", "d", "e"]
 
@@ -46,6 +47,18 @@ def test_layers_beside_each_other_go_together_where_parting_costs() -> None:
 
 def test_nothing_runs_in_integers_where_nothing_may_be_lost() -> None:
     assert table(0).fastest(0) == Table({}, {}, {}).fastest(1) == frozenset()
+
+
+def test_a_layer_in_float_says_whether_time_or_noise_kept_it_there() -> None:
+    floats, integers = dict.fromkeys("abc", 0.3), {"a": 0.1, "b": 0.1, "c": 0.25}
+    known = Table({"a": 1e-5, "b": 1e-2, "c": 0.0}, floats, integers, [Between(frozenset("ac"), 0.0, 0.1)])
+    quiet, noisy, slow = (known.effect(name, {"a"} - {"c"}) for name in "abc")
+    assert (quiet.in_integers, quiet.why, noisy.why) == (True, "", TOO_NOISY)
+    assert noisy.snr_db == pytest.approx(20) and slow.snr_db is None
+    assert (noisy.time_in_floats, noisy.time_in_integers) == (0.3, 0.1)
+    alone = Table({"a": 0.0, "c": 0.0}, floats, integers, [Between(frozenset("ac"), 0.0, 0.1)])
+    assert alone.effect("c", ()).why == NO_TIME_WON, "it would win less than converting costs"
+    assert Table({"a": 0.0}, {}, {}).effect("a", {"a"}) == Effect(in_integers=True)
 
 
 def test_converting_a_number_takes_about_a_nanosecond() -> None:
