@@ -29,7 +29,7 @@ from zoo import HERE, entry
 
 import compress
 import compress.codec
-from compress.evaluate import measure
+from compress.diagnose.metrics import measure
 from compress.model import Model
 from compress.passes import (
     CodedWeights,

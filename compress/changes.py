@@ -93,6 +93,8 @@ class Change:
     """Name of the pass."""
     effect: Effect | None = None
     """What integers mean for the network in this layer, where the pass has measured it."""
+    fell_short: str = ""
+    """What the pass was asked for and could not reach, in words; it did the next best."""
 
 
 class Changes(tuple[Change, ...]):

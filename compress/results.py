@@ -10,6 +10,7 @@ import math
 import os
 import textwrap
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +20,15 @@ from compress import units
 from compress.changes import Change
 from compress.errors import InputError, first_problem
 
+METRICS: Mapping[str, Literal["higher", "lower"]] = {
+    "accuracy": "higher",
+    "top5": "higher",
+    "cosine": "higher",
+    "mse": "lower",
+    "mae": "lower",
+    "perplexity": "lower",
+}
+"""Metrics that have a name, and which way each is better."""
 MUCH_LEFT = 0.1
 """Share of the weight bytes that a variant may leave as they were without saying so."""
 PROFILES_SHOWN = 3
@@ -218,6 +228,12 @@ class VariantResult(_Frozen):
     """Profiles on which no other variant is at least as good in metric and in energy, and better in one."""
     limits_missed: list[str] = []
     """Stated limits that were not met, in words."""
+
+    @property
+    def remarks(self) -> list[str]:
+        """Why it is not plainly done: weights left as they were, what passes were asked for and missed."""
+        left = [str(self.weights)] if self.weights is not None and self.weights.is_low else []
+        return left + [f"{each.by}: {each.fell_short}" for each in self.changes if each.fell_short]
 
     def __repr__(self) -> str:
         if self.status != "done":

@@ -38,11 +38,12 @@ class Mean:
         self.total = 0.0
         self.count = 0
 
-    def update(self, output: Array, label: Array) -> None:
-        """Take in one batch."""
+    def update(self, output: Array, label: Array) -> Array:
+        """Take in one batch; return its values."""
         values = self.of(output, label)
         self.total += float(values.sum(dtype=np.float64))
         self.count += values.size
+        return values
 
     @property
     def value(self) -> float:

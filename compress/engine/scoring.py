@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from compress import estimator, evaluate, graph, source
+from compress import estimator, graph, source
 from compress.data import Data, shapes
+from compress.diagnose import metrics
 from compress.diagnose.agreement import Run, agreement
 from compress.diagnose.outputs import read_outputs
 from compress.diagnose.timing import latency
@@ -20,8 +21,8 @@ from compress.graph import batch, files
 from compress.graph.session import session
 from compress.model import Model
 from compress.passes.base import get
-from compress.recipe.values import METRICS, Recipe
-from compress.results import Agreement, HardwareScore, Latency, Metric, VariantResult, WeightShare
+from compress.recipe.values import Recipe
+from compress.results import METRICS, Agreement, HardwareScore, Latency, Metric, VariantResult, WeightShare
 
 ZERO_BATCHES = 4
 """Batches on which zeros of activations are counted, for hardware that makes use of them."""
@@ -108,13 +109,13 @@ def _metric(subject: Subject, run: Run, original: Run) -> Metric | None:
         return None
     if chosen.name not in METRICS:
         function = source.call(chosen.name, home=recipe.home, trust=subject.trust)
-        numbers = evaluate.measure_with(function, chosen.name.rpartition(":")[2], run)
+        numbers = metrics.measure_with(function, chosen.name.rpartition(":")[2], run)
         (name, value), *others = numbers.items()
         return Metric(name=name, value=value, delta=0.0, better=chosen.better, others=dict(others))
     if subject.model.evaluation is None:
         raise InputError(f"{recipe.path}: metric {chosen.name} needs evaluation data")
     batches = subject.model.evaluation.batches(subject.model.graph.inputs)
-    value = evaluate.measure(chosen.name, run, original, batches)
+    value = metrics.measure(chosen.name, run, original, batches)
     return Metric(name=chosen.name, value=value, delta=0.0, better=chosen.better)
 
 

@@ -12,10 +12,13 @@ from compress.passes.base import Pass
 
 if TYPE_CHECKING:
     from compress.model import Model
+    from compress.quantize import Aim
 
 
 ENOUGH_DB = {"accuracy": 28.0, "speed": 18.0}
 """Signal-to-noise ratio that is good enough, by what is preferred."""
+INDULGENCE_DB = 4.0
+"""Decibels below what is preferred that still do, where nothing closer is faster than the original."""
 
 
 class Int8(Pass, name="int8"):
@@ -31,10 +34,11 @@ class Int8(Pass, name="int8"):
     account says what the others measured.
 
     The smallest weights, 2 % of the bytes, stay in float where arithmetic does: rounding them costs most
-    and saves least. Weights shrink about 3.5 to 4 times, files a little less, since the graph stays; to
-    half, with weights of 16 bits, where 8 bits stay more than 4 dB below what is wanted, and the account
-    says so. Speed is measured on one thread
-    of this machine, beside the model as it was given: run it on the kind that will serve. Where two ways
+    and saves least. Weights shrink about 3.5 to 4 times, files a little less, since the graph stays. Where
+    no way to use 8 bits keeps what is promised, weights shrink to half, with 16 bits, or the model stays as
+    it is, and the report says so. All of it is judged on every fourth calibration batch, which calibrates
+    nothing; with fewer than four batches, on the data that calibrate. Speed is measured on one thread of
+    this machine, beside the model as it was given: run it on the kind that will serve. Where two ways
     are about as fast, another run may choose the other. After two and a half minutes no further way is
     begun, so that large models end with what was found.
 
@@ -49,14 +53,27 @@ class Int8(Pass, name="int8"):
     """What comes first: outputs within 28 dB of the original's, a cosine of .999, or a fast file within
     18 dB, a cosine of .992, which classifiers mostly take and other networks may not."""
     min_snr_db: float | None = Field(default=None, gt=0)
-    """Signal-to-noise ratio against the original that is good enough, in the place of what `prefer` stands
-    for. Where nothing faster than the original reaches it, 4 dB less will do for what is faster."""
-
-    @property
-    def enough_db(self) -> float:
-        """Signal-to-noise ratio that is good enough."""
-        return self.min_snr_db or ENOUGH_DB[self.prefer]
+    """Signal-to-noise ratio against the original that is promised, in the place of what `prefer` stands for:
+    on samples held out, with 95 % confidence. Without it, 4 dB below what `prefer` stands for will do where
+    nothing closer is faster than the original."""
+    max_drop: float | None = Field(default=None, ge=0)
+    """Points of the metric that may be lost at most, .01 of an accuracy of .92, on the calibration batches
+    that are held out. They need labels, (inputs, labels), but for cosine, mse, mae and perplexity."""
+    metric: Literal["accuracy", "top5", "cosine", "mse", "mae", "perplexity"] = "accuracy"
+    """What `max_drop` is about."""
 
     def apply(self, model: Model) -> list[Change]:
         """Try, measure, and keep the best."""
-        return quantize.int8(model, self.selects, self.enough_db)
+        return quantize.int8(model, self.selects, self.aim)
+
+    @property
+    def aim(self) -> Aim:
+        """What is to be kept of the original."""
+        enough = self.min_snr_db or ENOUGH_DB[self.prefer]
+        return quantize.Aim(
+            enough_db=enough,
+            least_db=self.min_snr_db or enough - INDULGENCE_DB,
+            is_stated=self.min_snr_db is not None,
+            max_drop=self.max_drop,
+            metric=self.metric,
+        )

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from compress.changes import Change, Reason
 from compress.cpu import weight_bits
+from compress.errors import DataError
 from compress.graph.edit import name_all
 from compress.graph.fold import fold
 from compress.model import Model
@@ -15,15 +16,13 @@ from compress.numerics.affine import Quantized
 from compress.numerics.formats import FLOATS
 from compress.quantize import regions
 from compress.quantize.floats import store_float_weights
-from compress.quantize.judge import Candidate, Judge, choose
+from compress.quantize.judge import Aim, Candidate, Judge, choose
 from compress.quantize.placement import Table
 from compress.quantize.smoothing import smooth
 from compress.quantize.static import solve_widths
 from compress.quantize.ways import Way, calibrated_ways, mixed_ways, ways_of_each_run
 from compress.quantize.weight_only import store_int8_weights
 
-INDULGENCE_DB = 4.0
-"""Decibels below the target that are accepted if no candidate at the target is faster than the original."""
 WEIGHTS_MARGIN_DB = 2.0
 """Decibels that integer arithmetic may lose against 8-bit weights alone, if these miss the target."""
 ATTEMPTS = 4
@@ -40,26 +39,26 @@ INTEGERS = "integers, "
 """How the names of ways that multiply integers begin."""
 
 
-def int8(model: Model, chosen: Callable[..., bool], min_snr_db: float) -> list[Change]:
+def int8(model: Model, chosen: Callable[..., bool], aim: Aim) -> list[Change]:
     """Quantize a model to 8 bits, in place, in the fastest way that agrees well enough with the original.
 
     Args:
         model: a float model; without calibration data its weights alone are stored in 8 bits.
         chosen: called with the names of a layer's node and weight.
-        min_snr_db: signal-to-noise ratio against the original that is good enough.
+        aim: what is to be kept of the original.
 
     Returns:
         What was done to each layer, and what was chosen for which reasons.
 
     Raises:
+        DataError: a metric is named that calibration data do not tell.
         PassError: a weight is not finite; the message names the layer.
     """
     given = model.ir.clone()
     fold(model.ir)
     if model.calibration is None:
-        stored = store_int8_weights(model, chosen, operators="expanded")
-        return _account(stored, "chosen without calibration data: 8-bit weights, float arithmetic")
-    judge = Judge(model, given)
+        return _unjudged(model, chosen, aim)
+    judge = Judge(model, given, aim)
     plain = Way(
         name="8-bit weights, float arithmetic",
         model=judge.model,
@@ -67,46 +66,84 @@ def int8(model: Model, chosen: Callable[..., bool], min_snr_db: float) -> list[C
         rounded=_rounded(judge, judge.model, chosen),
     )
     weights = judge.attempt(plain)
-    smoothed = _smoothed(judge, plain) if weights.snr_db < min_snr_db else None
+    if weights.snr_db == -math.inf:
+        return _incomparable(model, weights, aim)
+    smoothed = _smoothed(judge, plain) if weights.snr_db < aim.enough_db else None
     if smoothed is not None:
         even = replace(smoothed, name=f"{plain.name}, smoothed")
         weights = max(weights, judge.attempt(even), key=lambda each: each.snr_db)
-    least = min(min_snr_db - INDULGENCE_DB, weights.snr_db)
-    target = min(min_snr_db, max(weights.snr_db - WEIGHTS_MARGIN_DB, least))
-    # Where not even 8-bit weights can be compared with the original, nothing can judge other ways.
-    others = _others(judge, weights.way, plain, smoothed, target) if target > -math.inf else ()
+    target = min(aim.enough_db, max(weights.snr_db - WEIGHTS_MARGIN_DB, aim.least_db))
+    others = _others(judge, weights.way, plain, smoothed, target)
     candidates = [judge.timed(each) for each in (weights, *others)]
-    best = choose(candidates, target, max(target - INDULGENCE_DB, least))
-    if -math.inf < best.snr_db < min_snr_db - INDULGENCE_DB:
-        return _halves(model, judge, chosen, best, min_snr_db)
-    model.ir = best.model.ir
-    rest = [str(each) for each in candidates if each is not best] + judge.failures
-    changes = explained(best.changes, judge.tables.get(best.way.name), best.integers)
-    return _account(changes, f"chosen: {best}. Not chosen: {'; '.join(rest)}")
+    return _kept(model, judge, candidates, target)
 
 
-def _account(changes: Sequence[Change], choice: str) -> list[Change]:
+def _kept(model: Model, judge: Judge, candidates: Sequence[Candidate], target: float) -> list[Change]:
+    """Let a model become the best candidate that keeps what is promised, or one with 16-bit weights."""
+    left = list(candidates)
+    while best := choose(left, target, judge.aim.least_db):
+        left.remove(best)
+        kept, found = judge.verdict(best.model)
+        if kept:
+            model.ir = best.model.ir
+            rest = [*(str(each) for each in candidates if each is not best), *judge.failures]
+            changes = explained(best.changes, judge.tables.get(best.way.name), best.integers)
+            return _account(changes, f"{_chosen(best, found)}. Not chosen: {'; '.join(rest)}")
+        judge.failures.append(f"{best}, but {found}")
+    closest = max(candidates, key=lambda each: each.snr_db)
+    return _halves(model, judge, closest)
+
+
+def _chosen(what: object, found: str) -> str:
+    return f"chosen: {what}; {found}" if found else f"chosen: {what}"
+
+
+def _account(changes: Sequence[Change], choice: str, fell_short: str = "") -> list[Change]:
     """Return the changes of the layers and, if anything was done, what was chosen."""
-    chosen = [Change("model", choice)] if any(change.action for change in changes) else []
-    return [*changes, *chosen]
+    done = any(change.action for change in changes)
+    return [*changes, *([Change("model", choice, fell_short=fell_short)] if done else [])]
 
 
-def _halves(
-    model: Model, judge: Judge, chosen: Callable[..., bool], best: Candidate, wanted: float
-) -> list[Change]:
-    """Store the weights in 16 bits, in place, where 8 bits lose too much; return what was done."""
+def _refused(changes: Sequence[Change], why: str) -> list[Change]:
+    """Return the account of changes that are not made after all."""
+    refused = Reason.LOSS.because(why)
+    return [Change(each.layer, skipped=refused) if each.action else each for each in changes]
+
+
+def _unjudged(model: Model, chosen: Callable[..., bool], aim: Aim) -> list[Change]:
+    """Store the weights in 8 bits, in place, without data to judge by.
+
+    Raises:
+        DataError: a minimum is stated, which nothing can tell.
+    """
+    if aim.is_stated or aim.max_drop is not None:
+        raise DataError(f"nothing tells whether {aim} are kept without calibration data; give some")
+    stored = store_int8_weights(model, chosen, operators="expanded")
+    return _account(stored, "chosen without calibration data: 8-bit weights, float arithmetic")
+
+
+def _incomparable(model: Model, weights: Candidate, aim: Aim) -> list[Change]:
+    """Let a model keep 8-bit weights where its outputs cannot be compared, unless a minimum is stated."""
+    problem = "outputs cannot be compared with the original's, so nothing tells how close they are"
+    if aim.is_stated or aim.max_drop is not None:
+        return _refused(weights.changes, problem)
+    model.ir = weights.model.ir
+    return _account(weights.changes, f"chosen: {weights}", problem)
+
+
+def _halves(model: Model, judge: Judge, closest: Candidate) -> list[Change]:
+    """Store the weights in 16 bits, in place, where 8 bits lose too much, if these keep what is promised."""
+    problem = f"8 bits do not keep {judge.aim}; the closest, {closest}"
     halves = judge.model.copy()
-    changes = store_float_weights(halves, chosen, FLOATS["float16"])
+    changes = store_float_weights(halves, closest.way.chosen, FLOATS["float16"])
     close = judge.closeness(halves)
-    if close <= best.snr_db:
-        model.ir = best.model.ir
-        return _account(
-            best.changes, f"chosen: {best}, though {wanted:g} dB are wanted: nothing reaches them"
-        )
+    kept, found = judge.verdict(halves)
+    if close < judge.aim.least_db or not kept:
+        return _refused(changes, f"{problem}; 16-bit weights: {close:.1f} dB")
     model.ir = halves.ir
     name_all(model.ir)
-    story = f"chosen: 16-bit weights: {close:.1f} dB, where {wanted:g} are wanted. Of 8 bits: {best}"
-    return _account(changes, story)
+    story = _chosen(f"16-bit weights: {close:.1f} dB", found)
+    return _account(changes, story, f"{problem}: 16-bit weights instead")
 
 
 def _rounded(judge: Judge, model: Model, chosen: Callable[..., bool]) -> dict[int, dict[str, Quantized]]:
@@ -199,13 +236,13 @@ def _smoothed(judge: Judge, plain: Way) -> Way | None:
 
 def _enough(judge: Judge, whole: Candidate, target: float) -> Iterator[Candidate]:
     """Yield a way as it is, and with those layers back on 8-bit weights that make it fastest at `target`."""
-    if whole.snr_db >= target - INDULGENCE_DB:
+    if whole.snr_db >= judge.aim.least_db:
         yield whole
     several = len(whole.way.layers()) > 1 and judge.has_time
     best = _fastest(judge, whole, target) if several else None
     if best is not None:
         yield best
-    elif whole.snr_db < target - INDULGENCE_DB:
+    elif whole.snr_db < judge.aim.least_db:
         judge.failures.append(str(whole))
 
 

@@ -19,6 +19,7 @@ from compress.data import Data
 from compress.diagnose.agreement import Run
 from compress.diagnose.closeness import Closeness
 from compress.diagnose.layer_times import layer_times
+from compress.diagnose.metrics import Loss, loss
 from compress.diagnose.sensitivity import Switchboard, noise_of_each
 from compress.diagnose.timing import processor_ratio
 from compress.errors import DataError, ModelError, PassError
@@ -32,6 +33,8 @@ JUDGING = 4
 """Every fourth calibration batch is used to judge models, and not to calibrate."""
 MOST_BATCHES = 4
 """Largest number of batches that judge."""
+MOST_SAMPLES = 32
+"""Largest number of samples on which the interval of a stated minimum rests."""
 ROWS = 4
 """Samples on which the noise of single layers is measured."""
 SEARCH_SECONDS = 150.0
@@ -42,6 +45,31 @@ TIMING_NOISE = 1.05
 """Ratio up to which timings count as equal: those of one model differ by this on an ordinary machine."""
 WORTHWHILE = 0.9
 """Time relative to the original's up to which a candidate counts as faster."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aim:
+    """What a quantized model keeps of the original.
+
+    Attributes:
+        enough_db: signal-to-noise ratio that is good enough.
+        least_db: what is too little.
+        is_stated: whether `least_db` is a promise: then the lower end of its interval counts.
+        max_drop: points of the metric that may be lost; None if it is not measured.
+        metric: its name.
+    """
+
+    enough_db: float
+    least_db: float
+    is_stated: bool = False
+    max_drop: float | None = None
+    metric: str = "accuracy"
+
+    def __str__(self) -> str:
+        wanted = [f"{self.least_db:g} dB"]
+        if self.max_drop is not None:
+            wanted.append(f"{self.metric} within {self.max_drop:g} of the original's")
+        return " and ".join(wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +100,24 @@ class Judge:
     Args:
         model: a folded model with the data to calibrate on.
         original: what it was before, whose outputs and time count.
+        aim: what is to be kept of it.
+
+    Raises:
+        DataError: the metric cannot be measured on the calibration data.
 
     Attributes:
         model: the original, folded, with the data to calibrate on.
+        aim: what is to be kept.
         failures: ways that cannot be taken, and why.
         tables: what was measured of the layers of a way, by its name.
     """
 
-    def __init__(self, model: Model, original: ir.Model) -> None:
+    def __init__(self, model: Model, original: ir.Model, aim: Aim) -> None:
         assert model.calibration is not None
         self._end = time.perf_counter() + SEARCH_SECONDS
         self.model = model.copy()
         self.model.calibration, judging = split(model.calibration)
+        self.aim = aim
         self.failures: list[str] = []
         self.tables: dict[str, Table] = {}
         inputs = model.graph.inputs
@@ -95,11 +129,22 @@ class Judge:
         self._axes, self._rows = axes, min(axes.size(first), ROWS)
         self._timed = axes.sample(first), first
         self._closeness = Closeness(original, self._batches, run)
+        self._judging = judging
+        if aim.max_drop is not None:  # what is wrong with labels shows before the search, not after it
+            self._loss(original)
 
     @cached_property
     def _original(self) -> Run:
         """Runs the original; opened only to time, since a session of a large model takes its size again."""
         return partial(session(self._given, threads=1).run, None)
+
+    @cached_property
+    def _by_sample(self) -> Closeness:
+        """Compares sample by sample, where the batch axis is known."""
+        samples = (
+            self._axes.sample(feeds, row) for feeds in self._batches for row in range(self._axes.size(feeds))
+        )
+        return Closeness(self._given, [*itertools.islice(samples, MOST_SAMPLES)])
 
     @property
     def has_time(self) -> bool:
@@ -127,6 +172,24 @@ class Judge:
     def closeness(self, model: Model) -> float:
         """Return how close another model is to the original, in decibels."""
         return self._closeness(model.ir)
+
+    def verdict(self, model: Model) -> tuple[bool, str]:
+        """Tell whether a model keeps what is promised, and what was found."""
+        kept, found, aim = True, list[str](), self.aim
+        if aim.is_stated:
+            low = self._by_sample.least(model.ir)
+            kept = low >= aim.least_db
+            found.append(f"at least {low:.1f} dB with 95 % confidence")
+        if aim.max_drop is not None:
+            lost = self._loss(model.ir)
+            kept = kept and lost.points <= aim.max_drop
+            found.append(str(lost))
+        return kept, "; ".join(found)
+
+    def _loss(self, model: ir.Model) -> Loss:
+        """Return what another model loses of the metric on the batches that judge, all of them."""
+        run = partial(session(model, threads=1).run, None)
+        return loss(self.aim.metric, run, self._original, self._judging.batches(self.model.graph.inputs))
 
     def timed(self, candidate: Candidate) -> Candidate:
         """Return the candidate with its time, measured in turn with the original's."""
@@ -188,13 +251,14 @@ def split(data: Data) -> tuple[Data, Data]:
     return data.over(partial(part, False)), data.over(partial(part, True))
 
 
-def choose(candidates: Sequence[Candidate], target: float, least: float) -> Candidate:
+def choose(candidates: Sequence[Candidate], target: float, least: float) -> Candidate | None:
     """Return the fastest candidate that agrees well enough; of equally fast ones, what agrees best.
 
-    Where none that reaches `target` is faster than the original, `least` is enough.
+    Where none that reaches `target` is faster than the original, `least` is enough; None if none reaches it.
     """
     good = [each for each in candidates if each.snr_db >= target]
-    if min(each.ratio for each in good) > WORTHWHILE:
+    if min((each.ratio for each in good), default=math.inf) > WORTHWHILE:
         good = [each for each in candidates if each.snr_db >= least]
-    quickest = min(each.ratio for each in good)
-    return max((each for each in good if each.ratio <= quickest * TIMING_NOISE), key=lambda e: e.snr_db)
+    quickest = min((each.ratio for each in good), default=math.nan)
+    alike = [each for each in good if each.ratio <= quickest * TIMING_NOISE]
+    return max(alike, key=lambda each: each.snr_db, default=None)

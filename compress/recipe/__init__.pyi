@@ -4,7 +4,6 @@ from .plan import Plan as Plan
 from .plan import plan as plan
 from .schema import schema as schema
 from .values import DEFAULT_HARDWARE as DEFAULT_HARDWARE
-from .values import METRICS as METRICS
 from .values import DataFunctions as DataFunctions
 from .values import MetricChoice as MetricChoice
 from .values import Recipe as Recipe

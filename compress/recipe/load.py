@@ -23,7 +23,8 @@ from compress.passes.base import Pass, get
 from compress.recipe import document, references
 from compress.recipe.budget import Budget
 from compress.recipe.document import Node
-from compress.recipe.values import METRICS, DataFunctions, Recipe, Settings, Variant
+from compress.recipe.values import DataFunctions, Recipe, Settings, Variant
+from compress.results import METRICS
 
 COMPOSITION = ("variants", "extends", "vars", "matrix")
 """Keys of a recipe beside those of `Settings`."""

@@ -13,7 +13,8 @@ from typing import Any, ClassVar, TypeAlias
 from compress.errors import InputError, did_you_mean
 from compress.estimator.files import profile_path
 from compress.passes.base import Pass
-from compress.recipe.values import METRICS, DataFunctions, Recipe, Variant
+from compress.recipe.values import DataFunctions, Recipe, Variant
+from compress.results import METRICS
 
 MODEL_FILE = "model.onnx"
 CHANGES_FILE = "changes.json"

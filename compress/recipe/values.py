@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -22,16 +21,8 @@ from pydantic import (
 from compress.errors import did_you_mean
 from compress.passes.base import Pass
 from compress.recipe.budget import Budget
+from compress.results import METRICS
 
-METRICS: Mapping[str, Literal["higher", "lower"]] = {
-    "accuracy": "higher",
-    "top5": "higher",
-    "cosine": "higher",
-    "mse": "lower",
-    "mae": "lower",
-    "perplexity": "lower",
-}
-"""Metrics that have a name, and which way each is better."""
 DEFAULT_HARDWARE = ("eyeriss-v1", "cpu", "tpu-v4i")
 """Profiles that score a model when none are named."""
 

@@ -15,7 +15,7 @@ from compress.changes import Change, by_pass
 from compress.report.summary import all_remarks, indistinct, original, profiles
 from compress.results import Agreement, Results, VariantResult
 
-PARETO, LIKE_ORIGINAL, LIKE_NEIGHBOUR, MUCH_LEFT = "★", "≈", "~", "!"
+PARETO, LIKE_ORIGINAL, LIKE_NEIGHBOUR, REMARKED = "★", "≈", "~", "!"
 ASCII = str.maketrans(
     {"★": "*", "≈": "=", "×": "x", "µ": "u", "∞": "inf", "−": "-", "±": "+-", "–": "-", "✗": "x"}
     | {"·": "/", "→": "->", "…": "..."}
@@ -120,7 +120,7 @@ def _share(variant: VariantResult) -> tuple[str, str]:
     """Return the share of the weight bytes that were compressed, with a mark if many were not."""
     if variant.weights is None:
         return "", ""
-    return f"{variant.weights.compressed:.0%}", MUCH_LEFT * variant.weights.is_low
+    return f"{variant.weights.compressed:.0%}", REMARKED * variant.weights.is_low
 
 
 def _packed(done: Sequence[VariantResult], base: int) -> Iterator[_Column]:
@@ -227,8 +227,8 @@ def _problems(results: Results, console: Console) -> Iterator[Text]:
             )
         if variant.status == "unchanged":
             yield _text(console, (f"= {variant.name}", "bold"), (f" unchanged: {variant.reason}", ""))
-        if variant.weights is not None and variant.weights.is_low:
-            yield _text(console, (f"{MUCH_LEFT} {variant.name}", "bold"), (f": {variant.weights}", ""))
+        for remark in variant.remarks:
+            yield _text(console, (f"{REMARKED} {variant.name}", "bold"), (f": {remark}", ""))
         for limit in variant.limits_missed:
             yield _text(console, (f"✗ {variant.name} missed a limit: {limit}", "bold red"))
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from compress.evaluate import measure
+from compress.diagnose.metrics import measure
 from compress.passes import Int4Weights, Int8Weights
 
 

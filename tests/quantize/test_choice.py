@@ -11,7 +11,9 @@ import pytest
 
 import compress
 from compress.changes import Change, Reason
+from compress.data import Data
 from compress.diagnose.agreement import decibels
+from compress.errors import DataError
 from compress.graph.layers import layers
 from compress.graph.session import session
 from compress.model import Model
@@ -53,8 +55,6 @@ def test_smoothing_keeps_the_outputs_and_tames_outliers(mlp: Model) -> None:
     rng = np.random.default_rng(0)
     batches = [{name: rng.normal(size=feeds[name].shape).astype(np.float32) * scales} for _ in range(4)]
     model = mlp.copy()
-    from compress.data import Data
-
     model.calibration = Data(batches)
     smooth = Smooth(strength=1.0)(model)
     assert any(change.action for change in smooth.changes)
@@ -93,10 +93,46 @@ def test_inputs_of_any_scale_enter_a_recurrent_layer(operator: str, build: Any, 
 def test_what_eight_bits_cannot_keep_is_kept_in_sixteen(mlp: Model) -> None:
     kept = Int8(min_snr_db=62)(mlp)
     assert chosen(kept).startswith("chosen: 16-bit weights")
-    assert "where 62 are wanted. Of 8 bits: " in chosen(kept)
     assert 0.45 < kept.weight_bytes / mlp.weight_bytes < 0.6
+    (shortfall,) = [each.fell_short for each in kept.changes if each.fell_short]
+    assert shortfall.startswith("8 bits do not keep 62 dB; the closest, ")
+
+
+def test_what_is_promised_and_cannot_be_kept_leaves_the_model_as_it_was(mlp: Model) -> None:
     hopeless = Int8(min_snr_db=200)(mlp)
-    assert hopeless.weight_bytes == kept.weight_bytes, "the closest, and the account tells how close"
+    assert hopeless.weight_bytes == mlp.weight_bytes and not hopeless.is_prepared
+    assert any("8 bits do not keep 200 dB" in each.skipped for each in hopeless.changes)
+
+
+def test_a_metric_that_falls_too_far_is_not_taken(digits: Model) -> None:
+    """The original's own answers are the labels, so that each that is lost counts."""
+    feeds = list(digits.batches())
+    labelled = [(each, digits.run(each)[0].argmax(1)) for each in feeds]
+    model = Model(digits.ir, calibration=Data(labelled))
+    small = Int8(max_drop=0.05)(model)
+    samples = sum(len(labels) for _, labels in labelled[3::4])
+    assert "accuracy loses 0 of 1 (95 %: -0.0" in chosen(small)
+    assert f"{samples} samples)" in chosen(small)
+
+
+def test_sixteen_bits_or_nothing_where_eight_lose_too_much_of_the_metric(mlp: Model) -> None:
+    exact = [(each, mlp.run(each)[0]) for each in mlp.batches()]
+    model = Model(mlp.ir, calibration=Data(exact))
+    halves = Int8(metric="mse", max_drop=1e-6)(model)
+    assert chosen(halves).startswith("chosen: 16-bit weights") and "mse loses " in chosen(halves)
+    (shortfall,) = [each.fell_short for each in halves.changes if each.fell_short]
+    assert "mse within 1e-06 of the original's; the closest, " in shortfall
+    nothing = Int8(metric="mse", max_drop=0)(model)
+    assert not nothing.is_prepared
+    assert any(each.skipped.startswith("would lose too much: 8 bits do not keep") for each in nothing.changes)
+
+
+def test_what_nothing_can_tell_is_refused_before_the_search(digits: Model, mlp: Model) -> None:
+    with pytest.raises(DataError, match="batch 0: accuracy needs labels"):
+        Int8(max_drop=0.01)(mlp)
+    for promise in (Int8(max_drop=0.01), Int8(min_snr_db=30)):
+        with pytest.raises(DataError, match="without calibration data"):
+            promise(Model(digits.ir))
 
 
 def test_what_cannot_be_calibrated_does_not_stop_the_rest(build: Any, normal: Any) -> None:
@@ -171,5 +207,5 @@ def test_layers_say_what_integers_mean_for_them() -> None:
 
 
 def test_speed_settles_for_less_and_a_stated_number_counts() -> None:
-    assert Int8().enough_db == 28 and Int8(prefer="speed").enough_db == 18
-    assert Int8(prefer="speed", min_snr_db=40).enough_db == 40
+    assert Int8().aim.enough_db == 28 and Int8(prefer="speed").aim.least_db == 14
+    assert Int8(prefer="speed", min_snr_db=40).aim.least_db == 40

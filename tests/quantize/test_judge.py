@@ -10,8 +10,10 @@ import pytest
 from compress.data import Data
 from compress.errors import DataError
 from compress.model import Model
-from compress.quantize.judge import Candidate, Judge, choose, split
+from compress.quantize.judge import Aim, Candidate, Judge, choose, split
 from compress.quantize.ways import Way
+
+AIM = Aim(enough_db=28, least_db=24)
 
 
 def everything(*names: str) -> bool:
@@ -51,7 +53,7 @@ def test_few_batches_do_both() -> None:
 
 
 def test_a_judge_measures_agreement_and_notes_refusals(mlp: Model) -> None:
-    judge = Judge(mlp, mlp.ir)
+    judge = Judge(mlp, mlp.ir, AIM)
     way = Way(name="weights", model=judge.model, chosen=everything)
     measured = judge.attempt(way)
     assert 20 < measured.snr_db < 100
@@ -66,7 +68,7 @@ def test_a_judge_measures_agreement_and_notes_refusals(mlp: Model) -> None:
 
 
 def test_a_table_tells_the_noise_and_the_time_of_layers(mlp: Model) -> None:
-    judge = Judge(mlp, mlp.ir)
+    judge = Judge(mlp, mlp.ir, AIM)
     way = Way(name="each run", model=judge.model, chosen=everything, each_run=True)
     whole = judge.attempt(way)
     table = judge.table(whole, noisy=True)

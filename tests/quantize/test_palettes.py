@@ -8,9 +8,9 @@ import onnx_ir as ir
 import pytest
 
 import compress
+from compress.diagnose.metrics import measure
 from compress.estimator import estimate
 from compress.estimator.workload import WorkloadReader
-from compress.evaluate import measure
 from compress.graph.session import session
 from compress.graph.shapes import lay_out
 from compress.passes import Finetune, Palettize, Sparsify

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 import compress
+from compress.diagnose.metrics import measure
 from compress.errors import PassError
-from compress.evaluate import measure
 from compress.numerics.rate import entropy
 from compress.passes import CodedWeights, Int8Weights
 

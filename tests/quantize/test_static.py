@@ -7,8 +7,8 @@ import pytest
 
 import compress
 from compress.cpu import saturates
+from compress.diagnose.metrics import measure
 from compress.errors import DataError
-from compress.evaluate import measure
 from compress.passes import Int8Static
 
 

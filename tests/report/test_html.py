@@ -109,7 +109,7 @@ def test_nothing_of_the_users_becomes_markup(make_results: Callable[..., Results
     results = make_results(("original", "int8"), failed={HOSTILE: HOSTILE}, title=HOSTILE, model=HOSTILE)
     score = results.variants[1].hardware["cpu"]
     layers = [layer.model_copy(update={"name": HOSTILE + str(i)}) for i, layer in enumerate(score.layers)]
-    changes = [replace(change, layer=HOSTILE) for change in results.variants[1].changes]
+    changes = [replace(change, layer=HOSTILE, fell_short=HOSTILE) for change in results.variants[1].changes]
     hostile = results.variants[1].model_copy(
         update={
             "name": HOSTILE + "!",

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -41,6 +42,14 @@ def test_marks_failures_and_limits(results: Results) -> None:
     assert "266 µJ 0.88×  ≈" in rows["int8"]
     assert "✗ int2 failed: int2-weights: layer" in text
     assert "✗ half-energy missed a limit: energy on eyeriss-v1 is 58%" in text
+
+
+def test_what_a_pass_could_not_reach_is_told(results: Results) -> None:
+    original, variant, *others = results.variants
+    short = [replace(each, fell_short="8 bits do not keep 30 dB") for each in variant.changes[:1]]
+    told = variant.model_copy(update={"changes": short})
+    text = printed(results.model_copy(update={"variants": [original, told, *others]}), 300)
+    assert f"! {variant.name}: {short[0].by}: 8 bits do not keep 30 dB" in text
 
 
 def test_signs_of_which_there_are_none_are_not_explained(make_results: Callable[..., Results]) -> None:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from compress import units
 from compress.data import Feeds
 from compress.diagnose.agreement import Array, Mean, Run, cosine
 from compress.errors import DataError, InputError, blame
 from compress.progress import track
+from compress.results import METRICS
 
 
 def correct(output: Array, label: Array) -> Array:
@@ -60,7 +63,7 @@ def surprise(output: Array, label: Array) -> Array:
     return np.asarray((np.log(np.exp(logits).sum(-1)) - chosen)[label >= 0])
 
 
-METRICS: Mapping[str, Callable[[], Mean]] = {
+MEANS: Mapping[str, Callable[[], Mean]] = {
     "accuracy": lambda: Mean(correct),
     "top5": lambda: Mean(correct_in_five),
     "mse": lambda: Mean(squared_error),
@@ -68,7 +71,9 @@ METRICS: Mapping[str, Callable[[], Mean]] = {
     "cosine": lambda: Mean(cosine),
     "perplexity": lambda: Mean(surprise, math.exp),
 }
-"""The metrics by name; each compares the first output with the labels of a batch."""
+"""The metrics by name, means all; each compares the first output with the labels of a batch."""
+NORMAL_95 = 1.96
+"""Standard errors on either side of a mean that hold 95 % of a normal distribution."""
 _BY_ELEMENT = ("mse", "mae", "cosine")
 """Those whose labels have the outputs' shape."""
 
@@ -80,7 +85,7 @@ def measure(name: str, run: Run, original: Run, batches: Iterable[tuple[Feeds, A
     perplexity predicts the next token of the first input that holds integers.
 
     Args:
-        name: a key of `METRICS`.
+        name: a key of `MEANS`.
         run: the variant.
         original: the original.
         batches: (feeds, labels) of the evaluation data.
@@ -89,24 +94,101 @@ def measure(name: str, run: Run, original: Run, batches: Iterable[tuple[Feeds, A
         DataError: the metric needs labels and a batch has none, or they do not fit the outputs.
         InputError: the metric is not a finite number; the message names the batch.
     """
-    mean = METRICS[name]()
+    mean = MEANS[name]()
     for number, (feeds, given) in enumerate(track(batches, f"evaluating {name}")):
         where = f"evaluation data, batch {number}: {name}"
-        output, label = _compared(name, where, run(feeds), given, feeds, original)
-        try:
-            if name in _BY_ELEMENT and output.shape != label.shape:
-                raise ValueError("a shape that would only broadcast")
-            mean.update(output, label)
-        except (TypeError, ValueError, IndexError) as error:
-            shapes = f"labels {label.shape} do not fit outputs {output.shape}"
-            raise DataError(f"{where}: {shapes}") from error
-        if not math.isfinite(mean.total):
-            whose = "labels" if output.dtype.kind != "f" or np.isfinite(output).all() else "outputs"
-            raise InputError(f"{where} is {mean.total}: look for NaN and large numbers in its {whose}")
+        _update(mean, name, where, *_compared(name, where, run(feeds), given, feeds, original))
     if not mean.count:
         raise DataError(f"evaluation data: {name}: no batch has a label that counts")
+    return _value(name, lambda: mean.value)
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """How much worse a metric is than the original's, on the same samples.
+
+    Attributes:
+        name: the metric.
+        original: the original's value.
+        points: what is lost, in points of the metric; below zero for a gain.
+        low: lower end of its 95 % interval, from the differences sample by sample.
+        high: the upper end.
+        samples: how many were compared.
+    """
+
+    name: str
+    original: float
+    points: float
+    low: float
+    high: float
+    samples: int
+
+    def __str__(self) -> str:
+        interval = f"95 %: {self.low:.4g} to {self.high:.4g}, {units.count(self.samples, 'sample')}"
+        return f"{self.name} loses {self.points:.4g} of {self.original:.4g} ({interval})"
+
+
+def loss(name: str, run: Run, original: Run, batches: Iterable[tuple[Feeds, Any]]) -> Loss:
+    """Return how much a named metric of `run` is worse than the original's on calibration data.
+
+    Args and errors are those of `measure`.
+    """
+    ours, theirs = MEANS[name](), MEANS[name]()
+    apart: list[Array] = []
+    for number, (feeds, given) in enumerate(batches):
+        where = f"calibration data, batch {number}: {name}"
+        values = [
+            _update(mean, name, where, *_compared(name, where, found, given, feeds, original))
+            for mean, found in ((ours, run(feeds)), (theirs, original(feeds)))
+        ]
+        mine, other = (each.reshape(len(each), -1).astype(np.float64).mean(1) for each in values)
+        apart.append(mine - other)
+    if not ours.count:
+        raise DataError(f"calibration data: {name}: no batch has a label that counts")
+    differences = np.concatenate(apart)
+    start, shift = theirs.total / theirs.count, ours.total / ours.count - theirs.total / theirs.count
+    error = _standard_error(differences, is_share=values[0].dtype == bool)
+    sign = 1 if METRICS[name] == "lower" else -1
+
+    def points(change: float) -> float:
+        return _value(name, lambda: sign * (ours.then(start + change) - ours.then(start)) + 0.0)  # no -0.0
+
+    low, high = sorted(points(shift + side * NORMAL_95 * error) for side in (-1, 1))
+    return Loss(name, _value(name, lambda: theirs.value), points(shift), low, high, len(differences))
+
+
+def _standard_error(differences: Array, is_share: bool) -> float:
+    """Return the standard error of the mean of paired differences.
+
+    Of those that are -1, 0 or 1, half a sample is added to each outcome of both models (Agresti and Min,
+    "Simple improved confidence intervals for comparing matched proportions", 2005): a few samples without
+    a difference prove little.
+    """
+    if is_share:
+        half = math.sqrt(0.5)
+        differences = np.concatenate([differences, [-half, half]])
+    count = len(differences)
+    return float(differences.std(ddof=1) / math.sqrt(count)) if count > 1 else math.inf
+
+
+def _update(mean: Mean, name: str, where: str, output: Array, label: Array) -> Array:
+    """Take a batch into a mean; return the values of its elements."""
     try:
-        return mean.value
+        if name in _BY_ELEMENT and output.shape != label.shape:
+            raise ValueError("a shape that would only broadcast")
+        values = mean.update(output, label)
+    except (TypeError, ValueError, IndexError) as error:
+        shapes = f"labels {label.shape} do not fit outputs {output.shape}"
+        raise DataError(f"{where}: {shapes}") from error
+    if not math.isfinite(mean.total):
+        whose = "labels" if output.dtype.kind != "f" or np.isfinite(output).all() else "outputs"
+        raise InputError(f"{where} is {mean.total}: look for NaN and large numbers in its {whose}")
+    return values
+
+
+def _value(name: str, value: Callable[[], float]) -> float:
+    try:
+        return value()
     except OverflowError as error:
         raise InputError(
             f"{name} is past the range of floating point: are these the right labels?"
