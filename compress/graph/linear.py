@@ -145,23 +145,30 @@ def input_rows(
         states = states.reshape(count, -1, features)
         chosen = random.permutation(states.shape[1])[:most]
         return states[:, chosen], chosen
-    rank = inputs.ndim - 2
-    kernel = layer.array.shape[2:]
+    patches, chosen = _patches(layer, inputs, random, most)
+    grouped = patches.reshape(*patches.shape[:2], count, -1)
+    return np.moveaxis(grouped, 2, 0).reshape(count, len(chosen), features), chosen
+
+
+def _patches(layer: Layer, inputs: Array, random: np.random.Generator, most: int) -> tuple[Array, Indices]:
+    """Return at most `most` patches [patches, taps, channels] of images, drawn, and their output positions."""
+    rank, kernel = inputs.ndim - 2, layer.array.shape[2:]
     pads, strides, dilations = (
         np.array(layer.node.attributes.get_ints(name, default), np.int64)
         for name, default in (("pads", [0] * 2 * rank), ("strides", [1] * rank), ("dilations", [1] * rank))
     )
-    padding = [(0, 0), (0, 0), *zip(pads[:rank], pads[rank:], strict=True)]
-    padded = np.pad(inputs, padding) if pads.any() else inputs
+    pixels = np.moveaxis(inputs, 1, -1)  # what is gathered are runs of channels
+    padding = [(0, 0), *zip(pads[:rank], pads[rank:], strict=True), (0, 0)]
+    padded = np.pad(pixels, padding) if pads.any() else pixels
     reach = dilations * (np.array(kernel) - 1) + 1
-    sizes = (len(inputs), *((np.array(padded.shape[2:]) - reach) // strides + 1))
+    sizes = (len(padded), *((np.array(padded.shape[1:-1]) - reach) // strides + 1))
     chosen = random.permutation(math.prod(map(int, sizes)))[:most]
-    image, *corner = (axis.reshape(-1, *[1] * rank) for axis in np.unravel_index(chosen, sizes))
-    taps = np.indices(kernel)
-    place = [corner[i] * strides[i] + taps[i] * dilations[i] for i in range(rank)]
-    patches = np.moveaxis(padded, 1, -1)[image, *place]  # [rows, kernel..., channels]
-    grouped = patches.reshape(*patches.shape[:-1], count, -1)
-    return np.moveaxis(grouped, -2, 0).reshape(count, len(chosen), features), chosen
+    image, *corner = np.unravel_index(chosen, sizes)
+    taps = np.indices(kernel).reshape(rank, -1) * dilations[:, None]
+    place = np.asarray(image)[:, None]
+    for size, first, stride, tap in zip(padded.shape[1:-1], corner, strides, taps, strict=True):
+        place = place * size + first[:, None] * stride + tap
+    return np.take(padded.reshape(-1, padded.shape[-1]), place, axis=0), chosen
 
 
 def output_rows(layer: Layer, outputs: Array, chosen: Indices) -> Array:

@@ -70,7 +70,7 @@ def observe_rows(
     def split(name: str, values: Array) -> None:
         for layer in readers[name]:
             found, _ = input_rows(layer, values, random)
-            rows = torch.from_numpy(np.array(found, np.float32, order="C"))
+            rows = torch.from_numpy(np.ascontiguousarray(found, np.float32))
             require_finite(rows)
             take(layer, rows.clamp_(-LARGEST, LARGEST))
 

@@ -228,7 +228,6 @@ def integer_type(format: IntegerFormat) -> torch.dtype:
 
 def require_finite(tensor: Tensor) -> None:
     """Raise ValueError with the first index at which `tensor` is NaN or infinite."""
-    finite = torch.isfinite(tensor)
-    if not finite.all():
-        index = (~finite).nonzero()[0].tolist()
+    if tensor.numel() and not all(end.isfinite() for end in tensor.aminmax()):
+        index = (~torch.isfinite(tensor)).nonzero()[0].tolist()
         raise ValueError(f"value {float(tensor[tuple(index)])} at index {index}: cannot be quantized")
