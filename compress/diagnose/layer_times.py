@@ -13,10 +13,13 @@ import onnx
 import onnx_ir as ir
 
 from compress.data import Feeds
+from compress.diagnose.timing import Stopwatch
 from compress.graph.session import session
 
-RUNS = 8
+LEAST_RUNS, MOST_RUNS = 4, 8
 """Runs that are profiled; the least time of each kernel counts, and the first run warms up."""
+SECONDS = 1.0
+"""Time after which the fewest runs are enough."""
 SUFFIX = "_kernel_time"
 INTO_CODES = ("QuantizeLinear", "DynamicQuantizeLinear")
 """What makes codes of a value works for the layer that reads them."""
@@ -39,8 +42,10 @@ def layer_times(model: ir.Model, names: Collection[str], feeds: Feeds) -> dict[s
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder, "optimized.onnx")
         running = session(model, threads=1, optimized_to=optimized, profiled_to=Path(folder, "profile"))
-        for _ in range(RUNS):
-            running.run(None, feeds)
+        watch = Stopwatch()
+        for count in range(MOST_RUNS):
+            if count < LEAST_RUNS or watch.seconds < SECONDS:
+                running.run(None, feeds)
         events = json.loads(Path(running.end_profiling()).read_text())
         run = onnx.load(optimized, load_external_data=False).graph
     taken: dict[str, list[float]] = defaultdict(list)

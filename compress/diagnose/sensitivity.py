@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -13,6 +12,7 @@ import onnx_ir as ir
 
 from compress.diagnose.agreement import Array, agreement
 from compress.diagnose.outputs import decided, read_outputs
+from compress.diagnose.timing import Stopwatch
 from compress.errors import PassError
 from compress.graph import edit
 from compress.graph.layers import Layer, layers
@@ -126,9 +126,9 @@ def noise_of_each(
         weights: layers.
         seconds: time that it may take, about.
     """
-    start = time.perf_counter()
+    watch = Stopwatch()
     board.noise([name for group in values.values() for name in group], weights)
-    possible = max(int(seconds / (time.perf_counter() - start)), 2)
+    possible = max(int(seconds / watch.seconds), 2)
     together = max(math.ceil((len(values) + len(weights)) / possible), 1)
     noise_of_values: dict[Part, float] = {}
     for keys in track(_parts(list(values), together), "noise of activations"):

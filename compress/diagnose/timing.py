@@ -68,3 +68,18 @@ def processor_time(run: Callable[[], object]) -> float:
         run()
         taken.append((time.process_time() - processor, time.perf_counter() - wall))
     return min(first for first, _ in taken[1:]) or min(second for _, second in taken[1:])
+
+
+class Stopwatch:
+    """Tells the seconds since it was made, on the wall or of this process's work, whichever are fewer.
+
+    So neither other programs nor work on many cores at once shorten what is done within a time.
+    """
+
+    def __init__(self) -> None:
+        self._start = time.process_time(), time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return min(time.process_time() - self._start[0], time.perf_counter() - self._start[1])

@@ -151,7 +151,7 @@ def input_rows(
 
 
 def _patches(layer: Layer, inputs: Array, random: np.random.Generator, most: int) -> tuple[Array, Indices]:
-    """Return at most `most` patches [patches, taps, channels] of images, drawn, and their output positions."""
+    """Return up to `most` patches of images [patches, taps, channels], drawn, and their output positions."""
     rank, kernel = inputs.ndim - 2, layer.array.shape[2:]
     pads, strides, dilations = (
         np.array(layer.node.attributes.get_ints(name, default), np.int64)

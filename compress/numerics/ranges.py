@@ -96,6 +96,7 @@ class Histogram:
         self.width = 0.0
         self.low = 0.0
         self.high = 0.0
+        self._known: dict[tuple[Method, IntegerFormat, float], tuple[float, float]] = {}
 
     def observe(self, array: Array) -> None:
         """Count one more array; an empty one changes nothing.
@@ -105,6 +106,7 @@ class Histogram:
         """
         if not array.size:
             return
+        self._known.clear()
         low, high = (float(end) for end in extremes(array))
         self.low, self.high = min(self.low, low), max(self.high, high)
         if self.low == self.high:
@@ -142,6 +144,12 @@ class Histogram:
                 finer steps gain.
             percentile: share of the values in percent, for the method of that name.
         """
+        key = method, integers, percentile
+        if key not in self._known:  # a search takes long, and the same range is asked for again and again
+            self._known[key] = self._range(*key)
+        return self._known[key]
+
+    def _range(self, method: Method, integers: IntegerFormat, percentile: float) -> tuple[float, float]:
         low, high, symmetric, bits = self.low, self.high, integers.symmetric, integers.bits
         if symmetric:
             low, high = _mirrored(low, high)

@@ -15,11 +15,11 @@ from compress.model import Model
 from compress.numerics.affine import Quantized
 from compress.numerics.formats import FLOATS
 from compress.quantize import regions
+from compress.quantize.feedback import solve_changed, solve_widths
 from compress.quantize.floats import store_float_weights
 from compress.quantize.judge import Aim, Candidate, Judge, choose
 from compress.quantize.placement import Table
 from compress.quantize.smoothing import smooth
-from compress.quantize.static import solve_widths
 from compress.quantize.ways import Way, calibrated_ways, mixed_ways, ways_of_each_run
 from compress.quantize.weight_only import store_int8_weights
 
@@ -74,7 +74,7 @@ def int8(model: Model, chosen: Callable[..., bool], aim: Aim) -> list[Change]:
         weights = max(weights, judge.attempt(even), key=lambda each: each.snr_db)
     target = min(aim.enough_db, max(weights.snr_db - WEIGHTS_MARGIN_DB, aim.least_db))
     others = _others(judge, weights.way, plain, smoothed, target)
-    candidates = [judge.timed(each) for each in (weights, *others)]
+    candidates = judge.timed([weights, *others], target)
     return _kept(model, judge, candidates, target)
 
 
@@ -229,7 +229,7 @@ def _smoothed(judge: Judge, plain: Way) -> Way | None:
         prepared = smooth(model, plain.chosen)
         done = tuple(change for change in prepared if change.action)
         if done:
-            rounded = _rounded(judge, model, plain.chosen)
+            rounded = solve_changed(model, plain.chosen, plain.model, plain.rounded)
             return replace(plain, name=f"{name}, ", model=model, prepared=done, rounded=rounded)
     return None
 

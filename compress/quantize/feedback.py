@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from compress.graph.linear import from_matrix, matrix, source
+from compress.graph.linear import from_matrix, linear_layers, matrix, source
 from compress.graph.moments import observe_rows
 from compress.numerics.affine import Quantized, quantize, split_columns
 from compress.numerics.formats import IntegerFormat
@@ -57,6 +57,38 @@ def solve(
                     integers = _learn(layer, solved, seen) if learn else solved
                     found[bits][layer.weight.name or ""] = _in_layout(layer, integers)
     return found
+
+
+def solve_all(
+    model: Model, chosen: Callable[..., bool], bits: int, learn: bool = False
+) -> dict[str, Quantized]:
+    """Return the integers of all chosen linear weights by GPTQ, and AdaRound if `learn`, by weight name."""
+    return solve_widths(model, chosen, [bits], learn)[bits]
+
+
+def solve_widths(
+    model: Model, chosen: Callable[..., bool], widths: Sequence[int], learn: bool = False
+) -> dict[int, dict[str, Quantized]]:
+    """Return what `solve_all` does, by bits, from observing the layers' inputs once."""
+    layers = [layer for layer in linear_layers(model.graph) if chosen(*layer.names)]
+    return solve(model, layers, widths, learn=learn)
+
+
+def solve_changed(
+    model: Model, chosen: Callable[..., bool], before: Model, known: Mapping[int, Mapping[str, Quantized]]
+) -> dict[int, dict[str, Quantized]]:
+    """Return what `solve_widths` does for a model made of another one, whose integers are known.
+
+    A weight that has not changed keeps them: its layer's inputs have not changed either, since smoothing
+    changes both or none.
+    """
+    old, new = before.graph.initializers, model.graph.initializers
+    same = {name for name in new if name in old and new[name].const_value is old[name].const_value}
+    found = solve_widths(model, lambda *names: chosen(*names) and same.isdisjoint(names), [*known])
+    return {
+        bits: {name: each for name, each in weights.items() if name in same} | found[bits]
+        for bits, weights in known.items()
+    }
 
 
 def kernel_format(bits: int, granularity: Granularity) -> IntegerFormat:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -21,9 +20,10 @@ from compress.diagnose.closeness import Closeness
 from compress.diagnose.layer_times import layer_times
 from compress.diagnose.metrics import Loss, loss
 from compress.diagnose.sensitivity import Switchboard, noise_of_each
-from compress.diagnose.timing import processor_ratio
+from compress.diagnose.timing import Stopwatch, processor_ratio
 from compress.errors import DataError, ModelError, PassError
 from compress.graph import batch
+from compress.graph.layers import layers
 from compress.graph.session import session
 from compress.model import Model
 from compress.quantize.placement import Between, Table, seconds_to_part
@@ -83,7 +83,8 @@ class Candidate:
     snr_db: float
     """How close it is, in decibels; infinite where nothing differs, -infinite where that is not known."""
     ratio: float = math.nan
-    """Time of a run over the original's, the worse of one sample and one batch; NaN before it is timed."""
+    """Time of a run over the original's, the worse of one sample and one batch; of one sample alone where
+    that was too much already; NaN before it is timed."""
     integers: frozenset[str] = frozenset()
     """Names of the layers that multiply integers."""
 
@@ -114,11 +115,12 @@ class Judge:
 
     def __init__(self, model: Model, original: ir.Model, aim: Aim) -> None:
         assert model.calibration is not None
-        self._end = time.perf_counter() + SEARCH_SECONDS
+        self._watch = Stopwatch()
         self.model = model.copy()
         self.model.calibration, judging = split(model.calibration)
         self.aim = aim
         self.failures: list[str] = []
+        self._profiles: dict[frozenset[str], list[dict[str, float]]] = {}
         self.tables: dict[str, Table] = {}
         inputs = model.graph.inputs
         self._batches = [feeds for feeds, _ in itertools.islice(judging.batches(inputs), MOST_BATCHES)]
@@ -127,7 +129,7 @@ class Judge:
         first = self._batches[0]
         axes = batch.find(run, inputs, [first], judging.batch_axis)
         self._axes, self._rows = axes, min(axes.size(first), ROWS)
-        self._timed = axes.sample(first), first
+        self._feeds = axes.sample(first), first
         self._closeness = Closeness(original, self._batches, run)
         self._judging = judging
         if aim.max_drop is not None:  # what is wrong with labels shows before the search, not after it
@@ -149,7 +151,7 @@ class Judge:
     @property
     def has_time(self) -> bool:
         """Whether the search may go on; what is needed for a result is done without asking."""
-        return time.perf_counter() < self._end
+        return self._watch.seconds < SEARCH_SECONDS
 
     @contextmanager
     def refusals(self, name: str) -> Iterator[None]:
@@ -191,11 +193,24 @@ class Judge:
         run = partial(session(model, threads=1).run, None)
         return loss(self.aim.metric, run, self._original, self._judging.batches(self.model.graph.inputs))
 
-    def timed(self, candidate: Candidate) -> Candidate:
+    def timed(self, candidates: Sequence[Candidate], target: float) -> list[Candidate]:
+        """Return the candidates with their times; those that `choose` cannot take any more get one sample's.
+
+        The last ones, which multiply the most integers, go first.
+        """
+        timed: list[Candidate] = []
+        for each in reversed(candidates):
+            rivals = (other.ratio for other in timed if other.snr_db >= min(each.snr_db, target))
+            timed.append(self._timed_up_to(min(rivals, default=math.inf) * TIMING_NOISE, each))
+        return timed[::-1]
+
+    def _timed_up_to(self, longest: float, candidate: Candidate) -> Candidate:
         """Return the candidate with its time, measured in turn with the original's."""
-        run = partial(session(candidate.model.ir, threads=1).run, None)
-        ratios = [processor_ratio(run, self._original, feeds, TIMED_SECONDS) for feeds in self._timed]
-        return replace(candidate, ratio=max(ratios))
+        run, ratio = partial(session(candidate.model.ir, threads=1).run, None), 0.0
+        for feeds in self._feeds:
+            if ratio <= longest:
+                ratio = max(ratio, processor_ratio(run, self._original, feeds, TIMED_SECONDS))
+        return replace(candidate, ratio=ratio)
 
     def table(self, whole: Candidate, noisy: bool) -> Table:
         """Measure what is known of the layers that multiply integers in a candidate, and keep it.
@@ -215,12 +230,12 @@ class Judge:
             few = self._axes.joined([self._axes.sample(self._batches[0], row) for row in range(self._rows)])
             board = Switchboard(way.model, {name: each for name, (each, _) in codes.items()}, rounded, [few])
             values, weights = noise_of_each(board, groups, list(weights))
-        profiles = [
-            [layer_times(each.ir, weights, feeds) for feeds in self._timed]
-            for each in (self.model, whole.model)
-        ]
-        runs = [sum(each.values()) for each in profiles[0]]
-        floats, integers = (_shares(each, runs) for each in profiles)
+        names = frozenset(weights).union(layer.name for layer in layers(self.model.graph))
+        if names not in self._profiles:
+            self._profiles[names] = self._profile(self.model, names)
+        runs = [sum(each.values()) for each in self._profiles[names]]
+        profiles = self._profiles[names], self._profile(whole.model, names)
+        floats, integers = (_shares(each, runs, weights) for each in profiles)
         unit, numbers = seconds_to_part() / runs[-1], way.numbers()
         between = [
             Between(names, values[names], unit * max(numbers.get(name, 0) for name in group))
@@ -229,13 +244,22 @@ class Judge:
         table = self.tables[way.name] = Table(weights, floats, integers, between)
         return table
 
+    def _profile(self, model: Model, names: Collection[str]) -> list[dict[str, float]]:
+        """Return the time of each of these layers, for one sample and for one batch."""
+        return [layer_times(model.ir, names, feeds) for feeds in self._feeds]
 
-def _shares(profiles: Sequence[Mapping[str, float]], runs: Sequence[float]) -> dict[str, float]:
-    """Return the times of layers in parts of the original's run, the mean over several inputs."""
+
+def _shares(
+    profiles: Sequence[Mapping[str, float]], runs: Sequence[float], names: Collection[str]
+) -> dict[str, float]:
+    """Return the times of these layers in parts of the original's run, the mean over several inputs.
+
+    Those of all others stand under the empty name.
+    """
     shares: dict[str, float] = defaultdict(float)
     for profile, run in zip(profiles, runs, strict=True):
         for name, seconds in profile.items():
-            shares[name] += seconds / run / len(runs)
+            shares[name if name in names else ""] += seconds / run / len(runs)
     return dict(shares)
 
 

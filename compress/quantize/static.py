@@ -19,14 +19,13 @@ from compress.graph import edit
 from compress.graph.capture import observe
 from compress.graph.fold import fold
 from compress.graph.layers import Layer, array
-from compress.graph.linear import linear_layers
 from compress.model import Model
 from compress.numerics import affine
 from compress.numerics.affine import Quantized
 from compress.numerics.formats import IntegerFormat
 from compress.numerics.granularity import PerAxis, PerTensor
 from compress.numerics.ranges import Histogram, MinMax, MovingAverage, scale_and_zero_point, within
-from compress.quantize.feedback import kernel_format, solve
+from compress.quantize.feedback import kernel_format, solve_all
 from compress.quantize.nodes import (
     dequantize_bias,
     dequantize_number,
@@ -205,21 +204,6 @@ def int8_static(
     placed = place(model, chosen, ranges, observed, weights)
     done = {change.layer for change in stored}
     return [*learnt, *stored, *(change for change in placed if change.action or change.layer not in done)]
-
-
-def solve_all(
-    model: Model, chosen: Callable[..., bool], bits: int, learn: bool = False
-) -> dict[str, Quantized]:
-    """Return the integers of all chosen linear weights by GPTQ, and AdaRound if `learn`, by weight name."""
-    return solve_widths(model, chosen, [bits], learn)[bits]
-
-
-def solve_widths(
-    model: Model, chosen: Callable[..., bool], widths: Sequence[int], learn: bool = False
-) -> dict[int, dict[str, Quantized]]:
-    """Return what `solve_all` does, by bits, from observing the layers' inputs once."""
-    layers = [layer for layer in linear_layers(model.graph) if chosen(*layer.names)]
-    return solve(model, layers, widths, learn=learn)
 
 
 def best_ranges(

@@ -9,7 +9,7 @@ import pytest
 
 from compress.data import Feeds
 from compress.diagnose.agreement import Run
-from compress.diagnose.timing import LEAST_ROUNDS, WARM_UP_RUNS, latency, processor_ratio
+from compress.diagnose.timing import LEAST_ROUNDS, WARM_UP_RUNS, Stopwatch, latency, processor_ratio
 
 
 def test_latency_is_timed_in_turn() -> None:
@@ -53,3 +53,12 @@ def test_where_processor_time_is_too_coarse_the_wall_tells(monkeypatch: pytest.M
         return run
 
     assert processor_ratio(slow(0.004), slow(0.001), {}, seconds=0) > 1.5
+
+
+def test_a_stopwatch_does_not_count_what_others_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    watch = Stopwatch()
+    time.sleep(0.05)
+    assert watch.seconds < 0.04
+    now = time.process_time()
+    monkeypatch.setattr(time, "process_time", lambda: now + 60)
+    assert watch.seconds < 10, "work on many cores counts as long as it takes"

@@ -213,3 +213,10 @@ def test_symmetric_scales_have_their_zero_point_in_the_middle() -> None:
         scale, zero_point = scale_and_zero_point([-1.0, -2.0], [0.5, 4.0], IntegerFormat(8, signed=signed))
         np.testing.assert_allclose(scale, np.float32([2 / 255, 8 / 255]))
         np.testing.assert_array_equal(zero_point, middle)
+
+
+def test_a_range_takes_in_what_is_observed_after_it_was_asked_for() -> None:
+    histogram = Histogram()
+    for width in (1.0, 3.0):
+        histogram.observe(np.linspace(0, width, 1000, dtype=np.float32))
+        assert histogram.range("mse")[1] == pytest.approx(width, rel=0.05)

@@ -10,7 +10,8 @@ from compress.numerics.affine import quantize
 from compress.numerics.formats import IntegerFormat
 from compress.numerics.granularity import PerAxis
 from compress.passes import Int8Static
-from compress.quantize.feedback import solve
+from compress.quantize.feedback import solve, solve_changed, solve_widths
+from compress.quantize.smoothing import smooth
 
 
 # ruff: noqa: E501  (a graph a line)
@@ -83,3 +84,19 @@ def test_a_pass_uses_it(digits):
     wanted = digits.run(feeds)[0]
     errors = [float(np.square(each.run(feeds)[0] - wanted).sum()) for each in (careful, plain)]
     assert errors[0] < errors[1]
+
+
+def test_after_smoothing_only_layers_that_it_changed_are_solved_again(build, normal):
+    text = "g (float[N,24] x) => (float[N,9] z) { [a] y = MatMul(x, w) r = Relu(y) [b] z = MatMul(r, v) }"
+    x = normal(200, 24) * np.geomspace(0.01, 100, 24, dtype=np.float32)
+    model = compress.load(build(text, w=normal(24, 12), v=normal(12, 9)), calibration=[{"x": x}])
+    known = solve_widths(model, lambda *names: True, [7, 8])
+    smoothed = model.copy()
+    smooth(smoothed, lambda *names: "w" in names, 1.0)
+    found = solve_changed(smoothed, lambda *names: True, model, known)
+    anew = solve_widths(smoothed, lambda *names: True, [7, 8])
+    for bits in (7, 8):
+        assert found[bits]["v"] is known[bits]["v"]
+        assert found[bits]["w"] is not known[bits]["w"]
+        for name in ("v", "w"):
+            assert torch.equal(found[bits][name].values, anew[bits][name].values)

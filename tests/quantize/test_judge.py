@@ -58,13 +58,30 @@ def test_a_judge_measures_agreement_and_notes_refusals(mlp: Model) -> None:
     measured = judge.attempt(way)
     assert 20 < measured.snr_db < 100
     assert str(measured) == f"weights: {measured.snr_db:.1f} dB"
-    assert math.isfinite(judge.timed(measured).ratio)
+    assert math.isfinite(judge.timed([measured], 30)[0].ratio)
     with judge.refusals("another"):
         raise DataError("no rows")
     assert judge.failures == ["another: no rows"]
     with pytest.raises(ZeroDivisionError), judge.refusals("a fault"):
         raise ZeroDivisionError
     assert len(judge.failures) == 1, "only what a model or its data may cause is noted"
+
+
+def test_what_cannot_win_any_more_is_timed_on_one_sample(mlp: Model, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = Judge(mlp, mlp.ir, AIM)
+    ratios = iter([0.5, 0.6, 0.9, 0.62, 0.8, 0.9, 1.1])
+    monkeypatch.setattr("compress.quantize.judge.processor_ratio", lambda *_: next(ratios))
+    names = {"weights": 40, "slow": 35, "closer": 36, "poor": 25, "integers": 34}
+    found = judge.timed([candidate(name, close, math.nan, mlp) for name, close in names.items()], target=30)
+    assert {each.name: each.ratio for each in found} == {
+        "integers": 0.6,  # of 0.5 and 0.6
+        "poor": 0.9,
+        "closer": 0.8,  # 0.62 is within the noise of timings
+        "slow": 0.9,
+        "weights": 1.1,
+    }
+    assert [each.name for each in found] == [*names]
+    assert choose(found, 30, 24) is found[-1]
 
 
 def test_a_table_tells_the_noise_and_the_time_of_layers(mlp: Model) -> None:

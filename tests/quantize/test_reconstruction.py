@@ -9,7 +9,8 @@ from compress.errors import ModelError
 from compress.graph.fold import fold
 from compress.passes import Int8Static
 from compress.quantize import reconstruction, regions, static
-from compress.quantize.static import Activations, Weights, learn_in_blocks, observe_ranges, solve_all
+from compress.quantize.feedback import solve_all
+from compress.quantize.static import Activations, Weights, learn_in_blocks, observe_ranges
 
 TEXT = """g (float[N,6,8,8] x) => (float[N,5] y) {
     a = Conv<pads=[1,1,1,1]>(x, w0) b = Relu(a)
