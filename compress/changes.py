@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -63,10 +63,22 @@ class Effect:
     why: str = ""
     """Why it was left in float; empty if it was not."""
 
+    @property
+    def is_measured(self) -> bool:
+        """Whether noise or time is known."""
+        return self.snr_db is not None or self.time_won is not None
+
+    @property
+    def time_won(self) -> float | None:
+        """The part of a run in floats that integers save; None where that is not known."""
+        if self.time_in_floats is None or self.time_in_integers is None:
+            return None
+        return self.time_in_floats - self.time_in_integers
+
     def __str__(self) -> str:
         """Say in words what was chosen and what integers mean."""
         known = [] if self.snr_db is None else [f"{self.snr_db:.0f} dB at the outputs"]
-        if self.time_in_floats is not None and self.time_in_integers is not None:
+        if self.time_won is not None:
             known.append(f"{self.time_in_integers:.1%} of the time instead of {self.time_in_floats:.1%}")
         chosen = [] if self.in_integers else [f"left in float: {self.why}" if self.why else "left in float"]
         measured = [f"integers: {', '.join(known)}"] if known else []
@@ -117,12 +129,18 @@ class PassSummary:
     name: str
     changed: tuple[Change, ...]
     """Layers that it changed."""
+    listed: tuple[Change, ...]
+    """Their records, and those of layers that say what integers mean."""
     skipped: tuple[tuple[str, tuple[str, ...]], ...]
     """Reasons for leaving layers alone, with the layers, most layers first."""
     bytes_before: int
     bytes_after: int
     worst: Change | None
     """The change with the largest error, where any has one."""
+    effects: Mapping[str, Effect]
+    """What integers mean in each layer for which that is known, by its name."""
+    left_in_float: tuple[tuple[str, tuple[str, ...]], ...]
+    """Why some of these stay in float arithmetic, with the layers, most layers first."""
 
     def __str__(self) -> str:
         """Say in a few words what the pass did."""
@@ -134,6 +152,9 @@ class PassSummary:
             parts.append(f"{before} → {after} {units.ratio(self.bytes_after, self.bytes_before)}".rstrip())
         if self.worst is not None and self.worst.error is not None:
             parts.append(f"worst error {self.worst.error:.2g} in {self.worst.layer}")
+        if self.effects:
+            integers = sum(effect.in_integers for effect in self.effects.values())
+            parts.append(f"{integers} of {units.count(len(self.effects), 'layer')} in integers")
         return ", ".join(parts)
 
 
@@ -145,16 +166,12 @@ def by_pass(changes: Sequence[Change]) -> list[PassSummary]:
 def _summary(name: str, changes: Iterable[Change]) -> PassSummary:
     changes = tuple(changes)
     changed = tuple(change for change in changes if change.action)
-    reasons: dict[str, list[str]] = {}
-    for change in changes:
-        if change.skipped:
-            reasons.setdefault(change.skipped, []).append(change.layer)
+    effects = {change.layer: change.effect for change in changes if change.effect}
     return PassSummary(
         name=name,
         changed=changed,
-        skipped=tuple(
-            (reason, tuple(layers)) for reason, layers in sorted(reasons.items(), key=lambda r: -len(r[1]))
-        ),
+        listed=tuple(change for change in changes if change.action or change.effect),
+        skipped=_grouped((change.layer, change.skipped) for change in changes),
         bytes_before=sum(change.bytes_before for change in changed),
         bytes_after=sum(change.bytes_after for change in changed),
         worst=max(
@@ -162,4 +179,17 @@ def _summary(name: str, changes: Iterable[Change]) -> PassSummary:
             key=lambda change: change.error or 0.0,
             default=None,
         ),
+        effects=effects,
+        left_in_float=_grouped((layer, effect.why) for layer, effect in effects.items()),
+    )
+
+
+def _grouped(reasons: Iterable[tuple[str, str]]) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return reasons with the layers that have them, most layers first; layers without one are left out."""
+    grouped: dict[str, list[str]] = {}
+    for layer, reason in reasons:
+        if reason:
+            grouped.setdefault(reason, []).append(layer)
+    return tuple(
+        (reason, tuple(layers)) for reason, layers in sorted(grouped.items(), key=lambda r: -len(r[1]))
     )

@@ -273,10 +273,10 @@ def _fastest(judge: Judge, whole: Candidate, target: float) -> Candidate | None:
 
 def explained(changes: Sequence[Change], table: Table | None, integers: frozenset[str]) -> list[Change]:
     """Return changes that say what integers mean for each layer of a table, these first and in its order."""
-    effects = {name: table.effect(name, integers) for name in table.noise} if table is not None else {}
+    effects = table.effects(integers) if table is not None else {}
     places = {name: place for place, name in enumerate(effects)}
     # Of several layers in float with one weight, only the first has a record so far.
     missing = effects.keys() - {change.layer for change in changes}
     told = [*changes, *(Change(name, skipped=Reason.SHARED) for name in missing)]
     told.sort(key=lambda change: places.get(change.layer, len(places)))
-    return [replace(change, effect=effects.get(change.layer)) for change in told]
+    return [replace(change, effect=effects.get(change.layer, change.effect)) for change in told]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -28,8 +28,9 @@ GAP = 0.005
 """How far from the bound, relative to it, a choice may be."""
 ELEMENTS = 1 << 20
 """Size of the value whose conversion is timed."""
-NO_TIME_WON = "integers would save no time there"
-TOO_NOISY = "its noise at the outputs costs more than its time is worth"
+NO_FASTER = "integers are no faster there"
+CONVERTED = "converting around it would cost what integers save"
+TOO_NOISY = "its noise at the outputs is better spent elsewhere"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,21 +82,27 @@ class Table:
         coded = (group.noise for group in self.between if not group.layers.isdisjoint(integers))
         return sum(self.noise[name] for name in integers) + sum(coded)
 
-    def effect(self, name: str, integers: Collection[str]) -> Effect:
-        """Return what it means that one layer multiplies integers, where all of `integers` do."""
-        noise = self.noise[name] + sum(group.noise for group in self.between if name in group.layers)
-        timed = name in self.floats or name in self.integers
-        why = ""
-        if name not in integers:
-            faster = self.time({*integers, name}) < self.time(integers)
-            why = TOO_NOISY if faster else NO_TIME_WON
-        return Effect(
-            in_integers=name in integers,
-            snr_db=-10 * math.log10(noise) if 0 < noise < math.inf else None,
-            time_in_floats=self.floats.get(name, 0.0) if timed else None,
-            time_in_integers=self.integers.get(name, 0.0) if timed else None,
-            why=why,
-        )
+    def effects(self, integers: Collection[str]) -> dict[str, Effect]:
+        """Return what it means for each layer that it multiplies integers, where those of `integers` do.
+
+        A layer was left in float for its noise if it would be in integers were noise of no account.
+        """
+        silent = [replace(group, noise=0.0) for group in self.between]
+        regardless = replace(self, noise=dict.fromkeys(self.noise, 0.0), between=silent).fastest(1)
+        found = {}
+        for name in self.noise:
+            noise = self.noise[name] + sum(group.noise for group in self.between if name in group.layers)
+            timed = name in self.floats or name in self.integers
+            before, after = self.floats.get(name, 0.0), self.integers.get(name, 0.0)
+            why = TOO_NOISY if name in regardless else CONVERTED if after < before else NO_FASTER
+            found[name] = Effect(
+                in_integers=name in integers,
+                snr_db=-10 * math.log10(noise) if 0 < noise < math.inf else None,
+                time_in_floats=before if timed else None,
+                time_in_integers=after if timed else None,
+                why="" if name in integers else why,
+            )
+        return found
 
     def fastest(self, allowed: float) -> frozenset[str]:
         """Return the layers in integers in the fastest choice whose noise adds up to at most `allowed`.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnx_ir as ir
 from onnx_ir.passes.common import RemoveUnusedNodesPass
 
-from compress.changes import Change, Reason
+from compress.changes import Change, Effect, Reason
 from compress.cpu import weight_bits
 from compress.diagnose.sensitivity import Codes
 from compress.graph.activations import fuse_activations
@@ -139,21 +139,34 @@ class Way:
         if self.each_run:
             others = dynamic.find(model.graph, self._but(floats))
             placed += dynamic.place(model.graph, others, bits, kernels)
-        changes = [*self.prepared, *(change for change in placed if change.action)]
-        small = _small(model.graph, self.chosen, self.model.weight_bytes)
-        spared = Reason.SMALL.because("its rounding is spared")
-        changes += [Change(name, skipped=spared) for name in dict.fromkeys(small.values())]
-        rest = self._but(small)
-        changes += store_int8_weights(model, rest, operators=self.operators, rounded=self.rounded.get(8))
+        done = [change for change in placed if change.action]
+        changes = _told([*self.prepared, *done, *self._stored(model)], placed)
         name_all(model.ir)
         if self.corrected:
             changes += move_biases(model, self.model, self.chosen)
         return model, changes
 
+    def _stored(self, model: Model) -> list[Change]:
+        """Store the weights that are still float in 8 bits, in place, but for the smallest."""
+        small = _small(model.graph, self.chosen, self.model.weight_bytes)
+        spared, names = Reason.SMALL.because("its rounding is spared"), dict.fromkeys(small.values())
+        rounded = self.rounded.get(8)
+        stored = store_int8_weights(model, self._but(small), operators=self.operators, rounded=rounded)
+        others = (change for change in stored if change.action or change.layer not in names)
+        return [*(Change(name, skipped=spared) for name in names), *others]
+
     def _but(self, names: Collection[str]) -> Callable[..., bool]:
         """Return `chosen` without the layers of these names."""
         excluded = frozenset(names)
         return lambda *known: self.chosen(*known) and excluded.isdisjoint(known)
+
+
+def _told(changes: Sequence[Change], placed: Sequence[Change]) -> list[Change]:
+    """Return changes that say whether a layer multiplies integers, or why it cannot."""
+    cannot = [change for change in placed if change.skipped and change.skipped != Reason.LEFT_OUT]
+    effects = {change.layer: Effect(in_integers=False, why=change.skipped) for change in cannot}
+    effects |= {change.layer: Effect(in_integers=True) for change in placed if change.action}
+    return [replace(change, effect=effects.get(change.layer)) for change in changes]
 
 
 def _small(graph: ir.Graph, chosen: Callable[..., bool], bytes_of_all: int) -> dict[str, str]:

@@ -7,6 +7,7 @@ from .plots.bars import dram_by_layer as dram_by_layer
 from .plots.bars import energy_by_component as energy_by_component
 from .plots.bars import energy_by_layer as energy_by_layer
 from .plots.front import accuracy_vs_energy as accuracy_vs_energy
+from .plots.integers import integers_by_layer as integers_by_layer
 from .plots.rooflines import roofline as roofline
 from .plots.treemap import bytes_by_layer as bytes_by_layer
 from .terminal import show as show

@@ -22,6 +22,7 @@ from compress.changes import by_pass
 from compress.errors import writing
 from compress.report.plots.bars import dram_by_layer, energy_by_component, energy_by_layer
 from compress.report.plots.front import accuracy_vs_energy
+from compress.report.plots.integers import integers_by_layer
 from compress.report.plots.rooflines import roofline
 from compress.report.plots.theme import template
 from compress.report.plots.treemap import bytes_by_layer
@@ -30,7 +31,8 @@ from compress.results import HardwareScore, Results, VariantResult
 
 ASSETS = Path(__file__).with_name("assets")
 ROWS_OF_A_PASS = 80
-"""Most layers listed under a pass, to keep the page small; results.json has them all."""
+"""Most layers listed under a pass, to keep the page small, unless what integers mean in each was measured;
+results.json has them all."""
 
 
 def write(results: Results, path: str | os.PathLike[str]) -> Path:
@@ -63,6 +65,7 @@ def render(results: Results) -> str:
         name: getattr(units, name) for name in ("si", "ratio", "number", "signed", "share", "cosine")
     }
     finished = [variant for variant in results.variants if variant.status == "done"]
+    figures = _figures(results)
     return environment.get_template("report.html.j2").render(
         title=results.recipe.get("title") or Path(str(results.recipe.get("path") or "Results")).stem,
         results=results,
@@ -77,10 +80,12 @@ def render(results: Results) -> str:
         remarks=list(all_remarks(results)),
         by_pass=by_pass,
         rows_of_a_pass=ROWS_OF_A_PASS,
+        first_explained=next((v for v in results.variants if any(c.effect for c in v.changes)), None),
         leaders=list(_leaders(results)),
         recipe=json.dumps(results.recipe, indent=2, ensure_ascii=False, default=str),
         environment=dict(_flat(results.environment)),
-        figures=_embedded(_figures(results)),
+        is_drawn=bool(figures["profiles"] or figures["passes"]),
+        figures=_embedded(figures),
         style=_asset("report.css"),
         script=_asset("report.js"),
         plotly=_asset("plotly.min.js"),
@@ -138,6 +143,7 @@ def _figures(results: Results) -> dict[str, Any]:
             "dark": _plain(template(dark=True).to_plotly_json()),
         },
         "profiles": {},
+        "passes": dict(_passes(results)),
     }
     for profile in profiles(results):
         scored = {v.name: v.hardware[profile] for v in results.variants if profile in v.hardware}
@@ -173,6 +179,15 @@ def _by_layer(name: str, score: HardwareScore, base: HardwareScore | None) -> di
         ),
         "roofline": _figure(roofline(score, base), f"{total}: rate of work against work per byte."),
     }
+
+
+def _passes(results: Results) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the figures of passes that know what integers mean in each layer, by variant and step."""
+    for variant in results.variants:
+        for step, done in enumerate(by_pass(variant.changes)):
+            if any(effect.is_measured for effect in done.effects.values()):
+                label = f"What integers mean in each layer of {variant.name}: {done}."
+                yield f"{variant.name} {step}", _figure(integers_by_layer(done.effects), label)
 
 
 def _energies(scored: Mapping[str, HardwareScore], profile: str) -> str:

@@ -57,10 +57,11 @@ def show_changes(changes: Sequence[Change], console: Console | None = None) -> N
     lines = []
     for done in by_pass(changes):
         lines.append(_text(console, (done.name, "bold"), ("  ", ""), (str(done), "")))
-        for reason, layers in done.skipped:
-            named = ", ".join(layers[:3]) + (" …" if len(layers) > 3 else "")
-            what = f"skipped {len(layers)}: {reason} ({named})" if any(layers) else reason
-            lines.append(_text(console, (f"  {what}", "dim")))
+        for what, reasons in (("left in float", done.left_in_float), ("skipped", done.skipped)):
+            for reason, layers in reasons:
+                named = ", ".join(layers[:3]) + (" …" if len(layers) > 3 else "")
+                told = f"{what} {len(layers)}: {reason} ({named})" if any(layers) else reason
+                lines.append(_text(console, (f"  {told}", "dim")))
     console.print(Group(*lines))
 
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compress.changes import Effect
-from compress.quantize.placement import NO_TIME_WON, TOO_NOISY, Between, Table, seconds_to_part
+from compress.quantize.placement import CONVERTED, NO_FASTER, TOO_NOISY, Between, Table, seconds_to_part
 
 LAYERS = ["a", "b", "c", "d", "e"]
 
@@ -50,15 +50,19 @@ def test_nothing_runs_in_integers_where_nothing_may_be_lost() -> None:
 
 
 def test_a_layer_in_float_says_whether_time_or_noise_kept_it_there() -> None:
-    floats, integers = dict.fromkeys("abc", 0.3), {"a": 0.1, "b": 0.1, "c": 0.25}
-    known = Table({"a": 1e-5, "b": 1e-2, "c": 0.0}, floats, integers, [Between(frozenset("ac"), 0.0, 0.1)])
-    quiet, noisy, slow = (known.effect(name, {"a"} - {"c"}) for name in "abc")
-    assert (quiet.in_integers, quiet.why, noisy.why) == (True, "", TOO_NOISY)
-    assert noisy.snr_db == pytest.approx(20) and slow.snr_db is None
-    assert (noisy.time_in_floats, noisy.time_in_integers) == (0.3, 0.1)
-    alone = Table({"a": 0.0, "c": 0.0}, floats, integers, [Between(frozenset("ac"), 0.0, 0.1)])
-    assert alone.effect("c", ()).why == NO_TIME_WON, "it would win less than converting costs"
-    assert Table({"a": 0.0}, {}, {}).effect("a", {"a"}) == Effect(in_integers=True)
+    noise = {"quiet": 1e-5, "noisy": 1e-2, "slow": 1e-9, "between": 1e-9, "deaf": np.inf}
+    floats = dict.fromkeys(noise, 0.3)
+    integers = floats | {"quiet": 0.1, "noisy": 0.1, "slow": 0.4, "between": 0.25, "deaf": 0.1}
+    known = Table(noise, floats, integers, [Between(frozenset({"slow", "between"}), 1e-4, 0.1)])
+    chosen = known.fastest(1e-3)
+    found = known.effects(chosen)
+    assert chosen == {"quiet"} and found["quiet"].in_integers and not found["quiet"].why
+    assert [found[name].why for name in ("slow", "between")] == [NO_FASTER, CONVERTED]
+    assert found["noisy"].why == found["deaf"].why == TOO_NOISY
+    assert found["noisy"].snr_db == pytest.approx(20) and found["deaf"].snr_db is None
+    assert found["between"].snr_db == pytest.approx(40, abs=0.1), "what lies around it becomes integers, too"
+    assert (found["noisy"].time_in_floats, found["noisy"].time_in_integers) == (0.3, 0.1)
+    assert Table({"a": 0.0}, {}, {}).effects({"a"}) == {"a": Effect(in_integers=True)}
 
 
 def test_converting_a_number_takes_about_a_nanosecond() -> None:

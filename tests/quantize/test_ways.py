@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import compress
+from compress.changes import Effect
 from compress.model import Model
 from compress.quantize.ways import Way, calibrated_ways, mixed_ways, ways_of_each_run
 
@@ -37,7 +38,11 @@ def test_each_run_finds_the_ranges_of_linear_layers_alone(start: Way) -> None:
     assert way.layers() == [layers(start.model)["Gemm"]]
     model, changes = way.take()
     assert "MatMulInteger" in operators(model) and "Conv" in operators(model)
-    assert {change.layer for change in changes if change.action} == set(layers(start.model).values())
+    told = {change.layer: change.effect for change in changes if change.action}
+    assert told.keys() == set(layers(start.model).values())
+    conv, gemm = (told[layers(start.model)[operator]] for operator in ("Conv", "Gemm"))
+    assert gemm == Effect(in_integers=True)
+    assert conv is not None and "Conv has no kernel for ranges found at each run" in conv.why
     assert "MatMulInteger" not in operators(start.model), "the float model stays"
     assert not list(ways_of_each_run(replace(start, chosen=lambda *names: False)))
 
@@ -65,6 +70,19 @@ def test_layers_go_back_to_float_by_name(start: Way) -> None:
     assert "8-bit activations" in said[names["Gemm"]]
     assert "activations" not in said[names["Conv"]], "its weight alone is stored in 8 bits"
     assert model.weight_bytes < start.model.weight_bytes
+
+
+def test_a_small_layer_in_float_has_one_reason(build: Any, normal: Any) -> None:
+    text = NETWORK.replace("N,5", "N,2000")
+    model = compress.load(
+        build(text, w1=normal(8, 4, 3, 3), w2=normal(8, 2000)), calibration=[{"x": normal(4, 4, 6, 6)}]
+    )
+    way = next(calibrated_ways(Way(name="", model=model.prepared(), chosen=lambda *names: True)))
+    conv = layers(way.model)["Conv"]
+    _, changes = way.take([conv])
+    assert [each.skipped for each in changes if each.layer == conv] == [
+        "too small to gain: its rounding is spared"
+    ]
 
 
 def test_mixed_ways_leave_linear_layers_to_each_run(start: Way) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from compress.changes import Change, Effect
 from compress.errors import StoreError
 from compress.report import write
 from compress.report.html import render
@@ -160,6 +161,43 @@ def test_without_hardware_there_is_still_a_table(make_results: Callable[..., Res
     page = Page(render(make_results(("original", "int8"), hardware=())))
     assert "45.5 kB" in page.text
     assert not page.scripts
+
+
+def test_what_integers_mean_is_told_of_every_layer(make_results: Callable[..., Results]) -> None:
+    layers = [f"conv{place}{HOSTILE}" for place in range(200)]
+    effects = [
+        Effect(place > 9, 200 + place / 10, 0.02, 0.01, "" if place > 9 else "too noisy")
+        for place in range(200)
+    ]
+    changes = [
+        Change(layer, "8 bits", 8, 2, by="int8", effect=effect)
+        if place % 2
+        else Change(layer, skipped="small", by="int8", effect=effect)
+        for place, (layer, effect) in enumerate(zip(layers, effects, strict=True))
+    ]
+    results = make_results(("original", "int8"), hardware=())
+    twice = [*changes[:2], replace(changes[1], action="biases corrected"), *changes[2:]]
+    int8 = results.variants[1].model_copy(update={"changes": twice})
+    page = Page(render(results.model_copy(update={"variants": [results.variants[0], int8]})))
+    assert "190 of 200 layers in integers" in page.text
+    for place, layer in enumerate(layers):
+        assert layer in page.text and page.text.count(f"{200 + place / 10:.1f} dB") == 1
+    assert page.text.count("float: too noisy") == 10 and "Left in float, 10 layers: too noisy" in page.text
+    (place,) = (attributes["data-figure"] for _, attributes in page.elements if "data-figure" in attributes)
+    drawn = page.figures["passes"][place]
+    assert sum(len(trace["x"]) for trace in drawn["data"] if trace["type"] == "bar") == 200
+    assert not re.search(r"<(script|img)", json.dumps([trace["hovertext"] for trace in drawn["data"]]))
+
+
+def test_why_layers_stay_in_float_needs_no_picture(make_results: Callable[..., Results]) -> None:
+    change = Change(
+        "table", "8 bits", 8, 2, by="int8", effect=Effect(in_integers=False, why="used otherwise")
+    )
+    results = make_results(("original", "int8"), hardware=())
+    int8 = results.variants[1].model_copy(update={"changes": [change]})
+    page = Page(render(results.model_copy(update={"variants": [results.variants[0], int8]})))
+    assert "float: used otherwise" in page.text
+    assert not page.scripts and not any("data-figure" in attributes for _, attributes in page.elements)
 
 
 def test_results_without_a_recipe_still_have_a_title(results: Results) -> None:

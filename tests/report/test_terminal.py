@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from compress.changes import Change
+from compress.changes import Change, Effect
 from compress.report import show, show_changes
 from compress.results import Results, WeightShare
 
@@ -105,4 +105,26 @@ def test_changes_in_a_few_lines() -> None:
         "  skipped 1: no weight (add)",
         "prune-channels  changed nothing",
         "  no layer fits",
+    ]
+
+
+def test_what_integers_mean_in_many_layers_takes_a_line_for_each_reason() -> None:
+    stream = io.StringIO()
+    whys = ("", "too noisy", "no faster")
+    changes = [
+        Change(
+            f"conv{place}",
+            "8 bits",
+            4000,
+            1000,
+            by="int8",
+            effect=Effect(place % 3 == 0, 20 + place, why=whys[place % 3]),
+        )
+        for place in range(50)
+    ]
+    show_changes(changes, Console(file=stream, width=100))
+    assert stream.getvalue().splitlines() == [
+        "int8  50 layers, 200 kB → 50.0 kB 0.25×, 17 of 50 layers in integers",
+        "  left in float 17: too noisy (conv1, conv4, conv7 …)",
+        "  left in float 16: no faster (conv2, conv5, conv8 …)",
     ]

@@ -12,8 +12,7 @@
 
   const hardware = () => document.querySelector("#hardware input:checked").value;
 
-  function draw(id, figure) {
-    const place = document.getElementById(id);
+  function draw(place, figure) {
     place.hidden = !figure;
     if (!figure) return;
     const layout = structuredClone(figure.layout);
@@ -55,26 +54,40 @@
   function drawLayers() {
     const figures = store.profiles[hardware()].variants[variant.value];
     document.getElementById("layers").classList.toggle("empty", !figures);
-    ["energy", "dram", "bytes", "roofline"].forEach((id) => draw(id, figures && figures[id]));
+    ["energy", "dram", "bytes", "roofline"].forEach((id) => draw(document.getElementById(id), figures && figures[id]));
     if (!figures) return;
     fill(figures.energy);
     document.getElementById("pair").hidden = !figures.energy.data.some((trace) => trace.opacity < 1);
   }
 
-  function drawAll() {
+  function drawPasses() {
+    // Plotly cannot measure what is in a closed element.
+    document.querySelectorAll(".changes[open] [data-figure]").forEach((place) => {
+      draw(place, store.passes[place.dataset.figure]);
+    });
+  }
+
+  function drawHardware() {
     document.querySelectorAll(".leaders [data-hardware]").forEach((item) => {
       item.hidden = item.dataset.hardware !== hardware();
     });
-    draw("front", store.profiles[hardware()].front);
-    draw("components", store.profiles[hardware()].components);
+    draw(document.getElementById("front"), store.profiles[hardware()].front);
+    draw(document.getElementById("components"), store.profiles[hardware()].components);
     drawLayers();
   }
 
+  function drawAll() {
+    if (variant) drawHardware();
+    drawPasses();
+  }
+
   drawAll();
-  document.getElementById("hardware").addEventListener("change", drawAll);
-  variant.addEventListener("change", drawLayers);
+  document.querySelectorAll(".changes").forEach((details) => details.addEventListener("toggle", drawPasses));
   dark.addEventListener("change", drawAll);
   narrow.addEventListener("change", drawAll);
+  if (!variant) return;
+  document.getElementById("hardware").addEventListener("change", drawHardware);
+  variant.addEventListener("change", drawLayers);
   document.getElementById("front").on("plotly_click", (event) => {
     const name = event.points[0].customdata;
     if (name === undefined) return;
