@@ -85,7 +85,8 @@ class Table:
     def effects(self, integers: Collection[str]) -> dict[str, Effect]:
         """Return what it means for each layer that it multiplies integers, where those of `integers` do.
 
-        A layer was left in float for its noise if it would be in integers were noise of no account.
+        A layer in float that integers would speed up was left there for its noise, if it would be in integers
+        were noise of no account.
         """
         silent = [replace(group, noise=0.0) for group in self.between]
         regardless = replace(self, noise=dict.fromkeys(self.noise, 0.0), between=silent).fastest(1)
@@ -94,7 +95,9 @@ class Table:
             noise = self.noise[name] + sum(group.noise for group in self.between if name in group.layers)
             timed = name in self.floats or name in self.integers
             before, after = self.floats.get(name, 0.0), self.integers.get(name, 0.0)
-            why = TOO_NOISY if name in regardless else CONVERTED if after < before else NO_FASTER
+            why = TOO_NOISY if name in regardless else CONVERTED
+            if timed and after >= before:
+                why = NO_FASTER
             found[name] = Effect(
                 in_integers=name in integers,
                 snr_db=-10 * math.log10(noise) if 0 < noise < math.inf else None,

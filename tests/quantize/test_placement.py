@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -62,6 +63,9 @@ def test_a_layer_in_float_says_whether_time_or_noise_kept_it_there() -> None:
     assert found["noisy"].snr_db == pytest.approx(20) and found["deaf"].snr_db is None
     assert found["between"].snr_db == pytest.approx(40, abs=0.1), "what lies around it becomes integers, too"
     assert (found["noisy"].time_in_floats, found["noisy"].time_in_integers) == (0.3, 0.1)
+    slower = Table({"a": 1e-2, "b": 1e-2}, {"a": 0.3, "b": 0.3}, {"a": 0.1, "b": 0.31})
+    paired = replace(slower, between=[Between(frozenset("ab"), 1e-9, 0.1)])
+    assert paired.effects(())["b"].why == NO_FASTER, "though beside a it would be in integers"
     assert Table({"a": 0.0}, {}, {}).effects({"a"}) == {"a": Effect(in_integers=True)}
 
 
