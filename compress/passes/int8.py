@@ -8,6 +8,7 @@ from pydantic import Field
 
 from compress import quantize
 from compress.changes import Change
+from compress.cpu import weight_bits
 from compress.passes.base import Pass
 
 if TYPE_CHECKING:
@@ -30,7 +31,8 @@ class Int8(Pass, name="int8"):
     become float as the model is loaded. Weights are rounded by GPTQ. Where integers agree too little
     with the original, smoothing and bias correction are tried. Then the noise that each layer's integers
     add at the outputs and the time that they save are measured, and a linear program finds which layers
-    go back to 8-bit weights and float arithmetic. The fastest way that agrees well enough wins, and the
+    go back to 8-bit weights and float arithmetic. Where no layers can stay in integers, rounding is learnt
+    block by block, and they are looked for again. The fastest way that agrees well enough wins, and the
     account says what the others measured. What was found of each layer, and why it stayed in float, is in
     the `effect` of its record, and as a picture and a table under "What the passes did" in ``report.html``.
 
@@ -62,10 +64,14 @@ class Int8(Pass, name="int8"):
     that are held out. They need labels, (inputs, labels), but for cosine, mse, mae and perplexity."""
     metric: Literal["accuracy", "top5", "cosine", "mse", "mae", "perplexity"] = "accuracy"
     """What `max_drop` is about."""
+    weight_bits: Literal["auto", 7, 8] = "auto"
+    """Bits of weights beside activations in integers: 7 keeps sums of products from saturating on x86 without
+    VNNI; auto decides for this machine. State those of the processor that will serve, 8 for x86 with VNNI
+    and for ARM; agreement and speed are measured on this one all the same."""
 
     def apply(self, model: Model) -> list[Change]:
         """Try, measure, and keep the best."""
-        return quantize.int8(model, self.selects, self.aim)
+        return quantize.int8(model, self.selects, self.aim, weight_bits(self.weight_bits))
 
     @property
     def aim(self) -> Aim:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from compress.changes import Change, Reason
-from compress.cpu import weight_bits
 from compress.errors import DataError
 from compress.graph.edit import name_all
 from compress.graph.fold import fold
@@ -35,17 +34,20 @@ WORTH_A_TRY = 0.03
 """Share of the original's time that a choice of layers must promise to gain."""
 CORRECTED_DB = 6.0
 """Decibels that correcting biases may gain: it takes as long as all other attempts together."""
+LEARNT_DB = 15.0
+"""Decibels below the target from which rounding learnt in blocks, with some layers in float, may reach it."""
 INTEGERS = "integers, "
 """How the names of ways that multiply integers begin."""
 
 
-def int8(model: Model, chosen: Callable[..., bool], aim: Aim) -> list[Change]:
+def int8(model: Model, chosen: Callable[..., bool], aim: Aim, bits: int) -> list[Change]:
     """Quantize a model to 8 bits, in place, in the fastest way that agrees well enough with the original.
 
     Args:
         model: a float model; without calibration data its weights alone are stored in 8 bits.
         chosen: called with the names of a layer's node and weight.
         aim: what is to be kept of the original.
+        bits: bits of the weights beside activations in integers, 7 or 8.
 
     Returns:
         What was done to each layer, and what was chosen for which reasons.
@@ -63,8 +65,9 @@ def int8(model: Model, chosen: Callable[..., bool], aim: Aim) -> list[Change]:
         name="8-bit weights, float arithmetic",
         model=judge.model,
         chosen=chosen,
-        rounded=_rounded(judge, judge.model, chosen),
+        bits=bits,
     )
+    plain = replace(plain, rounded=_rounded(judge, plain))
     weights = judge.attempt(plain)
     if weights.snr_db == -math.inf:
         return _incomparable(model, weights, aim)
@@ -146,10 +149,10 @@ def _halves(model: Model, judge: Judge, closest: Candidate) -> list[Change]:
     return _account(changes, story, f"{problem}: 16-bit weights instead")
 
 
-def _rounded(judge: Judge, model: Model, chosen: Callable[..., bool]) -> dict[int, dict[str, Quantized]]:
+def _rounded(judge: Judge, way: Way) -> dict[int, dict[str, Quantized]]:
     """Return the integers of weights by GPTQ, by bits and weight name; empty where GPTQ fails."""
     with judge.refusals("rounding by GPTQ"):
-        return solve_widths(model, chosen, sorted({8, weight_bits("auto")}))
+        return solve_widths(way.model, way.chosen, sorted({8, way.bits}))
     return {}
 
 
@@ -167,7 +170,10 @@ def _others(
     each_run, calibrated = _integers(judge, plain, smoothed, target)
     for whole in filter(None, (each_run, calibrated)):
         with judge.refusals(whole.name):
-            yield from _enough(judge, whole, target)
+            found = [*_enough(judge, whole, target)]
+            if not found and whole is calibrated and whole.snr_db >= target - LEARNT_DB and judge.has_time:
+                found += _enough(judge, judge.attempt(whole.way.learnt()), target)
+            yield from found
     for way in mixed_ways(calibrated.way) if calibrated is not None else ():
         with judge.refusals(way.name):
             yield from _enough(judge, judge.attempt(way), target)

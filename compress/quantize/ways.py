@@ -46,6 +46,7 @@ class Way:
         name: the way in words.
         model: the float model, with data to calibrate on.
         chosen: called with the names of a layer's node and weight.
+        bits: bits of the weights beside activations in integers, 7 or 8.
         prepared: what was done to the model before, as smoothing does.
         rounded: integers of weights by bits and name; others are rounded to the nearest.
         operators: which nodes read the weights of layers that do not multiply integers.
@@ -59,6 +60,7 @@ class Way:
     name: str
     model: Model
     chosen: Callable[..., bool]
+    bits: int = field(default_factory=lambda: weight_bits("auto"))
     prepared: tuple[Change, ...] = ()
     rounded: Mapping[int, Mapping[str, Quantized]] = field(default_factory=dict)
     operators: Operators = "expanded"
@@ -67,6 +69,19 @@ class Way:
     besides: tuple[str, ...] = ()
     each_run: bool = False
     corrected: bool = False
+
+    def learnt(self) -> Way:
+        """Return the same way with the rounding of weights learnt block by block.
+
+        Raises:
+            DataError: an activation is not finite.
+        """
+        assert self.calibrated is not None
+        bits, chosen = self.bits, self._but(self.besides)
+        weights = static.Weights(bits, rounded=self.rounded.get(bits, {}))
+        weights, _ = static.learn_in_blocks(self.model, chosen, self.calibrated, self.observed, weights)
+        name = f"{self.name}, rounding learnt in blocks"
+        return replace(self, name=name, rounded={**self.rounded, bits: weights.rounded})
 
     def layers(self) -> list[str]:
         """Return the names of the layers that multiply integers, in the order of the graph."""
@@ -112,7 +127,7 @@ class Way:
 
     def weights(self) -> dict[str, dict[str, npt.NDArray[np.float32]]]:
         """Return what weights of layers in integers are rounded to, by names of the layer and the weight."""
-        bits, names = weight_bits("auto"), set(self.layers())
+        bits, names = self.bits, set(self.layers())
         kernels = static.Weights(bits, rounded=self.rounded.get(bits, {}))
         found: dict[str, dict[str, npt.NDArray[np.float32]]] = {}
         for layer in layers(self.model.graph):
@@ -127,7 +142,7 @@ class Way:
         Weights of layers in float are stored in 8 bits, too.
         """
         model = self.model.copy()
-        bits = weight_bits("auto")
+        bits = self.bits
         kernels = self.rounded.get(bits, {})
         placed: list[Change] = []
         if self.calibrated is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 import compress
@@ -91,3 +92,30 @@ def test_mixed_ways_leave_linear_layers_to_each_run(start: Way) -> None:
     assert set(way.layers()) == set(layers(start.model).values())
     model, _ = way.take()
     assert {"QuantizeLinear", "MatMulInteger"} <= set(operators(model))
+
+
+def test_weights_beside_integers_have_the_stated_bits(start: Way) -> None:
+    way = next(calibrated_ways(replace(start, bits=8)))
+    assert "8-bit weights" in next(each.action for each in way.take()[1] if each.action)
+    way = replace(way, bits=7)
+    assert "7-bit weights" in next(each.action for each in way.take()[1] if each.action)
+    coarse, fine = (replace(way, bits=bits).weights() for bits in (7, 8))
+    for name, values in coarse.items():
+        for weight, each in values.items():
+            step = np.abs(each).max() / 63
+            assert 0 < np.abs(each - fine[name][weight]).max() <= step
+
+
+def test_learnt_rounding_moves_weights_by_one_step_at_most(start: Way) -> None:
+    way = next(calibrated_ways(start))
+    learnt = way.learnt()
+    assert learnt.name == "range minmax, rounding learnt in blocks"
+    assert way.rounded == {}, "the way itself stays"
+    before, after = (each.weights() for each in (way, learnt))
+    moved = 0
+    for name, values in before.items():
+        for weight, each in values.items():
+            apart = np.abs(each - after[name][weight])
+            assert apart.max() <= np.abs(each).max() / 60
+            moved += int((apart > 0).sum())
+    assert moved
