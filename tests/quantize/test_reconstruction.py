@@ -7,12 +7,13 @@ import torch
 import compress
 from compress.errors import ModelError
 from compress.graph.fold import fold
+from compress.numerics.rounding import learn_together
 from compress.passes import Int8Static
 from compress.quantize import reconstruction, regions, static
 from compress.quantize.feedback import solve_all
 from compress.quantize.static import Activations, Weights, learn_in_blocks, observe_ranges
 
-TEXT = """g (float[N,6,8,8] x) => (float[N,5] y) {
+TEXT = """g (float[N,6,4,4] x) => (float[N,5] y) {
     a = Conv<pads=[1,1,1,1]>(x, w0) b = Relu(a)
     c = Conv<pads=[1,1,1,1]>(b, w1) d = Relu(c) e = Conv<pads=[1,1,1,1]>(d, w2) f = Add(e, b) h = Relu(f)
     p = GlobalAveragePool(h) q = Flatten(p) y = Gemm(q, w3)
@@ -27,7 +28,7 @@ def residual(build, normal):
         "w2": normal(8, 8, 3, 3),
         "w3": normal(8, 5),
     }
-    batches = [{"x": np.cumsum(normal(8, 6, 8, 8), -1) / 4} for _ in range(8)]
+    batches = [{"x": np.cumsum(normal(16, 6, 4, 4), -1) / 4} for _ in range(12)]
     model = compress.load(build(TEXT, **weights), calibration=batches)
     fold(model.ir)
     return model
@@ -37,7 +38,7 @@ def _everything(*_):
     return True
 
 
-def _learnt(model, bits=3):
+def _learnt(model, bits=2):
     weights = Weights(bits, rounded=solve_all(model, _everything, bits))
     readers = regions.find(model.graph, _everything).readers
     observed = observe_ranges(model, readers, Activations("minmax").observer)
@@ -46,9 +47,9 @@ def _learnt(model, bits=3):
 
 
 def test_outputs_on_new_data_come_closer_and_integers_stay_beside_the_weight(residual, normal, monkeypatch):
-    monkeypatch.setattr(reconstruction, "STEPS", 50)
+    monkeypatch.setattr(reconstruction, "STEPS", 40)
     start, learned, story, observed = _learnt(residual)
-    x = np.cumsum(normal(32, 6, 8, 8), -1) / 4
+    x = np.cumsum(normal(64, 6, 4, 4), -1) / 4
     wanted = residual.run({"x": x})[0]
 
     def error(weights):
@@ -90,6 +91,25 @@ def test_what_does_not_help_is_not_kept(residual, monkeypatch):
     assert all(torch.equal(q.values, learned.rounded[name].values) for name, q in start.rounded.items())
 
 
+def test_a_round_goes_on_from_the_last_and_the_first_that_does_not_help_ends_them(residual, monkeypatch):
+    rounds = {}
+
+    def learned(weights, start, *rest):
+        first = tuple(weights) not in rounds
+        found = learn_together(weights, start, *rest) if first else start
+        rounds.setdefault(tuple(weights), []).append((start, found))
+        return found
+
+    monkeypatch.setattr(reconstruction, "STEPS", 40)
+    monkeypatch.setattr(reconstruction, "learn_together", learned)
+    _, kept, story, _ = _learnt(residual)
+    helped = [each for each in rounds.values() if len(each) > 1]
+    assert story.startswith(f"rounding learnt in {len(helped)} of 3 blocks") and helped
+    for (_, found), *others in helped:
+        assert [start is found for start, _ in others] == [True]
+        assert all(torch.equal(kept.rounded[name].values, each.values) for name, each in found.items())
+
+
 def test_where_torch_cannot_follow_the_start_stays_and_is_told(residual, monkeypatch):
     def refuse(*_, **__):
         raise ModelError("node 'odd' cannot be trained")
@@ -105,9 +125,9 @@ def test_memory_bounds_the_pieces(residual, monkeypatch):
     read = []
     monkeypatch.setattr(reconstruction, "_learn", lambda *given: read.append(len(given[3])) or {})
     _learnt(residual)
-    monkeypatch.setattr(reconstruction, "CARRIED_BYTES", 500_000)
+    monkeypatch.setattr(reconstruction, "CARRIED_BYTES", 250_000)
     _learnt(residual)
-    assert read[0] == 8 and 1 <= read[-1] < 8
+    assert read[0] == 12 and 1 <= read[-1] < 12
 
 
 def test_the_pass_runs_four_bits_in_integer_kernels(residual, monkeypatch):
