@@ -2,8 +2,9 @@
 
 ``python quantization_methods.py METHOD FLOAT.onnx CALIBRATION.npz VARIANT.onnx``, where METHOD is a key
 of `PEERS` or our passes as a recipe writes them: ``int8-static``, ``int4-weights: {group_size: 128}``,
-``[equalize, int8-static]``. One process a method, so that memory is the method's own and a crash
-ends nothing else. Seconds include the imports that the method needs.
+``[equalize, int8-static]``, ``int8-static: {weight_bits: 4, rounding: blocks}``. One process a method,
+so that memory is the method's own and a crash ends nothing else. Seconds include the imports that the
+method needs.
 """
 
 from __future__ import annotations

@@ -2,7 +2,15 @@
 
 ``python benchmarks/rounding.py [--networks resnet20,efficientnet_lite0] [--bits 4] [--methods gptq,blocks]``:
 for `int8-static` with weights of so many bits, the share of evaluation images told right, the agreement of
-the outputs with float's in decibels, and processor seconds.
+the outputs with float's in decibels, and processor seconds. On a processor with AVX2 and weights of 4 bits:
+
+                      float  gptq                 learned              blocks
+  resnet20            .980   .979  30.7 dB  29 s  .979  31.9 dB  63 s  .979  35.5 dB  78 s
+  efficientnet_lite0  .915   .710  3.4 dB   18 s  .750  3.7 dB  369 s  .770  4.3 dB  311 s
+
+Two points of EfficientNet's accuracy are noise. Most is lost in its 1 x 1 convolutions: with crops of one
+calibration picture for GPTQ and of the other to judge, 4 bits in their weights alone leave 5.0 dB, in those of
+depthwise convolutions 11.4, in the first layer and the last 19.5; 7 bits and 8-bit activations leave 17.7.
 """
 
 from __future__ import annotations
