@@ -9,8 +9,9 @@ the outputs with float's in decibels, and processor seconds. On a processor with
   efficientnet_lite0  .915   .710  3.4 dB   18 s  .750  3.7 dB  369 s  .770  4.3 dB  311 s
 
 Two points of EfficientNet's accuracy are noise. Most is lost in its 1 x 1 convolutions: with crops of one
-calibration picture for GPTQ and of the other to judge, 4 bits in their weights alone leave 5.0 dB, in those of
-depthwise convolutions 11.4, in the first layer and the last 19.5; 7 bits and 8-bit activations leave 17.7.
+calibration picture for GPTQ and of the other to judge, 4 bits in their weights alone leave 5.0 dB, in those
+of depthwise convolutions 11.4, in the first layer and the last 19.5. Weights of 7 bits and activations of 8
+leave 17.7.
 """
 
 from __future__ import annotations
