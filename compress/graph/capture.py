@@ -40,7 +40,7 @@ def activations(
     computed = [name for name in wanted if name not in inputs and name not in stored]
     probe.graph.outputs[:] = [_value(probe.graph, name) for name in computed]
     RemoveUnusedNodesPass()(probe)  # the runtime would compute what nothing reads
-    run = session(probe, optimize=optimize).run if computed else None
+    run = session(probe, optimize=optimize, plans_memory=False).run if computed else None
 
     def values(feeds: Feeds) -> dict[str, np.ndarray]:
         outputs = run(None, feeds) if run is not None else []

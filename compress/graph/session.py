@@ -63,6 +63,7 @@ def session(
     optimize: bool = True,
     optimized_to: str | os.PathLike[str] | None = None,
     profiled_to: str | os.PathLike[str] | None = None,
+    plans_memory: bool = True,
 ) -> ort.InferenceSession:
     """Return an ONNX Runtime session on a model or a file.
 
@@ -73,6 +74,8 @@ def session(
         optimize: whether the runtime may rewrite the graph; without, Q/DQ run one by one in float.
         optimized_to: where to write the graph that the runtime really runs.
         profiled_to: how the name of a file begins in which the runtime notes the time of every kernel.
+        plans_memory: whether, from the second run on one shape, one block holds all that is computed; the
+            runtime keeps what the first run took beside it, which is much where many values are put out.
 
     Raises:
         FatalModelError: the runtime ends its process as it loads the model.
@@ -85,6 +88,7 @@ def session(
         options.optimized_model_filepath = os.fspath(optimized_to)
     if profiled_to is not None:
         options.enable_profiling, options.profile_file_prefix = True, os.fspath(profiled_to)
+    options.enable_mem_pattern = plans_memory
     risky = _is_risky(model)
     if isinstance(model, ir.Model) and not (risky or is_large(model)):
         proto, weights = apart(model)

@@ -54,6 +54,12 @@ def test_options_of_a_session(model: ir.Model) -> None:
     assert plain != session(model).get_session_options().graph_optimization_level
 
 
+def test_memory_is_planned_unless_values_are_observed(model: ir.Model) -> None:
+    asked, observed = session(model), session(model, plans_memory=False)
+    plans = [each.get_session_options().enable_mem_pattern for each in (asked, observed)]
+    assert plans == [True, False]
+
+
 def test_what_the_runtime_makes_of_a_graph(model: ir.Model) -> None:
     assert "Identity" not in [node.op_type for node in as_run(model).graph]
     assert "Identity" in [node.op_type for node in model.graph]
