@@ -29,7 +29,8 @@ import compress
 from compress.cpu import saturates
 from compress.diagnose.agreement import agreement
 from compress.graph import facts
-from compress.graph.session import as_run, session
+from compress.graph.optimized import as_run
+from compress.graph.session import session
 from compress.passes import Int8Static
 
 CHANNELS, SIDE, REPEATS = 32, 28, 4

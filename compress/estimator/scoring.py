@@ -24,8 +24,9 @@ from compress.estimator.residency import homes
 from compress.estimator.workload import LayerWork, WorkloadReader
 from compress.estimator.zeros import spread
 from compress.graph import facts
+from compress.graph.files import is_large
 from compress.graph.normalise import lift_constants
-from compress.graph.session import as_run
+from compress.graph.optimized import as_run
 from compress.graph.shapes import lay_out
 from compress.results import HardwareScore, LayerScore, LoopScore
 
@@ -194,7 +195,7 @@ def read_workload(
     if rounds is None:
         rounds = loops.on_data(graph, getattr(model, "calibration", None), shapes)
     if profile.executes == "onnxruntime":
-        graph = as_run(model if isinstance(model, str | os.PathLike) else graph)
+        graph = as_run(graph if is_large(graph) or not isinstance(model, str | os.PathLike) else model)
     found = lay_out(graph, shapes, rounds)
     reader = WorkloadReader(
         graph,

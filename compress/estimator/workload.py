@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
-import numpy as np
 import onnx_ir as ir
 
 from compress.errors import about
+from compress.estimator import sparsity
 from compress.estimator.hardware import Number
 from compress.estimator.mapping import Loops
 from compress.estimator.operators import Contraction, View, contractions, ops_per_element
@@ -103,7 +103,7 @@ class WorkloadReader:
         logical: whether Q/DQ and arithmetic on constants only say how values are stored; else every node
             runs.
         zeros: fraction of zeros by value name; those of a weight replace the count.
-        weight_zeros: count zeros in weights (reads every weight).
+        weight_zeros: count zeros in weights.
     """
 
     model: ir.Model
@@ -287,7 +287,7 @@ class WorkloadReader:
             return NOTHING
         main = max(tensors, key=lambda leaf: (_bits(tensors[leaf].dtype) <= 8, tensors[leaf].size))
         codes = tensors[main]
-        zeros, structured = _zeros(codes) if self.weight_zeros else (None, False)
+        zeros, structured = sparsity.zeros(codes) if self.weight_zeros else (None, False)
         zeros = self.zeros.get(main.name or "", zeros)
         return Operand(
             name=main.name or "",
@@ -363,19 +363,6 @@ class WorkloadReader:
 def _runs_bodies(node: ir.Node) -> bool:
     """Tell whether all that a node does is to run its bodies."""
     return not node.domain and node.op_type in ("If", "Loop", "Scan", "SequenceMap")
-
-
-def _zeros(tensor: ir.TensorProtocol) -> tuple[float, bool]:
-    """Return a weight's fraction of zeros, and whether two of every four along axis 0 or 1 are zero."""
-    array = tensor.numpy()
-    if array.size == 0:
-        return 0.0, False
-    full = array != 0
-    fraction = 1.0 - float(full.mean())
-    if fraction < 0.5 or array.ndim < 2:
-        return fraction, False
-    along = (np.moveaxis(full, axis, -1) for axis in (0, 1) if array.shape[axis] % 4 == 0)
-    return fraction, any(bool((each.reshape(-1, 4).sum(-1) <= 2).all()) for each in along)
 
 
 def _appends(node: ir.Node) -> bool:

@@ -28,7 +28,8 @@ from compress.errors import DataError, InputError, ModelError, first_line
 from compress.estimator.workload import WorkloadReader
 from compress.graph import batch
 from compress.graph.layers import Layer, layers_of
-from compress.graph.session import RUNTIME_ERRORS, as_run, session
+from compress.graph.optimized import as_run
+from compress.graph.session import RUNTIME_ERRORS, session
 from compress.graph.shapes import lay_out
 from compress.graph.walks import epilogue, first_output
 from compress.model import Model

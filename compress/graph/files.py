@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -172,13 +173,20 @@ def fault(model: ir.Model) -> str:
     return ""
 
 
-def without_weights(model: ir.Model) -> ir.Model:
-    """Return a copy whose large initializers are inputs: to be looked at without reading what they hold."""
+def without_weights(
+    model: ir.Model, leave_out: Callable[[ir.TensorProtocol], bool] = lambda tensor: tensor.size > SMALL
+) -> ir.Model:
+    """Return a copy with initializers as inputs: to be looked at without reading what they hold.
+
+    Args:
+        model: the model, which stays as it is.
+        leave_out: which initializers of the graph become inputs; if not given, all that are large.
+    """
     hollow = model.clone()
     graph = hollow.graph
     for name, value in list(graph.initializers.items()):
         tensor = value.const_value
-        if tensor is None or tensor.size <= SMALL:
+        if tensor is None or not leave_out(tensor):
             continue
         del graph.initializers[name]
         value.dtype, value.shape = tensor.dtype, ir.Shape(tensor.shape.numpy())

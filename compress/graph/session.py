@@ -64,6 +64,7 @@ def session(
     optimized_to: str | os.PathLike[str] | None = None,
     profiled_to: str | os.PathLike[str] | None = None,
     plans_memory: bool = True,
+    runs: bool = True,
 ) -> ort.InferenceSession:
     """Return an ONNX Runtime session on a model or a file.
 
@@ -76,6 +77,7 @@ def session(
         profiled_to: how the name of a file begins in which the runtime notes the time of every kernel.
         plans_memory: whether, from the second run on one shape, one block holds all that is computed; the
             runtime keeps what the first run took beside it, which is much where many values are put out.
+        runs: whether the session will run; without, kernels do not lay out the weights for themselves.
 
     Raises:
         FatalModelError: the runtime ends its process as it loads the model.
@@ -89,6 +91,8 @@ def session(
     if profiled_to is not None:
         options.enable_profiling, options.profile_file_prefix = True, os.fspath(profiled_to)
     options.enable_mem_pattern = plans_memory
+    if not runs:
+        options.add_session_config_entry("session.disable_prepacking", "1")
     risky = _is_risky(model)
     if isinstance(model, ir.Model) and not (risky or is_large(model)):
         proto, weights = apart(model)
@@ -139,20 +143,3 @@ def start(model: str | bytes, options: ort.SessionOptions, providers: Sequence[s
         return _Session(model, options, providers=list(providers))
     except REFUSALS as error:
         raise ModelError(f"ONNX Runtime cannot load the model: {_words(error)}") from error
-
-
-def as_run(model: ir.Model | str | os.PathLike[str]) -> ir.Model:
-    """Return the graph that the runtime makes of a model or a file on this machine.
-
-    Raises:
-        ModelError: the runtime does not take the model.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = model if not isinstance(model, ir.Model) else None
-        if isinstance(model, ir.Model) and is_large(model):
-            path = save(model, Path(folder, "model.onnx"))
-        optimized = Path(folder, "optimized.onnx")
-        session(model if path is None else path, threads=1, optimized_to=optimized)
-        proto = onnx.load(optimized, load_external_data=False)
-        graph = understood(proto, folder if path is None else Path(path).parent)
-        return graph if path is model else ir.external_data.load_to_model(graph)

@@ -20,7 +20,7 @@ from compress.graph import edit, facts
 from compress.graph.affine import normalization
 from compress.graph.fold import shapes_of
 from compress.graph.layers import Layer, array, layers
-from compress.graph.session import as_run
+from compress.graph.optimized import as_run
 from compress.graph.walks import after_activation, before_activation, codes_behind, only_reader
 from compress.model import Model
 

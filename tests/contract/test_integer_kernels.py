@@ -13,7 +13,7 @@ import pytest
 import compress
 from compress.cpu import saturates
 from compress.graph import facts
-from compress.graph.session import as_run
+from compress.graph.optimized import as_run
 from compress.passes import Int8Static
 
 IMAGE = "g (float[N,8,8,8] x) => (float[N,C,H,W] y) {{ {} }}"

@@ -15,7 +15,8 @@ from compress.data import Data
 from compress.diagnose import kernels
 from compress.errors import DataError, ModelError
 from compress.evaluate.comparison import Comparison, LayerNoise, compare
-from compress.graph.session import as_run, session
+from compress.graph.optimized import as_run
+from compress.graph.session import session
 from compress.passes import Int4Weights, Int8Dynamic, Int8Static, Int8Weights, PruneChannels
 from compress.report import show_comparison
 

@@ -12,7 +12,8 @@ import pytest
 
 from compress.errors import ModelError
 from compress.graph import files
-from compress.graph.session import as_run, session
+from compress.graph.optimized import as_run
+from compress.graph.session import session
 
 FEEDS = {"x": np.arange(8, dtype=np.float32).reshape(2, 4)}
 

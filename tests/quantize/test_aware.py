@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from compress.data import Data
-from compress.graph.session import as_run
+from compress.graph.optimized import as_run
 from compress.model import Model
 from compress.passes.finetune import Finetune
 from compress.passes.int8_static import Int8Static
