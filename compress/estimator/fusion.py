@@ -42,9 +42,19 @@ def fuse(
         if done[where].produces:
             position[done[where].produces] = where
     if "attention" in families:
-        softmaxes = {layer.produces for layer in layers if facts.named(layer.op_type).cost == "softmax"}
-        _keep_scores(done, {name for name in softmaxes - outputs if readers[name] == 1})
+        _keep_scores(done, {name for name in _scores(layers) - outputs if readers[name] == 1})
     return done
+
+
+def _scores(layers: Iterable[LayerWork]) -> set[str]:
+    """Return what a Softmax makes, and what elementwise operators such as a Cast make of that."""
+    found: set[str] = set()
+    for layer in layers:
+        kind = facts.named(layer.op_type).cost
+        passed = kind == "elementwise" and any(operand.name in found for operand in layer.streamed)
+        if kind == "softmax" or passed:
+            found.add(layer.produces)
+    return found
 
 
 def _keep_scores(layers: list[LayerWork], scores: Set[str]) -> None:

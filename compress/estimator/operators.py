@@ -208,22 +208,27 @@ def _attention(view: View) -> list[Contraction]:
     """Fused attention: scores stay on the chip."""
     q, k, v = view.shape(0), view.shape(1), view.shape(2)
     if not k or not v:
-        return _packed_attention(view, q)
+        return _packed_attention(view)
     heads = int(view.attribute("num_heads", view.attribute("q_num_heads", q[1] if len(q) == 4 else 1)))
     batch, queries = q[0], q[-2]
-    keys = max(k[-2], *(view.known[o.name or ""].shape[-2] for o in view.node.outputs[1:3] if o.name), 0)
+    keys = max(k[-2], _cached(view))
     width = q[-1] if len(q) == 4 else q[-1] // heads
     out = view.out
     out_width = out[-1] if len(out) == 4 else out[-1] // heads
     return _score_products(batch * heads, queries, keys, width, out_width, (0, 1, 2))
 
 
-def _packed_attention(view: View, q: tuple[int, ...]) -> list[Contraction]:
-    """Query, key and value side by side in one input."""
+def _cached(view: View) -> int:
+    """Return how many keys there are in the cache that an attention puts out, 0 if it puts none out."""
+    return max((view.known[o.name or ""].shape[-2] for o in view.node.outputs[1:3] if o.name), default=0)
+
+
+def _packed_attention(view: View) -> list[Contraction]:
+    """Query, key and value side by side in one input; past keys and values come apart."""
     batch, length, out_width = view.out[0], view.out[1], view.out[-1]
     heads = int(view.attribute("num_heads", 1))
-    width = out_width // heads
-    return _score_products(batch * heads, length, length, width, width, (0, None, None))
+    width, keys = out_width // heads, max(length, _cached(view))
+    return _score_products(batch * heads, length, keys, width, width, (0, None, None))
 
 
 def _score_products(

@@ -224,7 +224,7 @@ class WorkloadReader:
         outputs = [self._output(node, i) for i in range(len(node.outputs))]
         operator = facts.of(node)
         if operator.cost == "selection" and inputs and inputs[0].elements:
-            inputs[0] = _touched(inputs[0], sum(o.elements for o in outputs))
+            inputs = self._selected(node, inputs, sum(o.elements for o in outputs))
         if self.logical and inputs and _appends(node):
             inputs, outputs[0] = inputs[1:], _added(outputs[0], inputs[0])
         operands = tuple(o for o in (*inputs, *outputs) if o.bytes)
@@ -237,6 +237,16 @@ class WorkloadReader:
             produces=outputs[0].name if outputs else "",
             ops=elements * ops_per_element(operator),
         )
+
+    def _selected(self, node: ir.Node, inputs: list[Operand], written: int) -> list[Operand]:
+        """Return what a selection reads: as much of its first input as it writes, and of its scales."""
+        if facts.of(node).codes != "packed" or node.inputs[0] is None or node.inputs[1] is None:
+            return [_touched(inputs[0], written), *inputs[1:]]
+        table, rows = (self.known[value.name or ""] for value in node.inputs[:2] if value is not None)
+        share = rows.elements / table.shape[node.attributes.get_int("gather_axis", 0)]
+        return [
+            _touched(each, math.ceil(share * each.elements)) if each.is_weight else each for each in inputs
+        ]
 
     def _number(self, node: ir.Node, a: Operand, b: Operand) -> Number:
         """Return the type that a node multiplies in: integers only if both operands are integers."""
