@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from compress import units
 from compress.estimator.hardware import Quantity
 from compress.estimator.mapping import Crossings, Words, search, whole_maps
+from compress.estimator.residency import Homes, part_outside
 
 if TYPE_CHECKING:
     from compress.estimator.hardware import Array, Events, Format, Memory, Profile
@@ -84,14 +85,14 @@ def _add(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, flo
 
 
 def cost(
-    layer: LayerWork, profile: Profile, homes: Mapping[str, int], measured_seconds: float | None = None
+    layer: LayerWork, profile: Profile, homes: Homes, measured_seconds: float | None = None
 ) -> tuple[Cost, str]:
     """Return the cost of one layer and what limits it: compute, vector or the name of a memory.
 
     Args:
         layer: what is computed, on operands as they are stored.
         profile: the hardware.
-        homes: index in ``profile.memories`` of the level where an operand lives, by name; 0 if not named.
+        homes: where operands live.
         measured_seconds: time that the layer really took; modelled if None.
     """
     crossing = {
@@ -117,7 +118,7 @@ def cost(
     return Cost(energy, low, high, moved, dram, layer.macs, seconds, of_weights), bound
 
 
-def _traffic(layer: LayerWork, profile: Profile, level: int, homes: Mapping[str, int]) -> tuple[float, float]:
+def _traffic(layer: LayerWork, profile: Profile, level: int, homes: Homes) -> tuple[float, float]:
     """Return the bytes between a memory and the next one inward: those of weights, and all others."""
     streams = [(operand, layer.steps * _sent(operand, profile, level, homes)) for operand in layer.streamed]
     if layer.loops is not None and layer.macs:
@@ -135,16 +136,12 @@ def _traffic(layer: LayerWork, profile: Profile, level: int, homes: Mapping[str,
     return of_weights, math.fsum(size for operand, size in streams if not operand.is_weight)
 
 
-def _sent(operand: Operand, profile: Profile, level: int, homes: Mapping[str, int]) -> float:
-    """Return the bytes of an operand as it leaves a memory inward; 0 if it lives further in."""
-    return (
-        stored_bytes(operand, profile.memories[level], level) if homes.get(operand.name, 0) <= level else 0.0
-    )
+def _sent(operand: Operand, profile: Profile, level: int, homes: Homes) -> float:
+    """Return the bytes of an operand as it leaves a memory inward; what lives further in is left out."""
+    return stored_bytes(operand, profile.memories[level], level) * part_outside(homes, operand.name, level)
 
 
-def _crossings(
-    layer: LayerWork, loops: Loops, profile: Profile, level: int, homes: Mapping[str, int]
-) -> Crossings:
+def _crossings(layer: LayerWork, loops: Loops, profile: Profile, level: int, homes: Homes) -> Crossings:
     """Return how often the operands cross from a memory into the next one."""
     room = _capacity(profile, level + 1)
     operands = list(zip((layer.input, layer.weight, layer.output), loops.elements, strict=True))
@@ -164,7 +161,7 @@ def _held(operand: Operand, level: int) -> float:
     return operand.coded_bytes if operand.coded_bytes and level < operand.decoded_at else operand.bytes
 
 
-def _decoded(layer: LayerWork, profile: Profile, homes: Mapping[str, int]) -> float:
+def _decoded(layer: LayerWork, profile: Profile, homes: Homes) -> float:
     """Return how many weights are decoded: all, whenever they leave the innermost memory with coded bytes."""
     if not layer.weight.coded_bytes or layer.loops is None:
         return 0.0

@@ -122,7 +122,7 @@ def _one_row(model: Estimable, profile: Profile, sequence: str, context: int) ->
     layers = [_row(layer, context) for layer in work.layers]
     cached = {layer.weight.name for layer in layers if layer.loops is not None and not layer.weight.is_weight}
     places = {
-        name: level for name, level in homes(layers, profile, frozenset()).items() if name not in cached
+        name: parts for name, parts in homes(layers, profile, frozenset()).items() if name not in cached
     }
     return sum((cost(layer, profile, places)[0] for layer in layers), Cost())
 

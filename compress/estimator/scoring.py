@@ -20,7 +20,7 @@ from compress.estimator.coded import Coded
 from compress.estimator.cost import Cost, cost
 from compress.estimator.fusion import fuse
 from compress.estimator.hardware import Profile
-from compress.estimator.residency import homes
+from compress.estimator.residency import Homes, homes
 from compress.estimator.workload import LayerWork, WorkloadReader
 from compress.estimator.zeros import spread
 from compress.graph import facts
@@ -173,8 +173,7 @@ class Workload:
     """A model as a piece of hardware sees it."""
 
     layers: tuple[LayerWork, ...]
-    homes: Mapping[str, int]
-    """Index of the memory where a tensor lives, by name; the outermost if not named."""
+    homes: Homes
     uncosted: Mapping[str, float]
     """As in `Estimate`; so are `on_host` and `loops`."""
     on_host: Mapping[str, float]
