@@ -172,7 +172,7 @@ def _others(
         with judge.refusals(whole.name):
             found = [*_enough(judge, whole, target)]
             if not found and whole is calibrated and whole.snr_db >= target - LEARNT_DB and judge.has_time:
-                found += _enough(judge, judge.attempt(whole.way.learnt()), target)
+                found += _enough(judge, judge.attempt(whole.way.learnt(judge.seconds_left)), target)
             yield from found
     for way in mixed_ways(calibrated.way) if calibrated is not None else ():
         with judge.refusals(way.name):
@@ -256,10 +256,12 @@ def _fastest(judge: Judge, whole: Candidate, target: float) -> Candidate | None:
     """Return a way with the layers back in float that make it fastest at `target`; None if none gains time.
 
     What a table of layers predicts is corrected by what was measured: of all layers, then of each choice.
+    Where none comes to the target, the one with the most integers that agrees well enough to be taken counts.
     """
     enough = whole.snr_db >= target
     table = judge.table(whole, noisy=not enough)
     back, allowed, best = replace(whole.way, corrected=False, operators="expanded"), math.inf, None
+    near: Candidate | None = None
     known = {frozenset(table.noise)}
     tried, integers = whole, frozenset(table.noise)
     for _ in range(ATTEMPTS):
@@ -272,9 +274,11 @@ def _fastest(judge: Judge, whole: Candidate, target: float) -> Candidate | None:
         tried = judge.attempt(back, [name for name in table.noise if name not in integers])
         if tried.snr_db >= target:
             best = tried
+        elif near is None and tried.snr_db >= judge.aim.least_db:
+            near = tried
         if enough or target <= tried.snr_db < target + CLOSE_DB:
             break
-    return best
+    return best or near
 
 
 def explained(changes: Sequence[Change], table: Table | None, integers: frozenset[str]) -> list[Change]:

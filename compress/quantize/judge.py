@@ -151,7 +151,12 @@ class Judge:
     @property
     def has_time(self) -> bool:
         """Whether the search may go on; what is needed for a result is done without asking."""
-        return self._watch.seconds < SEARCH_SECONDS
+        return self.seconds_left > 0
+
+    @property
+    def seconds_left(self) -> float:
+        """Time that is left to the search; below zero where it is over."""
+        return SEARCH_SECONDS - self._watch.seconds
 
     @contextmanager
     def refusals(self, name: str) -> Iterator[None]:

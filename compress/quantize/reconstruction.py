@@ -8,6 +8,7 @@ Quantization" (2022).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ import onnx_ir as ir
 import torch
 from torch import Tensor
 
+from compress.diagnose.timing import Stopwatch
 from compress.errors import ModelError
 from compress.graph import batch
 from compress.graph.session import session
@@ -51,7 +53,11 @@ JUDGING = 4
 
 
 def reconstruct(
-    model: Model, chosen: Callable[..., bool], grids: Mapping[str, Grid], start: Mapping[str, Quantized]
+    model: Model,
+    chosen: Callable[..., bool],
+    grids: Mapping[str, Grid],
+    start: Mapping[str, Quantized],
+    seconds: float = math.inf,
 ) -> tuple[dict[str, Quantized], str]:
     """Return the integers of the weights of integer kernels, learnt block by block, and what was found.
 
@@ -63,6 +69,7 @@ def reconstruct(
         chosen: called with the names of a layer's node and weight.
         grids: what the integers of each quantized activation stand for, by name.
         start: the integers of the weights of all kernels, by name; scales stay.
+        seconds: time after which no further block is begun; those behind keep what they had.
 
     Raises:
         DataError: there are no calibration data.
@@ -75,8 +82,10 @@ def reconstruct(
     pieces = _pieces(model, parts)
     streams = _Streams([dict(piece) for piece in pieces], [dict(piece) for piece in pieces])
     generator = torch.Generator().manual_seed(0)
-    better = 0
+    better, watch = 0, Stopwatch()
     for part in track(parts, "rounding of blocks"):
+        if watch.seconds > seconds:
+            break
         targets = streams.targets(part)
         if part.weights:
             learned = _learn(part, decided, streams, targets, generator)
@@ -84,7 +93,8 @@ def reconstruct(
             decided |= learned
         streams.advance(part, decided, targets)
     count = sum(bool(part.weights) for part in parts)
-    return decided, f"rounding learnt in {better} of {count} blocks; in others it would not help"
+    others = "would not help, or was not begun in time" if watch.seconds > seconds else "would not help"
+    return decided, f"rounding learnt in {better} of {count} blocks; in others it {others}"
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -234,6 +234,7 @@ def learn_in_blocks(
     activations: Activations,
     observed: Mapping[str, Observer],
     weights: Weights,
+    seconds: float = math.inf,
 ) -> tuple[Weights, str]:
     """Return `weights` with the rounding that block reconstruction learns, and what it found, in words.
 
@@ -243,12 +244,13 @@ def learn_in_blocks(
         activations: how activations become integers.
         observed: observers of all activations of the regions, by name.
         weights: how weights become integers, from where learning goes on.
+        seconds: time that it may take, about.
     """
     regions = find(model.graph, chosen)
     grids = grids_of(regions, activations, observed)
     by_name = {value.name or "": grids[regions.range_owner(value)] for value in regions.readers}
     start = {layer.weight.name or "": weights.of(layer) for layer in regions.kernels}
-    learned, story = reconstruct(model, chosen, by_name, start)
+    learned, story = reconstruct(model, chosen, by_name, start, seconds)
     return replace(weights, rounded={**weights.rounded, **learned}), story
 
 

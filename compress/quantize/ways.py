@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -70,8 +71,8 @@ class Way:
     each_run: bool = False
     corrected: bool = False
 
-    def learnt(self) -> Way:
-        """Return the same way with the rounding of weights learnt block by block.
+    def learnt(self, seconds: float = math.inf) -> Way:
+        """Return the same way with the rounding of weights learnt block by block, for about so long.
 
         Raises:
             DataError: an activation is not finite.
@@ -79,7 +80,9 @@ class Way:
         assert self.calibrated is not None
         bits, chosen = self.bits, self._but(self.besides)
         weights = static.Weights(bits, rounded=self.rounded.get(bits, {}))
-        weights, _ = static.learn_in_blocks(self.model, chosen, self.calibrated, self.observed, weights)
+        weights, _ = static.learn_in_blocks(
+            self.model, chosen, self.calibrated, self.observed, weights, seconds
+        )
         name = f"{self.name}, rounding learnt in blocks"
         return replace(self, name=name, rounded={**self.rounded, bits: weights.rounded})
 

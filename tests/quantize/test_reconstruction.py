@@ -7,11 +7,13 @@ import torch
 import compress
 from compress.errors import ModelError
 from compress.graph.fold import fold
+from compress.model import Model
 from compress.numerics.rounding import learn_together
 from compress.passes import Int8Static
 from compress.quantize import reconstruction, regions, static
 from compress.quantize.feedback import solve_all
 from compress.quantize.static import Activations, Weights, learn_in_blocks, observe_ranges
+from compress.quantize.ways import Way, calibrated_ways
 
 TEXT = """g (float[N,6,4,4] x) => (float[N,5] y) {
     a = Conv<pads=[1,1,1,1]>(x, w0) b = Relu(a)
@@ -138,3 +140,15 @@ def test_the_pass_runs_four_bits_in_integer_kernels(residual, monkeypatch):
     assert len(weights) == 4 and all(np.abs(array).max() <= 7 for array in weights)
     assert any("rounding learnt in" in (change.action or "") for change in made.changes)
     assert not any("in float" in (change.action or "") for change in made.changes)
+
+
+def test_blocks_that_time_does_not_reach_keep_their_start(digits: Model) -> None:
+    way = next(calibrated_ways(Way(name="", model=digits.prepared(), chosen=lambda *names: True)))
+    late = way.learnt(seconds=0.0)
+    before, after = (each.weights() for each in (way, late))
+    same = [
+        np.array_equal(each, after[layer][name])
+        for layer, weights in before.items()
+        for name, each in weights.items()
+    ]
+    assert all(same) and len(same) > 3
