@@ -9,6 +9,7 @@
     │   │   └── FatalModelError            one that ends ONNX Runtime's process
     │   ├── DataError                      calibration or evaluation data
     │   ├── HardwareError                  a hardware profile
+    │   │   └── DoesNotRunError            a model that this hardware cannot run
     │   └── TrustError                     code that the user has not said to trust
     ├── PassError                 exit 1   a pass could not do its work
     ├── StoreError                exit 1   results could not be written
@@ -65,6 +66,10 @@ class DataError(InputError):
 
 class HardwareError(InputError):
     """A hardware profile does not exist or is not valid."""
+
+
+class DoesNotRunError(HardwareError):
+    """A model cannot run on a piece of hardware: a number type that it lacks, or too little memory."""
 
 
 class TrustError(InputError):

@@ -169,6 +169,8 @@ class HardwareScore(_Frozen):
     """Operators that the hardware leaves to its host, with their share of all bytes."""
     loops: dict[str, LoopScore] = {}
     """How often the body of each Loop, Scan and SequenceMap counts, by its name."""
+    runs_as: dict[str, str] = {}
+    """What a toolchain converts as it deploys the model there, and to what: ``{"float32": "bf16"}``."""
     layers: list[LayerScore] = []
 
     def __repr__(self) -> str:
@@ -220,6 +222,9 @@ class VariantResult(_Frozen):
     agreement: Agreement | None = None
     latency_seconds: Latency | None = None
     hardware: dict[str, HardwareScore] = {}
+    """Scores by profile; a profile that the variant does not run on is in `refused` instead."""
+    refused: dict[str, str] = {}
+    """Profiles that the variant does not run on, and why."""
     shapes: dict[str, tuple[int, ...]] = {}
     """Sizes by input name of what was timed and estimated: one sample, or the first batch where it is not
     certain which axis of the inputs is the batch."""

@@ -78,7 +78,7 @@ show_changes(models["pruned, int8"].changes)
 # end.
 
 # %%
-HARDWARE = "eyeriss-v1"
+HARDWARE = "tpu-v4i"
 
 
 def accuracy(variant):

@@ -61,7 +61,7 @@ def test_readme_python_runs(
     shown: dict[str, object] = {}
     exec(snippet, shown)
     before, after = shown["before"], shown["after"]
-    assert after.energy_joules < 0.6 * before.energy_joules  # type: ignore[attr-defined]
+    assert after.energy_joules < 0.7 * before.energy_joules  # type: ignore[attr-defined]
     assert Path("small.onnx").stat().st_size < 200_000
     assert "prune-channels" in capsys.readouterr().out
 
@@ -180,6 +180,5 @@ def test_contributed_profile_scores(tmp_path: Path) -> None:
     assert set(profile.sources) == {quantity.source for _, quantity in profile.quantities()}
     total = compress.estimate(linear(), file).total
     assert total.macs == 64 * 8
-    # Multipliers of 8 bits put a float32 product together of 16.
-    assert total.energy["compute"] == pytest.approx(64 * 8 * 16 * 12e-12)
+    assert total.energy["compute"] == pytest.approx(64 * 8 * 60e-12)
     assert total.energy_low < total.energy_joules < total.energy_high

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar
 
 import typer
 
 from compress import codec, diagnose, estimator, recipe, report, source
 from compress.cli.options import Json, ModelPath, PlainForm, print_json
-from compress.errors import InputError, first_problem
+from compress.errors import DoesNotRunError, InputError, first_problem
 
 if TYPE_CHECKING:
-    from compress.estimator import Coded, ParallelEstimate, PointEstimate
+    from compress.estimator import Coded, Estimate, ParallelEstimate, PointEstimate
     from compress.estimator.meter import Measured
+
+
+T = TypeVar("T")
 
 
 class _Questions(PlainForm):
@@ -143,18 +148,18 @@ def inference(
     """
     path, sizes, fractions = source.locate(model, Path()), _shapes(shape), _read_zeros(zeros)
     coded = _coded(path, decode_at) if decode_at is not None else None
-    found = [
-        estimator.estimate(path, name, shapes=sizes, zeros=fractions, coded=coded)
-        for name in hardware or recipe.DEFAULT_HARDWARE
-    ]
+    found, refused = _on_each(
+        hardware, lambda name: estimator.estimate(path, name, shapes=sizes, zeros=fractions, coded=coded)
+    )
     measured = _measure(path, sizes) if measure else None
     if not as_json:
-        report.tables.show(*report.estimates.of_inference(found, measured, layers))
-        _warn(found)
+        report.tables.show(*report.estimates.of_inference([*found.values()], refused, measured, layers))
+        _warn(found.values(), refused)
         return
     hide = None if layers else {"layers"}
-    scores = {one.hardware: one.score().model_dump(mode="json", exclude=hide) for one in found}
-    print_json(schema=1, model=model, hardware=scores, **({"measured": asdict(measured)} if measured else {}))
+    scores = {one.hardware: one.score().model_dump(mode="json", exclude=hide) for one in found.values()}
+    more = {"measured": asdict(measured)} if measured else {}
+    print_json(schema=1, model=model, hardware=scores, refused=refused, **more)
 
 
 @commands.command(epilog="Example: compress estimate clock model.onnx --hardware gap9 --deadline 20ms")
@@ -179,20 +184,22 @@ def clock(
     The profile must state operating points; only some do.
     """
     path, sizes, fractions = source.locate(model, Path()), _shapes(shape), _read_zeros(zeros)
-    found = [
-        (
-            profile,
-            estimator.compare_points(path, profile, deadline_seconds=deadline, shapes=sizes, zeros=fractions),
-        )
-        for profile in map(estimator.load, hardware)
-    ]
+    found, refused = _on_each(
+        hardware,
+        lambda name: estimator.compare_points(
+            path, name, deadline_seconds=deadline, shapes=sizes, zeros=fractions
+        ),
+    )
     if as_json:
-        points = {profile.id: [_point_record(one) for one in each] for profile, each in found}
-        print_json(schema=1, model=model, deadline_seconds=deadline, points=points)
+        points = {
+            estimator.load(name).id: [_point_record(one) for one in each] for name, each in found.items()
+        }
+        print_json(schema=1, model=model, deadline_seconds=deadline, points=points, refused=refused)
         return
-    for profile, each in found:
-        report.tables.show(*report.estimates.of_points(profile, each, deadline))
+    for name, each in found.items():
+        report.tables.show(*report.estimates.of_points(estimator.load(name), each, deadline))
         _warn([each[0].estimate])
+    _warn([], refused)
 
 
 @commands.command(
@@ -221,26 +228,19 @@ def split(
     The profile must state the link between devices; only some do.
     """
     path, sizes, fractions = source.locate(model, Path()), _shapes(shape), _read_zeros(zeros)
-    found = {
-        name: [
-            estimator.estimate_parallel(
-                path,
-                name,
-                count,
-                parallel.mode,
-                shapes=sizes,
-                zeros=fractions,
-                microbatches=parallel.in_flight,
-            )
-            for count in sorted({1, devices})
-        ]
-        for name in hardware
-    }
+
+    def on_several(name: str) -> list[ParallelEstimate]:
+        ask = partial(estimator.estimate_parallel, path, name, parallel=parallel.mode, shapes=sizes)
+        counts = sorted({1, devices})
+        return [ask(devices=n, zeros=fractions, microbatches=parallel.in_flight) for n in counts]
+
+    found, refused = _on_each(hardware, on_several)
     if as_json:
         records = {name: [_parallel_record(one) for one in each] for name, each in found.items()}
-        print_json(schema=1, model=model, parallel=parallel.mode, hardware=records)
+        print_json(schema=1, model=model, parallel=parallel.mode, hardware=records, refused=refused)
         return
     report.tables.show(*report.estimates.of_devices(found, devices))
+    _warn([], refused)
 
 
 @commands.command(
@@ -259,10 +259,9 @@ def generation(
 ) -> None:
     """Estimate a language model reading a prompt and writing tokens."""
     path = source.locate(model, Path())
-    found = {
-        name: estimator.estimate_generation(path, name, prompt=prompt, tokens=tokens)
-        for name in hardware or recipe.DEFAULT_HARDWARE
-    }
+    found, refused = _on_each(
+        hardware, lambda name: estimator.estimate_generation(path, name, prompt=prompt, tokens=tokens)
+    )
     if as_json:
         records = {
             name: {
@@ -272,9 +271,28 @@ def generation(
             }
             for name, one in found.items()
         }
-        print_json(schema=1, model=model, prompt=prompt, tokens=tokens, hardware=records)
+        print_json(schema=1, model=model, prompt=prompt, tokens=tokens, hardware=records, refused=refused)
         return
     report.tables.show(report.estimates.of_generation(found))
+    _warn([], refused)
+
+
+def _on_each(hardware: list[str] | None, ask: Callable[[str], T]) -> tuple[dict[str, T], dict[str, str]]:
+    """Return the answers by hardware, and why the model does not run on the others.
+
+    Raises:
+        DoesNotRunError: it runs on none.
+    """
+    found: dict[str, T] = {}
+    refused: dict[str, str] = {}
+    for name in hardware or recipe.DEFAULT_HARDWARE:
+        try:
+            found[name] = ask(name)
+        except DoesNotRunError as error:
+            refused[name] = str(error)
+    if not found:
+        raise DoesNotRunError("; ".join(refused.values()))
+    return found, refused
 
 
 def _shapes(given: list[str] | None) -> dict[str, tuple[int, ...] | int]:
@@ -313,10 +331,10 @@ def _measure(path: Path, shapes: Mapping[str, tuple[int, ...] | int]) -> Measure
     return estimator.meter.measure(path, feeds, threads=1)
 
 
-def _warn(found: list[Any]) -> None:
-    for one in found:
-        for line in report.estimates.remarks(one):
-            typer.echo(line, err=True)
+def _warn(found: Iterable[Estimate], refused: Mapping[str, str] = MappingProxyType({})) -> None:
+    remarks = [line for one in found for line in report.estimates.remarks(one)]
+    for line in (*remarks, *refused.values()):
+        typer.echo(line, err=True)
 
 
 def _point_record(one: PointEstimate) -> dict[str, object]:

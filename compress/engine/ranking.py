@@ -23,7 +23,8 @@ def compared(variants: Sequence[Variant], results: Sequence[VariantResult]) -> l
             missed = variant.budget.missed(result, original)
             result = result.model_copy(update={"limits_missed": missed})
         finished.append(result)
-    fronts = {name: set(_front(name, finished)) for name in original.hardware}
+    profiles = dict.fromkeys(name for result in finished for name in result.hardware)
+    fronts = {name: set(_front(name, finished)) for name in profiles}
     return [
         result.model_copy(update={"pareto": [name for name, front in fronts.items() if result.name in front]})
         for result in finished
@@ -35,7 +36,7 @@ def _front(hardware: str, results: Iterable[VariantResult]) -> Iterator[str]:
     points = {
         result.name: (good, -result.hardware[hardware].energy_joules)
         for result in results
-        if result.status == "done" and (good := quality(result)) is not None
+        if result.status == "done" and hardware in result.hardware and (good := quality(result)) is not None
     }
     for name, point in points.items():
         rivals = (other for other in points.values() if other != point)

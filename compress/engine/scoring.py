@@ -13,7 +13,7 @@ from compress.diagnose import metrics
 from compress.diagnose.agreement import Run, agreement
 from compress.diagnose.outputs import read_outputs
 from compress.diagnose.timing import latency
-from compress.errors import InputError
+from compress.errors import DoesNotRunError, InputError
 from compress.estimator import zeros as counting
 from compress.estimator.files import profile_id
 from compress.estimator.scoring import open_graph
@@ -57,6 +57,7 @@ def score(subject: Subject) -> VariantResult:
     """
     run, original = _opened(subject, subject.file), _opened(subject, subject.original)
     close, timed, shapes = _compare(subject, run, original)
+    estimated, refused = _estimates(subject, shapes)
     return VariantResult(
         name="",
         passes=[],
@@ -68,7 +69,8 @@ def score(subject: Subject) -> VariantResult:
         metric=_metric(subject, run, original),
         agreement=close,
         latency_seconds=timed,
-        hardware=_estimates(subject, shapes),
+        hardware=estimated,
+        refused=refused,
         shapes=shapes,
         changes=list(subject.model.changes),
     )
@@ -119,10 +121,13 @@ def _metric(subject: Subject, run: Run, original: Run) -> Metric | None:
     return Metric(name=chosen.name, value=value, delta=0.0, better=chosen.better)
 
 
-def _estimates(subject: Subject, shapes: dict[str, Any]) -> dict[str, HardwareScore]:
-    """Estimate on every profile; zeros are counted on the data if a profile makes use of them."""
+def _estimates(subject: Subject, shapes: dict[str, Any]) -> tuple[dict[str, HardwareScore], dict[str, str]]:
+    """Estimate on every profile, or say why the model does not run there.
+
+    Zeros are counted on the data if a profile makes use of them.
+    """
     if not subject.recipe.hardware:
-        return {}
+        return {}, {}
     profiles = [estimator.load(each) for each in subject.recipe.hardware]
     zeros: dict[str, float] = {}
     if subject.compared and any(profile.reads_activation_zeros for profile in profiles):
@@ -130,9 +135,13 @@ def _estimates(subject: Subject, shapes: dict[str, Any]) -> dict[str, HardwareSc
         zeros = counting.counted(subject.model, itertools.islice(feeds, ZERO_BATCHES))
     rounds = estimator.loops.on_data(open_graph(subject.model), subject.compared, shapes)
     scored = subject.packed or subject.file
-    return {
-        profile_id(each): estimator.estimate(
-            scored, profile, shapes=shapes, zeros=zeros, rounds=rounds
-        ).score()
-        for each, profile in zip(subject.recipe.hardware, profiles, strict=True)
-    }
+    found: dict[str, HardwareScore] = {}
+    refused: dict[str, str] = {}
+    for each, profile in zip(subject.recipe.hardware, profiles, strict=True):
+        try:
+            one = estimator.estimate(scored, profile, shapes=shapes, zeros=zeros, rounds=rounds)
+        except DoesNotRunError as error:
+            refused[profile_id(each)] = str(error)
+        else:
+            found[profile_id(each)] = one.score()
+    return found, refused

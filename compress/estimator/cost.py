@@ -13,7 +13,7 @@ from compress.estimator.mapping import Crossings, Words, search, whole_maps
 from compress.estimator.residency import Homes, part_outside
 
 if TYPE_CHECKING:
-    from compress.estimator.hardware import Array, Events, Format, Memory, Profile
+    from compress.estimator.hardware import Arithmetic, Array, Events, Format, Memory, Profile
     from compress.estimator.mapping import Loops
     from compress.estimator.workload import LayerWork, Operand
 
@@ -100,7 +100,7 @@ def cost(
         for level, memory in enumerate(profile.memories[:-1])
     }
     moved = {name: weights + others for name, (weights, others) in crossing.items()}
-    ops = layer.steps * layer.ops + _decoded(layer, profile, homes)
+    ops = layer.steps * (layer.ops + _unpacked(layer)) + _decoded(layer, profile, homes)
     times = _times(layer, profile, moved, ops)
     seconds = max(times.values()) if profile.overlap else sum(times.values())
     if measured_seconds is not None:
@@ -161,6 +161,11 @@ def _held(operand: Operand, level: int) -> float:
     return operand.coded_bytes if operand.coded_bytes and level < operand.decoded_at else operand.bytes
 
 
+def _unpacked(layer: LayerWork) -> int:
+    """Return how many weights are turned from codes into the floats that are multiplied."""
+    return layer.weight.elements if layer.weight.encoded and layer.number.kind == "float" else 0
+
+
 def _decoded(layer: LayerWork, profile: Profile, homes: Homes) -> float:
     """Return how many weights are decoded: all, whenever they leave the innermost memory with coded bytes."""
     if not layer.weight.coded_bytes or layer.loops is None:
@@ -204,24 +209,34 @@ def format_ratio(chosen: Format, zeros: float, bits: float) -> float:
 
 def _times(layer: LayerWork, profile: Profile, moved: Mapping[str, float], ops: float) -> dict[str, float]:
     """Return the seconds of arithmetic, of vector operations and of each memory."""
-    units, rounds = profile.unit_for(layer.number)
-    rate = units.macs_per_second.value
-    if profile.array is not None and layer.loops is not None and layer.macs:
-        rate *= utilization(profile.array, layer.loops)
-    if profile.efficiency is not None:
-        rate *= profile.efficiency.value
-    macs = _macs(layer, profile, rounds) * (_activity(layer, profile) if profile.zeros == "skip" else 1.0)
-    times = {"compute": macs / rate, "vector": ops / profile.vector.ops_per_second.value}
+    times = {"compute": 0.0, "vector": ops / profile.vector.ops_per_second.value}
+    if layer.loops is not None and layer.macs:
+        rate = _units(layer, profile).macs_per_second.value
+        if profile.array is not None:
+            rate *= utilization(profile.array, layer.loops)
+        if profile.efficiency is not None:
+            rate *= profile.efficiency.value
+        times["compute"] = _macs(layer, profile) * _busy(layer, profile) / rate
     for memory in profile.memories[:-1]:
         if memory.bytes_per_second is not None:
             times[memory.name] = moved[memory.name] / memory.bytes_per_second.value
     return times
 
 
-def _macs(layer: LayerWork, profile: Profile, rounds: int) -> float:
+def _units(layer: LayerWork, profile: Profile) -> Arithmetic:
+    """Return the units that a deployed layer is multiplied on."""
+    return profile.arithmetic[profile.runs_in(layer.number) or ""]
+
+
+def _macs(layer: LayerWork, profile: Profile) -> float:
     """Return the multiply-accumulates that the units do, zeros that they skip included."""
     halved = profile.halves_two_of_four and layer.weight.two_of_four
-    return layer.macs * rounds * (0.5 if halved else 1.0)
+    return layer.macs * (0.5 if halved else 1.0)
+
+
+def _busy(layer: LayerWork, profile: Profile) -> float:
+    """Return the share of the multiply-accumulates that take time."""
+    return _activity(layer, profile) if profile.zeros == "skip" else 1.0
 
 
 def _activity(layer: LayerWork, profile: Profile) -> float:
@@ -270,16 +285,14 @@ def _energies(
     layer: LayerWork, profile: Profile, moved: Mapping[str, float], ops: float, seconds: float
 ) -> Iterator[tuple[str, float, Quantity]]:
     """Yield component, joules, and the number of the profile that they are computed from."""
-    units, rounds = profile.unit_for(layer.number)
-    macs = _macs(layer, profile, rounds)
-    active = _activity(layer, profile)
-    yield (
-        "compute",
-        macs * active * units.pj_per_mac.value * 1e-12,
-        _per_event(units.pj_per_mac, profile.events),
-    )
-    if profile.zeros == "gate" and units.pj_per_gated_mac is not None:
-        yield "compute", macs * (1 - active) * units.pj_per_gated_mac.value * 1e-12, units.pj_per_gated_mac
+    if layer.macs:
+        units, macs = _units(layer, profile), _macs(layer, profile)
+        active = _activity(layer, profile)
+        joules = macs * active * units.pj_per_mac.value * 1e-12
+        yield "compute", joules, _per_event(units.pj_per_mac, profile.events)
+        if profile.zeros == "gate" and units.pj_per_gated_mac is not None:
+            gated = macs * (1 - active) * units.pj_per_gated_mac.value * 1e-12
+            yield "compute", gated, units.pj_per_gated_mac
     yield "compute", ops * profile.vector.pj_per_op.value * 1e-12, profile.vector.pj_per_op
     filled = 0.0
     for memory in profile.memories[:-1]:

@@ -129,13 +129,12 @@ def _one_row(model: Estimable, profile: Profile, sequence: str, context: int) ->
 
 def _row(layer: LayerWork, context: int) -> LayerWork:
     """Return the share of a layer that one of `context` tokens takes."""
-    decoding = layer.weight.elements if layer.weight.encoded and layer.number.kind == "float" else 0
     shared = replace(
         layer,
         input=layer.input.part(context),
         output=layer.output.part(context),
         streamed=tuple(operand.part(context) for operand in layer.streamed),
-        ops=decoding + (layer.ops - decoding) / context,
+        ops=layer.ops / context,
     )
     if layer.loops is None:
         return shared

@@ -77,6 +77,9 @@ class Number:
     kind: Literal["int", "float"]
     bits: int
 
+    def __str__(self) -> str:
+        return f"{self.kind}{self.bits}"
+
 
 class Arithmetic(_Frozen):
     """Multiply-accumulate units of one number type."""
@@ -121,7 +124,7 @@ class Memory(_Frozen):
 
     name: str = Field(pattern=r"^[a-z][a-z0-9-]*$")
     capacity_bytes: Quantity | None = None
-    """Room for tiles; None means no limit, and is for the outermost level only."""
+    """Room for tiles, or for the weights in the outermost level; only there may it be None, no limit."""
     pj_per_bit: Quantity | None = None
     """Energy of a read or write; None where another number of the profile includes it."""
     bytes_per_second: Quantity | None = None
@@ -132,6 +135,8 @@ class Memory(_Frozen):
     """How activations are stored here."""
     weight_format: Format = "dense"
     """How weights are stored here."""
+    read_only: bool = False
+    """Holds nothing but weights while a model runs, as flash does: results must fit further in."""
     off_chip: bool = False
     """Outside the chip: its traffic counts as DRAM bytes, and the chip's voltage does not change it."""
     clocked: bool = False
@@ -199,7 +204,13 @@ class Profile(_Frozen):
     direct_convolution: DirectConvolution | None = None
     """The kernel of float convolutions; None tiles them like every other loop nest."""
     arithmetic: dict[str, Arithmetic] = Field(min_length=1)
-    """Units by number type: int8, fp16 and so on."""
+    """Units by number type: int8, fp16 and so on. What is in none of these types is converted as it is
+    deployed, or does not run; see `runs_in`."""
+    floats_as: str | None = None
+    """The type of `arithmetic` that floats are deployed in; None leaves the choice to `runs_in`."""
+    decodes: frozenset[str] = frozenset()
+    """Types of weights, such as int4, that are decoded on their way to wider units. Other codes are stored in
+    the next wider of these, or as wide as the units: a toolchain decodes them as it loads the model."""
     efficiency: Quantity | None = None
     """Fraction of the peak rate that a layer reaches when it fills the array."""
     vector: Vector
@@ -222,8 +233,10 @@ class Profile(_Frozen):
         for path, quantity in self.quantities():
             if quantity.source not in self.sources:
                 raise ValueError(f"{path}: no source {quantity.source!r} in sources")
-        for name in self.arithmetic:
+        for name in (*self.arithmetic, *self.decodes):
             parse_number(name)
+        if self.floats_as not in (None, *self.arithmetic):
+            raise ValueError(f"floats_as: arithmetic has no {self.floats_as!r}")
         for memory in self.memories[1:]:
             if memory.capacity_bytes is None:
                 raise ValueError(f"memory {memory.name!r}: capacity_bytes is missing")
@@ -296,23 +309,21 @@ class Profile(_Frozen):
         """Return every number with its path, such as ``memories.dram.pj_per_bit``."""
         return list(_quantities(self, ""))
 
-    def unit_for(self, number: Number) -> tuple[Arithmetic, int]:
-        """Return the units that compute in `number`, and how many rounds a MAC takes on them.
+    def runs_in(self, number: Number) -> str | None:
+        """Return the type of `arithmetic` that a number is multiplied in here; None if there is none.
 
-        These are the narrowest units that are wide enough, of the same kind if there are any. A product
-        that is wider than all units is composed of (bits / width)^2 narrow ones. On a chip with integer
-        units only, floats are taken as integers of the same width: a float16 graph stands for 16-bit
-        operands.
+        It is the narrowest of its kind that holds it. An integer that is too wide for all integers runs in
+        floats. A float that is too wide for all of them runs in the widest, to which toolchains round it.
         """
-        units = {parse_number(name): unit for name, unit in self.arithmetic.items()}
-        same = {n: unit for n, unit in units.items() if n.kind == number.kind} or units
-        wide = [n for n in same if n.bits >= number.bits]
-        if not wide and number.kind == "int":
-            wide = [n for n in units if n.bits >= number.bits]
-        if wide:
-            return units[min(wide, key=lambda n: n.bits)], 1
-        widest = max(same, key=lambda n: n.bits)
-        return units[widest], math.ceil(number.bits / widest.bits) ** 2
+        if number.kind == "float" and self.floats_as is not None:
+            return self.floats_as
+        known = {name: parse_number(name) for name in self.arithmetic}
+        for kind in (number.kind, "float"):
+            wide = [name for name, each in known.items() if each.kind == kind and each.bits >= number.bits]
+            if wide:
+                return min(wide, key=lambda name: known[name].bits)
+        floats = [name for name, each in known.items() if each.kind == "float"]
+        return max(floats, key=lambda name: known[name].bits, default=None)
 
 
 def scaled(part: Any, factors: Mapping[str, float], everywhere: bool = False) -> Any:
@@ -347,7 +358,7 @@ def parse_number(name: str) -> Number:
     """
     match = re.fullmatch(r"(int|fp|bf)(\d+)", name)
     if match is None:
-        raise ValueError(f"arithmetic {name!r}: not a number type such as int8, fp16 or bf16")
+        raise ValueError(f"{name!r} is not a number type such as int8, fp16 or bf16")
     return Number(kind="int" if match[1] == "int" else "float", bits=int(match[2]))
 
 

@@ -69,6 +69,22 @@ def _kept(size: float, room: float) -> float:
     return float((1 + full**SHARPNESS) ** (-1 / SHARPNESS)) if full < 1e6 else 1 / full
 
 
+def peak(layers: Sequence[LayerWork], outputs: frozenset[str]) -> tuple[str, float]:
+    """Return the layer around which most bytes of inputs and results are alive, and these bytes."""
+    lives: dict[str, list[int]] = {}
+    sizes: dict[str, float] = {}
+    for index, layer in enumerate(layers):
+        for operand in layer.operands:
+            if not operand.is_weight:
+                lives.setdefault(operand.name, [index, index])[1] = index
+                sizes[operand.name] = max(sizes.get(operand.name, 0.0), operand.bytes)
+    alive = np.zeros(len(layers))
+    for name, (first, last) in lives.items():
+        alive[first : len(layers) if name in outputs else last + 1] += sizes[name]
+    most = int(alive.argmax()) if len(layers) else 0
+    return (layers[most].name, float(alive[most])) if layers else ("", 0.0)
+
+
 def _lifetimes(layers: Sequence[LayerWork], outputs: frozenset[str]) -> dict[str, tuple[int, int, float]]:
     """Return first and last layer, and bytes, of every tensor that is both made and read."""
     made: dict[str, int] = {}

@@ -18,6 +18,7 @@ from compress.estimator import loops
 from compress.estimator.catalogue import as_profile
 from compress.estimator.coded import Coded
 from compress.estimator.cost import Cost, cost
+from compress.estimator.deployment import Deployment, check_room
 from compress.estimator.fusion import fuse
 from compress.estimator.hardware import Profile
 from compress.estimator.residency import Homes, homes
@@ -65,6 +66,8 @@ class Estimate:
     """Operators that the hardware leaves to its host, left out altogether, with their share of all bytes."""
     loops: Mapping[str, LoopScore] = field(default_factory=dict)
     """How often the body of each Loop, Scan and SequenceMap counts, by its name."""
+    runs_as: Mapping[str, str] = field(default_factory=dict)
+    """What a toolchain converts as it deploys the model here, and to what: ``{"float32": "bf16"}``."""
 
     def __repr__(self) -> str:
         return f"Estimate({self.hardware!r}: {self.total}; {units.count(len(self.layers), 'layer')})"
@@ -89,6 +92,7 @@ class Estimate:
             uncosted=dict(self.uncosted),
             on_host=dict(self.on_host),
             loops=dict(self.loops),
+            runs_as=dict(self.runs_as),
             layers=[
                 LayerScore(
                     name=layer.name,
@@ -136,6 +140,7 @@ def estimate(
 
     Raises:
         HardwareError: there is no such profile, or it is not valid.
+        DoesNotRunError: the hardware lacks a number type or the memory that the model needs.
         ModelError: the model cannot be read, its shapes cannot be found, or `zeros` or `seconds` do not
             fit it.
     """
@@ -158,7 +163,7 @@ def estimate(
         LayerCost(layer.name, layer.op_type, *_priced(layer, profile, work, measured.get(layer.name)))
         for layer in layers
     ]
-    return Estimate(profile.id, tuple(costs), work.uncosted, work.on_host, work.loops)
+    return Estimate(profile.id, tuple(costs), work.uncosted, work.on_host, work.loops, work.runs_as)
 
 
 def _priced(
@@ -175,9 +180,10 @@ class Workload:
     layers: tuple[LayerWork, ...]
     homes: Homes
     uncosted: Mapping[str, float]
-    """As in `Estimate`; so are `on_host` and `loops`."""
+    """As in `Estimate`; so are `on_host`, `loops` and `runs_as`."""
     on_host: Mapping[str, float]
     loops: Mapping[str, LoopScore]
+    runs_as: Mapping[str, str]
 
 
 def read_workload(
@@ -188,7 +194,10 @@ def read_workload(
     zeros: Mapping[str, float] | None = None,
     rounds: Mapping[str, int] | None = None,
 ) -> Workload:
-    """Return a model's layers after fusion, and where their tensors live; arguments as for `estimate`."""
+    """Return a model's layers as they are deployed and fused, and where their tensors live.
+
+    Arguments and errors are those of `estimate`.
+    """
     graph = open_graph(model)
     given = spread(graph, zeros or {})
     if rounds is None:
@@ -206,13 +215,17 @@ def read_workload(
     layers = reader.layers()
     outside = {layer.op_type for layer in layers if facts.named(layer.op_type).cost in profile.host}
     outputs = frozenset(reader.operand(value).name for value in graph.graph.outputs)
-    fused = fuse([layer for layer in layers if layer.op_type not in outside], profile.fuses, outputs)
+    deployment = Deployment(profile)
+    deployed = deployment.of([layer for layer in layers if layer.op_type not in outside])
+    fused = fuse(deployed, profile.fuses, outputs)
+    check_room(fused, profile, outputs)
     return Workload(
         tuple(fused),
         homes(fused, profile, outputs),
         _shares(layers, reader.uncosted() - outside),
         _shares(layers, outside),
         loops.scores(found.rounds),
+        deployment.runs_as,
     )
 
 

@@ -73,7 +73,7 @@ class LayerWork:
     produces: str = ""
     """Name of the tensor that the layer writes."""
     ops: float = 0.0
-    """Scalar operations of one step, besides the multiply-accumulates."""
+    """Scalar operations of one step, besides the multiply-accumulates and the decoding of weights."""
     steps: int = 1
     """How often the whole layer runs, one run after the other."""
 
@@ -198,7 +198,7 @@ class WorkloadReader:
             output=output,
             streamed=tuple(o for o in (*rest, *outputs) if o.bytes),
             produces=next((o.name for o in (output, *outputs) if o.bytes), ""),
-            ops=part.ops + (b.elements if b.encoded and number.kind == "float" else 0),
+            ops=part.ops,
             steps=part.steps,
         )
 
@@ -286,7 +286,7 @@ class WorkloadReader:
         bits = _bits(info.dtype)
         zeros = self.zeros.get(value.name or "", self.zeros.get(name))
         size = info.elements * bits / 8
-        return Operand(name, info.elements, size, False, zeros, bits, info.dtype.is_integer())
+        return Operand(name, info.elements, size, False, zeros, bits, not info.dtype.is_floating_point())
 
     def _weight(self, value: ir.Value) -> Operand:
         """Return a constant as the codes, scales and tables that it is computed from."""

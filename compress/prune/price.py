@@ -6,7 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping
 from typing import Literal, TypeAlias
 
-from compress.estimator import estimate
+from compress.estimator import Profile, estimate, load
+from compress.estimator.hardware import Number
 from compress.estimator.workload import WorkloadReader
 from compress.graph.shapes import lay_out
 from compress.model import Model
@@ -40,12 +41,19 @@ def prices(
                     reader = next(iter(value.consumers()), None)
                     found[(reader and reader.name) or ""] += value.const_value.nbytes
     elif unit == "energy":
-        for cost in estimate(model, hardware, shapes=shapes).layers:
+        for cost in estimate(model, _quantizing(load(hardware)), shapes=shapes).layers:
             found[cost.name] += cost.cost.energy_joules
     else:
         for layer in WorkloadReader(model.ir, lay_out(model.ir, shapes)).layers():
             found[layer.name] += layer.macs
     return found
+
+
+def _quantizing(profile: Profile) -> Profile:
+    """Return the profile; where it runs no floats, one that takes them as the integers they are to become."""
+    if profile.runs_in(Number("float", 32)) is not None:
+        return profile
+    return profile.model_copy(update={"floats_as": profile.runs_in(Number("int", 8))})
 
 
 def price(model: Model, unit: Unit, hardware: str, shapes: Mapping[str, tuple[int, ...]]) -> float:

@@ -141,10 +141,11 @@ class Budget(BaseModel):
         complaints = []
         for quantity, limit in self.limits.items():
             value, reference = _measured(quantity, hardware, variant, original)
-            if value is None or reference is None:
-                complaints.append(f"{quantity} was not measured, so its limit of {limit} counts as missed")
-            elif not value <= limit.allowed(reference) * (1 + ROUNDING):
-                share = f" of the original's {_shown(reference, quantity)}" if limit.relative else ""
+            if value is None or (reference is None and limit.relative):
+                why = _refusal(quantity, hardware, variant, original) or "was not measured"
+                complaints.append(f"{quantity} {why}, so its limit of {limit} counts as missed")
+            elif not value <= limit.allowed(reference or 0.0) * (1 + ROUNDING):
+                share = f" of the original's {_shown(reference or 0.0, quantity)}" if limit.relative else ""
                 where = f" on {hardware}" if quantity in ("energy", "dram") else ""
                 shown = _shown(value, quantity)
                 complaints.append(f"{quantity} of {shown}{where} is over the limit of {limit}{share}")
@@ -170,6 +171,14 @@ def _measured(
     if metric is None or reference is None:
         return None, None
     return metric.delta if metric.better == "lower" else -metric.delta, reference.value
+
+
+def _refusal(quantity: str, hardware: str, variant: VariantResult, original: VariantResult) -> str:
+    """Say that one of two variants does not run on the hardware of a limit, if that is so."""
+    for whose, each in (("it", variant), ("the original", original)):
+        if quantity in ("energy", "dram") and hardware in each.refused:
+            return f"is unknown: {whose} {each.refused[hardware]}"
+    return ""
 
 
 def _shown(value: float, quantity: str) -> str:

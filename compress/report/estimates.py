@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from compress.report import summary, tables
@@ -16,14 +16,19 @@ if TYPE_CHECKING:
 
 
 def of_inference(
-    estimates: Sequence[Estimate], measured: Measured | None, layers: bool
+    estimates: Sequence[Estimate], refused: Iterable[str], measured: Measured | None, layers: bool
 ) -> Iterator[str | Table]:
-    """Yield the table of estimates, what was measured here, and every layer if asked for."""
+    """Yield the table of estimates, what was measured here, and every layer if asked for.
+
+    `refused` names the hardware that the model does not run on.
+    """
     table = tables.new("hardware", "energy", "low to high", "DRAM traffic", "MACs", "time")
     for one in estimates:
         total = one.total
         cells = si(total.dram_bytes, "B"), si(total.macs, ""), si(total.seconds, "s")
         table.add_row(one.hardware, si(total.energy_joules, "J"), _range(total), *cells)
+    for name in refused:
+        table.add_row(name, "does not run", "", "", "", "")
     if measured is not None:
         joules = "not measured" if measured.joules is None else si(measured.joules, "J")
         table.add_row("measured", joules, "", "", "", si(measured.seconds, "s"))

@@ -26,7 +26,9 @@ def profiles(results: Results) -> list[str]:
 
 
 def remarks(score: Estimate | HardwareScore) -> Iterator[tuple[str, float | None]]:
-    """Yield in words what a score leaves out, with its share of all bytes, and how often loops count."""
+    """Yield in words what is converted, what is left out (with its share of all bytes), what loops count."""
+    for type_, deployed in score.runs_as.items():
+        yield f"{type_} deployed as {deployed}", None
     for operator, share in score.uncosted.items():
         yield f"the arithmetic of {operator} is not counted", share
     for operator, share in score.on_host.items():
@@ -42,7 +44,7 @@ def remarks(score: Estimate | HardwareScore) -> Iterator[tuple[str, float | None
 
 
 def all_remarks(results: Results) -> Iterator[str]:
-    """Yield the remarks on all variants of a run: on their outputs, then on their scores with the profile.
+    """Yield the remarks on all variants of a run: where they do not run, on their outputs, on their scores.
 
     The variants that a remark is on are named unless it is all of those that were compared or scored.
     """
@@ -54,6 +56,12 @@ def all_remarks(results: Results) -> Iterator[str]:
         for profile, score in variant.hardware.items():
             for remark, _ in remarks(score):
                 said.setdefault((profile, remark), []).append(variant.name)
+    refused: dict[str, list[str]] = {}
+    for variant in results.variants:
+        for reason in variant.refused.values():
+            refused.setdefault(reason, []).append(variant.name)
+    for reason, names in refused.items():
+        yield f"{', '.join(names)}: {reason}"
     for (profile, remark), names in said.items():
         alike = (profile in each.hardware if profile else each.agreement for each in results.variants)
         whose = f" (in {', '.join(names)})" if len(names) < sum(map(bool, alike)) else ""

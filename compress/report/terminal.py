@@ -142,15 +142,17 @@ def _hardware(
     for row, variant in enumerate(done):
         score = variant.hardware.get(profile)
         if score is None:
+            energy[row] = ("does not run" if profile in variant.refused else "", "")
             continue
         energy[row] = (
             units.si(score.energy_joules, "J"),
             units.ratio(score.energy_joules, base.energy_joules if base else 0),
         )
-        traffic[row] = (
-            units.si(score.dram_bytes, "B"),
-            units.ratio(score.dram_bytes, base.dram_bytes if base else 0),
-        )
+        if score.dram_bytes:
+            traffic[row] = (
+                units.si(score.dram_bytes, "B"),
+                units.ratio(score.dram_bytes, base.dram_bytes if base else 0),
+            )
         others = alike.get(variant.name, ())
         overlap = LIKE_ORIGINAL if reference and reference.name in others else LIKE_NEIGHBOUR
         marks[row] = (PARETO if profile in variant.pareto else " ") + (overlap if others else "")

@@ -53,6 +53,15 @@ def linear(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def integers(build: Callable[..., onnx.ModelProto], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The file ``q.onnx``: an integer matrix product, for hardware that has nothing else."""
+    monkeypatch.setenv("COLUMNS", "200")
+    text = "g (int8[batch,256] x) => (int32[batch,64] y) { y = MatMulInteger(x, w) }"
+    onnx.save(build(text, w=np.ones((256, 64), np.int8)), tmp_path / "q.onnx")
+    return tmp_path / "q.onnx"
+
+
+@pytest.fixture
 def small(build: Callable[..., onnx.ModelProto], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """The file ``m.onnx``: two matrix products with an open batch size, and an input of an open length."""
     monkeypatch.setenv("COLUMNS", "200")

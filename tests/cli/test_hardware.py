@@ -63,17 +63,17 @@ def test_a_profile_is_fitted_to_measurements(call: Call) -> None:
     sizes = [[1, 256], [8, 256], [500, 256]]
     rows = []
     for size in sizes:
-        total = estimate("m.onnx", "gap9", shapes={"x": size}).total
+        total = estimate("m.onnx", "stm32l4r5", shapes={"x": size}).total
         energy = {"joules": 2 * total.energy_joules, "seconds": 3 * total.seconds}
         rows.append({"model": "m.onnx", "shapes": {"x": size}, **energy})
     Path("taken").mkdir()
     Path("m.onnx").rename("taken/m.onnx")
     Path("taken/rows.json").write_text(json.dumps(rows))
-    found = call("hardware", "fit", "gap9", "taken/rows.json", "-o", "fitted.yaml")
+    found = call("hardware", "fit", "stm32l4r5", "taken/rows.json", "-o", "fitted.yaml")
     assert (found.code, found.err) == (0, "")
     assert found.out.endswith("\nfitted.yaml\n")
     fitted = load("fitted.yaml")
-    assert fitted.id == "gap9-fitted"
+    assert fitted.id == "stm32l4r5-fitted"
     assert fitted.sources["fit"] == "Fitted to rows.json"
     for row in rows:
         total = estimate("taken/m.onnx", fitted, shapes=row["shapes"]).total  # type: ignore[arg-type]
@@ -85,6 +85,6 @@ def test_a_fit_of_too_little_says_so(call: Call) -> None:
     Path("one.json").write_text(
         '[{"model": "m.onnx", "joules": 1e-6, "seconds": 1e-3, "shapes": {"past": 9}}]'
     )
-    found = call("hardware", "fit", "gap9", "one.json", "-o", "fitted.yaml")
+    found = call("hardware", "fit", "stm32l4r5", "one.json", "-o", "fitted.yaml")
     assert found.code == 0
     assert "too few measurements to tell all factors apart" in found.out

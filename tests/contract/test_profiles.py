@@ -6,6 +6,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from compress.errors import DoesNotRunError
 from compress.estimator import Profile, estimate, ids, load
 from compress.estimator.hardware import Number
 
@@ -15,13 +16,12 @@ def profile(request: pytest.FixtureRequest) -> Profile:
     return load(request.param)
 
 
-def product(rows: int, width: int, dtype: int = TensorProto.FLOAT) -> onnx.ModelProto:
-    """A matrix product and a Relu."""
-    x = helper.make_tensor_value_info("x", dtype, [rows, width])
-    y = helper.make_tensor_value_info("y", dtype, [rows, width])
-    weight = helper.make_tensor("w", dtype, [width, width], [1.0] * width * width)
-    nodes = [helper.make_node("MatMul", ["x", "w"], ["h"]), helper.make_node("Relu", ["h"], ["y"])]
-    graph = helper.make_graph(nodes, "g", [x], [y], [weight])
+def product(rows: int, width: int) -> onnx.ModelProto:
+    """An integer matrix product, which every profile runs."""
+    x = helper.make_tensor_value_info("x", TensorProto.INT8, [rows, width])
+    y = helper.make_tensor_value_info("y", TensorProto.INT32, [rows, width])
+    weight = helper.make_tensor("w", TensorProto.INT8, [width, width], [1] * width * width)
+    graph = helper.make_graph([helper.make_node("MatMulInteger", ["x", "w"], ["y"])], "g", [x], [y], [weight])
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
 
 
@@ -53,12 +53,26 @@ def test_energy_lies_between_low_and_high(profile: Profile) -> None:
 
 def test_wider_numbers_never_cost_less(profile: Profile) -> None:
     for kind in ("int", "float"):
-        costs = []
-        for bits in (8, 16, 32):
-            units, rounds = profile.unit_for(Number(kind, bits))  # type: ignore[arg-type]
-            costs.append((units.pj_per_mac.value * rounds, rounds / units.macs_per_second.value))
-        assert [c[0] for c in costs] == sorted(c[0] for c in costs)
-        assert [c[1] for c in costs] == sorted(c[1] for c in costs)
+        named = (profile.runs_in(Number(kind, bits)) for bits in (8, 16, 32))  # type: ignore[arg-type]
+        units = [profile.arithmetic[name] for name in named if name is not None]
+        energies = [each.pj_per_mac.value for each in units]
+        rates = [each.macs_per_second.value for each in units]
+        assert energies == sorted(energies)
+        assert rates == sorted(rates, reverse=True)
+
+
+def test_floats_are_deployed_in_a_type_that_is_there_or_refused(profile: Profile) -> None:
+    deployed = profile.runs_in(Number("float", 32))
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["": 21]> g (float[4, 8] x, float[8, 8] w) => (float[4, 8] y)'
+        " { y = MatMul(x, w) }"
+    )
+    if deployed is None:
+        with pytest.raises(DoesNotRunError, match=f"{profile.id}: layer .* multiplies float32"):
+            estimate(model, profile)
+    else:
+        told = {} if deployed == "fp32" else {"float32": deployed}
+        assert estimate(model, profile).runs_as == told
 
 
 def test_larger_products_cost_more(profile: Profile) -> None:

@@ -47,10 +47,14 @@ def test_unknown_names_and_files(tmp_path: Path) -> None:
 
 def test_numbers_run_on_the_narrowest_units_that_hold_them() -> None:
     arm, eyeriss = load("cpu-arm"), load("eyeriss-v1")
-    assert arm.unit_for(Number("int", 4)) == (arm.arithmetic["int8"], 1)
-    assert arm.unit_for(Number("float", 16)) == (arm.arithmetic["fp16"], 1)
-    assert eyeriss.unit_for(Number("float", 16)) == (eyeriss.arithmetic["int16"], 1)
-    assert eyeriss.unit_for(Number("float", 32)) == (eyeriss.arithmetic["int16"], 4)
+    assert arm.runs_in(Number("int", 4)) == "int8"
+    assert arm.runs_in(Number("float", 16)) == "fp16"
+    assert arm.runs_in(Number("int", 16)) == "fp16"
+    assert arm.runs_in(Number("float", 64)) == "fp32"
+    assert eyeriss.runs_in(Number("int", 8)) == "int16"
+    assert eyeriss.runs_in(Number("float", 32)) == "int16"
+    assert load("gap9").runs_in(Number("float", 16)) is None
+    assert load("gap9").runs_in(Number("int", 16)) is None
 
 
 def test_uncertainty_follows_the_tag_unless_stated() -> None:

@@ -18,6 +18,7 @@ from compress.errors import HardwareError
 from compress.estimator import Profile, estimate, ids, load
 from compress.estimator.coded import Coded, by_entropy, entropy_bytes
 from compress.estimator.cost import distinguishable, format_ratio
+from compress.estimator.hardware import Number
 
 
 def product(weight: np.ndarray, rows: int = 8) -> onnx.ModelProto:
@@ -87,7 +88,7 @@ def test_coded_weights_save_outside_their_decoder() -> None:
         for place in ("load", "dram", "glb", "rf", "local")
     )
     assert load == plain
-    saved = 4 * 1024 * 1024 - 1_000_000
+    saved = 2 * 1024 * 1024 - 1_000_000  # as bf16
     order = ("dram", "cmem", "local")
     for one, coded in ((dram, ["dram"]), (glb, ["dram", "cmem"]), (rf, list(order)), (local, list(order))):
         less = {name: plain.bytes_moved[name] - one.bytes_moved[name] for name in order}
@@ -123,7 +124,7 @@ def test_a_packed_file_saves_traffic_only_where_the_hardware_decodes(tmp_path: P
     plain = estimate(tmp_path / "model.onnx", hardware).total
     assert estimate(tmp_path / "model.packed", software).total == plain
     coded = estimate(tmp_path / "model.packed", hardware).total
-    assert plain.dram_bytes - coded.dram_bytes == pytest.approx(weight.nbytes - size)
+    assert plain.dram_bytes - coded.dram_bytes == pytest.approx(weight.nbytes / 2 - size)  # as bf16
     assert coded.energy["dram"] < plain.energy["dram"]
     assert coded.energy["compute"] > plain.energy["compute"]  # the decoder's operations
     with pytest.raises(ValidationError, match="no place 'l9'"):
@@ -133,21 +134,24 @@ def test_a_packed_file_saves_traffic_only_where_the_hardware_decodes(tmp_path: P
 @settings(max_examples=40, deadline=None)
 @given(
     st.sampled_from(ids()),
-    st.sampled_from([(np.int8, np.float32), (np.float16, np.float32)]),
+    st.sampled_from([np.int8, np.float16, np.float32]),
     st.integers(1, 300),
     st.integers(1, 300),
     st.integers(1, 64),
 )
 def test_fewer_bits_and_channels_never_cost_more(
-    hardware: str, kinds: tuple[type, type], inputs: int, outputs: int, rows: int
+    hardware: str, kind: type, inputs: int, outputs: int, rows: int
 ) -> None:
-    if hardware == "cpu":
-        return  # scores what the runtime makes of it, and that need not be cheaper
-    narrow, wide = (estimate(_typed(kind, inputs, outputs, rows), hardware).total for kind in kinds)
-    assert narrow.energy_joules <= wide.energy_joules * (1 + 1e-9)
-    smaller = estimate(_typed(kinds[1], inputs, -(-outputs // 2), rows), hardware).total
-    assert smaller.energy_joules <= wide.energy_joules * (1 + 1e-9)
-    assert smaller.dram_bytes <= wide.dram_bytes
+    floats = load(hardware).runs_in(Number("float", 32))
+    if hardware == "cpu" or (kind is not np.int8 and floats is None):
+        return  # it scores what the runtime makes of it, and that need not be cheaper; or it has no floats
+    whole = estimate(_typed(kind, inputs, outputs, rows), hardware).total
+    smaller = estimate(_typed(kind, inputs, -(-outputs // 2), rows), hardware).total
+    assert smaller.energy_joules <= whole.energy_joules * (1 + 1e-9)
+    assert smaller.dram_bytes <= whole.dram_bytes
+    if kind is np.float16:
+        wide = estimate(_typed(np.float32, inputs, outputs, rows), hardware).total
+        assert whole.energy_joules <= wide.energy_joules * (1 + 1e-9)
 
 
 def _typed(kind: type, inputs: int, outputs: int, rows: int) -> onnx.ModelProto:

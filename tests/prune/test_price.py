@@ -36,5 +36,6 @@ def test_energy_is_the_estimators(model):
     layers = compress.estimate(model, "eyeriss-v1", shapes=shapes).layers
     assert whole == pytest.approx(sum(layer.cost.energy_joules for layer in layers))
     assert whole > 0
+    assert price(model, "energy", "gap9", shapes) > 0  # where the network runs once it is quantized
     with pytest.raises(HardwareError, match="no-such-device"):
         prices(model, "energy", "no-such-device", shapes)
