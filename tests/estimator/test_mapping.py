@@ -91,10 +91,10 @@ def test_a_distinct_layer_takes_a_millisecond() -> None:
     shapes = [Loops(m=m, c=c, out=(p, 1)) for m in (512, 1000, 4096) for c in (576, 4096) for p in (49, 128)]
     shapes += [Loops(m=m, c=m, out=(p, p), kernel=(3, 3)) for m in (64, 512) for p in (7, 56)]
     search(Loops(), Words(1, 1, 1), Words(1, 1, 1), 100)
-    start = time.perf_counter()
+    start = time.process_time()
     for loops in shapes:
         search(loops, Words(4, 4, 4), Words(4, 4, 4), 123_456)
-    assert (time.perf_counter() - start) / len(shapes) < 0.005  # a loaded machine gets slack
+    assert (time.process_time() - start) / len(shapes) < 0.005  # a loaded machine gets slack
 
 
 def test_whole_maps_repeat_inputs_and_partial_sums_that_do_not_stay() -> None:
