@@ -85,7 +85,7 @@ def _widened(operand: Operand, bits: int, *, coded: bool = True) -> Operand:
     """Return a tensor with elements of `bits`; one that is no longer `coded` has no scales."""
     if coded and bits == operand.bits:
         return operand
-    scales = max(operand.bytes - operand.elements * operand.bits / 8, 0.0) if coded else 0.0
+    scales = max(operand.bytes - math.ceil(operand.elements * operand.bits / 8), 0.0) if coded else 0.0
     encoded = operand.encoded and coded
     return replace(operand, bits=bits, bytes=operand.elements * bits / 8 + scales, encoded=encoded)
 
