@@ -1,4 +1,4 @@
-"""VGG-16's convolutions on Eyeriss (JSSC 2017, Table VI), batch 3; the table is recalled."""
+"""VGG-16's convolutions on Eyeriss (JSSC 2017, Table VI), batch 3; the zeros of 1-1 are recalled."""
 
 from __future__ import annotations
 

@@ -101,14 +101,19 @@ def cost(
     }
     moved = {name: weights + others for name, (weights, others) in crossing.items()}
     ops = layer.steps * (layer.ops + _unpacked(layer)) + _decoded(layer, profile, homes)
-    times = _times(layer, profile, moved, ops)
+    paid = moved | _attended(layer, profile, moved)
+    times = _times(layer, profile, paid, ops)
     seconds = max(times.values()) if profile.overlap else sum(times.values())
+    if profile.start_seconds is not None:
+        seconds += layer.steps * profile.start_seconds.value
     if measured_seconds is not None:
         seconds = measured_seconds
     bound = max(times, key=lambda name: times[name])
     energy: dict[str, float] = {}
     low = high = 0.0
-    for component, joules, quantity in _energies(layer, profile, moved, ops, seconds):
+    supply = profile.supply_efficiency.value if profile.supply_efficiency is not None else 1.0
+    for component, of_chip, quantity in _energies(layer, profile, paid, ops, seconds):
+        joules = of_chip / supply
         energy[component] = energy.get(component, 0.0) + joules
         low += joules * quantity.low_factor
         high += joules * quantity.high_factor
@@ -116,6 +121,14 @@ def cost(
     dram = math.fsum(moved[name] for name in outside)
     of_weights = math.fsum(crossing[name][0] for name in outside)
     return Cost(energy, low, high, moved, dram, layer.macs, seconds, of_weights), bound
+
+
+def _attended(layer: LayerWork, profile: Profile, moved: Mapping[str, float]) -> dict[str, float]:
+    """Return the bytes that an attention's traffic with the outermost memory counts as."""
+    if profile.attention_efficiency is None or not layer.macs or layer.weight.is_weight:
+        return {}
+    name = profile.memories[0].name
+    return {name: moved[name] / profile.attention_efficiency.value}
 
 
 def _traffic(layer: LayerWork, profile: Profile, level: int, homes: Homes) -> tuple[float, float]:
@@ -211,16 +224,38 @@ def _times(layer: LayerWork, profile: Profile, moved: Mapping[str, float], ops: 
     """Return the seconds of arithmetic, of vector operations and of each memory."""
     times = {"compute": 0.0, "vector": ops / profile.vector.ops_per_second.value}
     if layer.loops is not None and layer.macs:
-        rate = _units(layer, profile).macs_per_second.value
-        if profile.array is not None:
-            rate *= utilization(profile.array, layer.loops)
-        if profile.efficiency is not None:
-            rate *= profile.efficiency.value
-        times["compute"] = _macs(layer, profile) * _busy(layer, profile) / rate
+        times["compute"] = _arithmetic_seconds(layer, layer.loops, profile)
     for memory in profile.memories[:-1]:
         if memory.bytes_per_second is not None:
             times[memory.name] = moved[memory.name] / memory.bytes_per_second.value
     return times
+
+
+def _arithmetic_seconds(layer: LayerWork, loops: Loops, profile: Profile) -> float:
+    rate = _units(layer, profile).macs_per_second.value
+    if profile.array is not None:
+        rate *= utilization(profile.array, loops)
+    if (kernel := profile.kernel_efficiency.get(loops.kernel_kind)) is not None:
+        rate *= kernel.value
+    seconds = max(
+        _macs(layer, profile) * _busy(layer, profile) / rate, _summing_seconds(layer, loops, profile.array)
+    )
+    return seconds / profile.efficiency.value if profile.efficiency is not None else seconds
+
+
+def _summing_seconds(layer: LayerWork, loops: Loops, array: Array | None) -> float:
+    """Return the seconds in which partial sums leave an array and come back, once a pass over channels.
+
+    On Eyeriss (JSSC 2017) a pass sums as many channels as have their rows of input in one bank of the
+    buffer: one channel where maps are wide.
+    """
+    if array is None or array.bytes_per_second is None or array.input_bytes is None:
+        return 0.0
+    rows = (min(loops.out[0], array.columns.value) - 1) * loops.stride[0] + loops.window[0]
+    channel = rows * (loops.input_size[1] + loops.padding[1]) * layer.input.bits / 8
+    passes = math.ceil(loops.c / max(array.input_bytes.value // channel, 1.0))
+    sums = loops.elements[2] * layer.steps * layer.output.bits / 8
+    return (2 * passes - 1) * sums / array.bytes_per_second.value
 
 
 def _units(layer: LayerWork, profile: Profile) -> Arithmetic:

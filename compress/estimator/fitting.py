@@ -97,7 +97,8 @@ def _fit_energies(profile: Profile, measurements: Sequence[Measurement], source:
     energies = dict.fromkeys(("pj_per_mac", "pj_per_gated_mac", "pj_per_op", "pj_per_bit"), operations)
     result = scaled(profile, energies)
     memories = tuple(_with_energy(memory, dram) if memory.off_chip else memory for memory in result.memories)
-    clock, leakage = _split_static(profile, watts)
+    supply = profile.supply_efficiency.value if profile.supply_efficiency is not None else 1.0
+    clock, leakage = _split_static(profile, watts * supply)
     update: dict[str, Any] = {"memories": memories, "clock_watts": clock, "leakage_watts": leakage}
     update["sources"] = {**profile.sources, "fit": source}
     scales = {"operation energy": operations, "DRAM energy": dram, "static watts": watts}

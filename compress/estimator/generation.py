@@ -10,9 +10,10 @@ import onnx_ir as ir
 from compress.errors import ModelError
 from compress.estimator.catalogue import as_profile
 from compress.estimator.cost import Cost, cost
-from compress.estimator.hardware import Profile
+from compress.estimator.hardware import Number, Profile
+from compress.estimator.parallel import estimate_parallel
 from compress.estimator.residency import homes
-from compress.estimator.scoring import Estimable, estimate, open_graph, read_workload
+from compress.estimator.scoring import Estimable, open_graph, read_workload
 from compress.estimator.workload import LayerWork
 
 
@@ -34,14 +35,18 @@ class Generation:
 
 @dataclass(frozen=True)
 class _Dimensions:
-    """Names of the symbolic dimensions of new, of cached and of all tokens."""
+    """Names of the symbolic dimensions of new, of cached and of all tokens, and of requests."""
 
     sequence: str
     past: str | None
     whole: str | None
+    requests: str | None
 
-    def bound(self, new: int, cached: int) -> dict[str, int]:
+    def bound(self, new: int, cached: int, batch: int) -> dict[str, int]:
         sizes = {self.sequence: new, self.past: cached, self.whole: new + cached}
+        if batch > 1 and self.requests is None:
+            raise ModelError("no input has an open dimension for the batch; export the model with one")
+        sizes[self.requests] = batch
         return {name: size for name, size in sizes.items() if name is not None}
 
 
@@ -51,10 +56,12 @@ def estimate_generation(
     *,
     prompt: int,
     tokens: int,
+    batch: int = 1,
+    devices: int = 1,
     sequence: str | None = None,
     past: str | None = None,
 ) -> Generation:
-    """Return the cost of a prompt and of the tokens written after it.
+    """Return the cost of a prompt and of the tokens written after it, for all requests of a batch together.
 
     A graph with inputs for past keys and values is estimated as it is. A graph without them is read with
     the whole context, and a token is taken as one row of it: products with weights shrink to that row,
@@ -66,20 +73,39 @@ def estimate_generation(
         hardware: as for `estimate`.
         prompt: tokens read at once.
         tokens: tokens written one by one; each reads all weights and the whole cache.
+        batch: requests that are answered together; more than one need an open first dimension.
+        devices: devices that share every layer, as in `estimate_parallel` with ``tensor``.
         sequence: name of the symbolic dimension of new tokens; if None, it is found among the inputs.
         past: name of the symbolic dimension of cached tokens; if None, it is found among the inputs.
 
     Raises:
         ModelError: the model has no such dimensions.
+        HardwareError: the profile states no link between devices.
     """
     profile = as_profile(hardware)
     dimensions = _dimensions(open_graph(model), sequence, past)
     middle = prompt + tokens // 2
-    prefill = estimate(model, profile, shapes=dimensions.bound(prompt, 0)).total
-    if dimensions.past is None:
-        return Generation(prefill, _one_row(model, profile, dimensions.sequence, middle), tokens)
-    token = estimate(model, profile, shapes=dimensions.bound(1, middle)).total
-    return Generation(prefill, token, tokens)
+
+    def whole(new: int, cached: int) -> Cost:
+        shapes = dimensions.bound(new, cached, batch)
+        step = estimate_parallel(model, profile, devices, "tensor", shapes=shapes).total
+        return step + _serving(profile, batch, devices)
+
+    if dimensions.past is not None:
+        return Generation(whole(prompt, 0), whole(1, middle), tokens)
+    if batch > 1 or devices > 1:
+        raise ModelError("a batch, or several devices, need a graph with inputs for past keys and values")
+    return Generation(whole(prompt, 0), _one_row(model, profile, dimensions.sequence, middle), tokens)
+
+
+def _serving(profile: Profile, batch: int, devices: int) -> Cost:
+    """Return what a serving engine takes between two steps, while the devices only draw power."""
+    if profile.request_seconds is None:
+        return Cost()
+    seconds = batch * profile.request_seconds.value
+    waits = LayerWork("requests", "", Number(kind="float", bits=32))
+    one = cost(waits, profile, {}, seconds)[0]
+    return replace(sum([one] * devices, Cost()), seconds=seconds)
 
 
 def _dimensions(model: ir.Model, sequence: str | None, past: str | None) -> _Dimensions:
@@ -97,9 +123,10 @@ def _dimensions(model: ir.Model, sequence: str | None, past: str | None) -> _Dim
             "with sequence= in Python"
         )
     whole = _symbol(masks)
-    return _Dimensions(
-        sequence, past, whole if whole not in (None, sequence, past) and "+" not in whole else None
-    )
+    whole = whole if whole not in (None, sequence, past) and "+" not in whole else None
+    firsts = (value.shape[0] for value in others if value.shape is not None and len(value.shape) > 1)
+    requests = next((dim.value for dim in firsts if isinstance(dim, ir.SymbolicDim) and dim.value), None)
+    return _Dimensions(sequence, past, whole, requests)
 
 
 def _named(value: ir.Value, *words: str) -> bool:

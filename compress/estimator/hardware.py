@@ -11,7 +11,7 @@ from typing import Any, Literal, TypeAlias
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from compress.errors import HardwareError, did_you_mean
-from compress.estimator.mapping import DATAFLOWS, Dataflow
+from compress.estimator.mapping import DATAFLOWS, Dataflow, Kernel
 
 Tag: TypeAlias = Literal["published", "computed", "recalled", "assumed", "detected"]
 UNCERTAINTY: dict[Tag, tuple[float, float]] = {
@@ -108,6 +108,11 @@ class Array(_Frozen):
     rows: Quantity
     columns: Quantity
     mapping: Literal["row-stationary", "weight-stationary"]
+    bytes_per_second: Quantity | None = None
+    """Bandwidth of partial sums to and from the memory that feeds the array; None means that it never limits.
+    It hides behind arithmetic, or arithmetic behind it."""
+    input_bytes: Quantity | None = None
+    """Room for the input rows of a pass. The array sums the channels that fit; partial sums wait outside."""
 
 
 class DirectConvolution(_Frozen):
@@ -158,6 +163,8 @@ class Events(_Frozen):
     """Steps that one inference takes."""
     activity: Quantity
     """Fraction of the inputs that fire in a step, where zeros are not given."""
+    step_seconds: Quantity | None = None
+    """Time of one step, however little fires: cores wait for one another, and for the host."""
 
 
 class Link(_Frozen):
@@ -213,10 +220,23 @@ class Profile(_Frozen):
     the next wider of these, or as wide as the units: a toolchain decodes them as it loads the model."""
     efficiency: Quantity | None = None
     """Fraction of the peak rate that a layer reaches when it fills the array."""
+    kernel_efficiency: dict[Kernel, Quantity] = {}
+    """Fraction of the peak rate that a processor's kernel reaches, by the kind of layer it is for; 1 if not
+    given. ``dense`` multiplies one row, so that every weight is loaded for one use."""
     vector: Vector
     array: Array | None = None
     memories: tuple[Memory, ...] = Field(min_length=2)
     """Outermost first. The last one feeds the units; its reads are part of pj_per_mac."""
+    start_seconds: Quantity | None = None
+    """Time to start a layer, before anything is read or computed."""
+    request_seconds: Quantity | None = None
+    """Time that a serving engine spends on one request of a batch between two tokens, sampling included."""
+    attention_efficiency: Quantity | None = None
+    """Fraction of the outermost memory's rate, and of its bytes a joule, that attention over cached keys and
+    values reaches; 1 if not given."""
+    supply_efficiency: Quantity | None = None
+    """Fraction of the board's power that reaches the chip, where the other numbers are the chip's own: about
+    0.85 behind a switching regulator; core voltage over supply voltage behind a linear one."""
     clock_watts: Quantity | None = None
     """Power drawn whenever the chip is clocked, whatever it does."""
     leakage_watts: Quantity | None = None

@@ -24,6 +24,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 
 Dataflow: TypeAlias = Literal["output-stationary", "input-stationary", "weight-stationary"]
+Kernel: TypeAlias = Literal["dense", "convolution", "depthwise", "pointwise"]
 DATAFLOWS: tuple[Dataflow, ...] = ("output-stationary", "input-stationary", "weight-stationary")
 MAX_CANDIDATES = 24
 """Tile sizes tried in each dimension of a three-dimensional search."""
@@ -54,6 +55,13 @@ class Loops:
     def macs(self) -> int:
         """Multiply-accumulates of the whole nest."""
         return self.groups * self.n * self.m * self.c * math.prod(self.out) * math.prod(self.kernel)
+
+    @property
+    def kernel_kind(self) -> Kernel:
+        """Which kernel a processor runs: dense has one row and so uses every weight once."""
+        if math.prod(self.kernel) > 1:
+            return "depthwise" if self.groups > 1 and self.c == 1 else "convolution"
+        return "dense" if self.n * math.prod(self.out) == 1 else "pointwise"
 
     @property
     def elements(self) -> tuple[int, int, int]:

@@ -20,7 +20,7 @@ from compress.estimator.coded import Coded
 from compress.estimator.cost import Cost, cost
 from compress.estimator.deployment import Deployment, check_room
 from compress.estimator.fusion import fuse
-from compress.estimator.hardware import Profile
+from compress.estimator.hardware import Number, Profile
 from compress.estimator.residency import Homes, homes
 from compress.estimator.workload import LayerWork, WorkloadReader
 from compress.estimator.zeros import spread
@@ -163,7 +163,15 @@ def estimate(
         LayerCost(layer.name, layer.op_type, *_priced(layer, profile, work, measured.get(layer.name)))
         for layer in layers
     ]
+    if profile.events is not None and profile.events.step_seconds is not None:
+        costs.append(_steps(profile, profile.events.time_steps.value * profile.events.step_seconds.value))
     return Estimate(profile.id, tuple(costs), work.uncosted, work.on_host, work.loops, work.runs_as)
+
+
+def _steps(profile: Profile, seconds: float) -> LayerCost:
+    """Return what the time steps of an inference take by themselves, as a layer."""
+    nothing = LayerWork("time steps", "", Number(kind="float", bits=32))
+    return LayerCost(nothing.name, nothing.op_type, cost(nothing, profile, {}, seconds)[0], "time steps")
 
 
 def _priced(

@@ -27,7 +27,7 @@ def test_a_profile_of_ones_own_starts_from_a_shipped_one(tmp_path: Path) -> None
         (("source: jssc2017", "source: nowhere"), r"bad.yaml: [a-z0-9_.]+: no source 'nowhere'"),
         (("overlap: false", "overlap: false\nspeed: 3"), r"speed: Extra inputs"),
         (("int16:", "word:"), r"not a number type"),
-        (("value: 0.19", "low: 1, value: 0.19"), r"does not lie between"),
+        (("value: 0.187", "low: 1, value: 0.187"), r"does not lie between"),
         (("overlap: false", "overlap: ["), r"not valid YAML"),
     ],
 )

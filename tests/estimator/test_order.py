@@ -7,10 +7,11 @@ import itertools
 import numpy as np
 import onnx
 import pytest
-from hypothesis import given, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+from compress.errors import DoesNotRunError
 from compress.estimator import Cost, estimate, ids, load
 from compress.estimator.hardware import Number
 
@@ -88,7 +89,10 @@ small, channels = st.integers(1, 24), st.integers(8, 160)  # below that a scale 
 @given(st.sampled_from(PROFILES), channels, channels, small, st.sampled_from([1, 3, 5]))
 def test_fewer_bits_and_fewer_channels(hardware: str, m: int, c: int, size: int, kernel: int) -> None:
     kinds = [kind for kind in KINDS if hardware in (NARROW if kind.startswith("int") else FLOATS)]
-    costs = {kind: estimate(convolution(kind, m, c, size, kernel), hardware).total for kind in kinds}
+    try:
+        costs = {kind: estimate(convolution(kind, m, c, size, kernel), hardware).total for kind in kinds}
+    except DoesNotRunError:  # too large for the smallest of the microcontrollers
+        reject()
     assert ordered(list(costs.values()))
     for kind in kinds:
         pruned = estimate(convolution(kind, -(-m // 2), -(-c // 2), size, kernel), hardware).total
