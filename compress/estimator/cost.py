@@ -105,7 +105,7 @@ def cost(
     times = _times(layer, profile, paid, ops)
     seconds = max(times.values()) if profile.overlap else sum(times.values())
     if profile.start_seconds is not None:
-        seconds += layer.steps * profile.start_seconds.value
+        seconds += layer.steps * layer.parts * profile.start_seconds.value
     if measured_seconds is not None:
         seconds = measured_seconds
     bound = max(times, key=lambda name: times[name])
@@ -136,7 +136,7 @@ def _traffic(layer: LayerWork, profile: Profile, level: int, homes: Homes) -> tu
     streams = [(operand, layer.steps * _sent(operand, profile, level, homes)) for operand in layer.streamed]
     if layer.loops is not None and layer.macs:
         crossed = _crossings(layer, layer.loops, profile, level, homes)
-        weights = crossed.weight * layer.steps
+        weights = crossed.weight * layer.steps * (layer.parts if layer.weight.is_weight else 1.0)
         if layer.steps > 1 and layer.weight.bytes <= _capacity(profile, level + 1):
             weights = 1.0
         repeats = (layer.steps * crossed.input, weights, layer.steps * crossed.output)
@@ -158,6 +158,7 @@ def _crossings(layer: LayerWork, loops: Loops, profile: Profile, level: int, hom
     """Return how often the operands cross from a memory into the next one."""
     room = _capacity(profile, level + 1)
     operands = list(zip((layer.input, layer.weight, layer.output), loops.elements, strict=True))
+    loops = layer.at_once or loops
     held = Words(*(_held(operand, level + 1) / count for operand, count in operands))
     direct = profile.direct_convolution
     if direct is not None and layer.op_type in ("Conv", "FusedConv") and level < len(profile.memories) - 2:
@@ -184,7 +185,8 @@ def _decoded(layer: LayerWork, profile: Profile, homes: Homes) -> float:
     if not layer.weight.coded_bytes or layer.loops is None:
         return 0.0
     level = min(layer.weight.decoded_at, len(profile.memories) - 1) - 1
-    return layer.weight.elements * layer.steps * _crossings(layer, layer.loops, profile, level, homes).weight
+    times = layer.steps * layer.parts * _crossings(layer, layer.loops, profile, level, homes).weight
+    return layer.weight.elements * times
 
 
 def _capacity(profile: Profile, level: int) -> float:
@@ -234,7 +236,7 @@ def _times(layer: LayerWork, profile: Profile, moved: Mapping[str, float], ops: 
 def _arithmetic_seconds(layer: LayerWork, loops: Loops, profile: Profile) -> float:
     rate = _units(layer, profile).macs_per_second.value
     if profile.array is not None:
-        rate *= utilization(profile.array, loops)
+        rate *= utilization(profile.array, layer.at_once or loops)
     if (kernel := profile.kernel_efficiency.get(loops.kernel_kind)) is not None:
         rate *= kernel.value
     seconds = max(

@@ -86,13 +86,13 @@ def peak(layers: Sequence[LayerWork], outputs: frozenset[str]) -> tuple[str, flo
 
 
 def _lifetimes(layers: Sequence[LayerWork], outputs: frozenset[str]) -> dict[str, tuple[int, int, float]]:
-    """Return first and last layer, and bytes, of every tensor that is both made and read."""
+    """Return first and last layer, and bytes at a time, of every tensor that is both made and read."""
     made: dict[str, int] = {}
     lives: dict[str, tuple[int, int, float]] = {}
     for index, layer in enumerate(layers):
         for operand in layer.operands:
             if operand.name in made and operand.name not in outputs:
-                lives[operand.name] = (made[operand.name], index, operand.bytes)
+                lives[operand.name] = (made[operand.name], index, operand.bytes / layer.parts)
         if layer.produces:
             made.setdefault(layer.produces, index)
     return lives

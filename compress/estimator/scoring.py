@@ -15,13 +15,14 @@ from onnx_ir.passes import common
 from compress import codec, source, units
 from compress.errors import ModelError, about, did_you_mean
 from compress.estimator import loops
+from compress.estimator.batching import in_parts, samples
 from compress.estimator.catalogue import as_profile
 from compress.estimator.coded import Coded
 from compress.estimator.cost import Cost, cost
 from compress.estimator.deployment import Deployment, check_room
 from compress.estimator.fusion import fuse
 from compress.estimator.hardware import Number, Profile
-from compress.estimator.residency import Homes, homes
+from compress.estimator.residency import Homes
 from compress.estimator.workload import LayerWork, WorkloadReader
 from compress.estimator.zeros import spread
 from compress.graph import facts
@@ -227,9 +228,10 @@ def read_workload(
     deployed = deployment.of([layer for layer in layers if layer.op_type not in outside])
     fused = fuse(deployed, profile.fuses, outputs)
     check_room(fused, profile, outputs)
+    divided, places = in_parts(fused, profile, outputs, samples(graph.graph, found.known))
     return Workload(
-        tuple(fused),
-        homes(fused, profile, outputs),
+        divided,
+        places,
         _shares(layers, reader.uncosted() - outside),
         _shares(layers, outside),
         loops.scores(found.rounds),

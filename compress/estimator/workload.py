@@ -76,11 +76,26 @@ class LayerWork:
     """Scalar operations of one step, besides the multiply-accumulates and the decoding of weights."""
     steps: int = 1
     """How often the whole layer runs, one run after the other."""
+    parts: float = 1.0
+    """In how many parts the batch goes through the network, one after the other."""
 
     @property
     def macs(self) -> int:
         """Multiply-accumulates of all steps."""
         return self.loops.macs * self.steps if self.loops is not None else 0
+
+    @property
+    def at_once(self) -> Loops | None:
+        """The nest of one part of the batch: fewer images, rows of a matrix or groups."""
+        if self.loops is None or self.parts == 1:
+            return self.loops
+        loops = self.loops
+        images, rows, groups = (round(x / self.parts, 6) for x in (loops.n, loops.out[0], loops.groups))
+        if images.is_integer():
+            return replace(loops, n=int(images))
+        if rows.is_integer() and loops.out[1] == 1:
+            return replace(loops, out=(int(rows), 1))
+        return replace(loops, groups=int(groups)) if groups.is_integer() else loops
 
     @property
     def operands(self) -> tuple[Operand, ...]:
