@@ -101,6 +101,8 @@ def test_a_short_repr_is_not_what_is_stored(results: Results, tmp_path: Path) ->
         "error": 0.004,
         "skipped": "",
         "by": "int8",
+        "effect": None,
+        "fell_short": "",
     }
 
 

@@ -39,6 +39,16 @@ def layer_times(model: ir.Model, names: Collection[str], feeds: Feeds) -> dict[s
     Raises:
         ModelError: the runtime does not take the model.
     """
+    taken, run = kernel_times(model, feeds)
+    owners = _owners(run, _known(model.graph, frozenset(names)))
+    times: dict[str, float] = defaultdict(float)
+    for name, durations in taken.items():
+        times[owners.get(name, "")] += min(durations[1:] or durations)
+    return dict(times)
+
+
+def kernel_times(model: ir.Model, feeds: Feeds) -> tuple[dict[str, list[float]], onnx.GraphProto]:
+    """Return seconds of every run on one thread by node of the graph that the runtime runs, and the graph."""
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder, "optimized.onnx")
         running = session(model, threads=1, optimized_to=optimized, profiled_to=Path(folder, "profile"))
@@ -52,11 +62,7 @@ def layer_times(model: ir.Model, names: Collection[str], feeds: Feeds) -> dict[s
     for event in events:
         if event.get("cat") == "Node" and event["name"].endswith(SUFFIX):
             taken[event["name"].removesuffix(SUFFIX)].append(event["dur"] / 1e6)
-    owners = _owners(run, _known(model.graph, frozenset(names)))
-    times: dict[str, float] = defaultdict(float)
-    for name, durations in taken.items():
-        times[owners.get(name, "")] += min(durations[1:] or durations)
-    return dict(times)
+    return taken, run
 
 
 def _known(graph: ir.Graph, names: frozenset[str]) -> dict[str, str]:

@@ -1,6 +1,8 @@
+from . import calibration as calibration
 from . import catalogue as catalogue
 from . import coded as coded
 from . import fitting as fitting
+from . import kernels as kernels
 from . import loops as loops
 from . import meter as meter
 from .catalogue import load as load

@@ -185,6 +185,9 @@ class Profile(_Frozen):
     executes: Literal["logical", "onnxruntime"] = "logical"
     """Which graph is scored: the logical one, Q/DQ read as integer arithmetic, or the one that ONNX
     Runtime makes of it on this machine."""
+    kernels: Literal["this-machine"] | None = None
+    """Where the time of a layer comes from: the runtime's kernels as they were timed on this machine, or on
+    one alike, or the rates below, which also count where no times are known."""
     overlap: bool = True
     """Whether memory transfers hide behind arithmetic (seconds are the largest, not the sum)."""
     zeros: Literal["ignore", "gate", "skip"] = "ignore"

@@ -14,7 +14,7 @@ from onnx_ir.passes import common
 
 from compress import codec, source, units
 from compress.errors import ModelError, about, did_you_mean
-from compress.estimator import loops
+from compress.estimator import kernels, loops
 from compress.estimator.batching import in_parts, samples
 from compress.estimator.catalogue import as_profile
 from compress.estimator.coded import Coded
@@ -158,10 +158,13 @@ def estimate(
     if coded is not None:
         layers = tuple(coded.applied(layer, profile) for layer in layers)
     measured = dict(seconds or {})
+    timed = kernels.of_this_machine() if profile.kernels is not None else None
+    taken = {layer.name: timed.seconds(layer) for layer in layers} if timed is not None else {}
+    taken |= measured
     for name in measured.keys() - {layer.name for layer in layers}:
         raise ModelError(f"seconds of {name!r}: no such layer{did_you_mean(name, (x.name for x in layers))}")
     costs = [
-        LayerCost(layer.name, layer.op_type, *_priced(layer, profile, work, measured.get(layer.name)))
+        LayerCost(layer.name, layer.op_type, *_priced(layer, profile, work, taken.get(layer.name)))
         for layer in layers
     ]
     if profile.events is not None and profile.events.step_seconds is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from compress.errors import InputError, did_you_mean
-from compress.estimator.files import profile_path
+from compress.estimator.files import kernels_path, profile_path
 from compress.passes.base import Pass
 from compress.recipe.values import DataFunctions, Recipe, Variant
 from compress.results import METRICS
@@ -129,7 +129,8 @@ class Score:
         code = Reference(metric.name) if metric and metric.name not in METRICS else None
         profiles = [(each, profile_path(each)) for each in recipe.hardware]
         runtime = [recipe.threads, recipe.providers, recipe.latency, recipe.shapes]
-        return ["score", metric and [metric.name, metric.better, code], profiles, runtime]
+        measure = metric and [metric.name, metric.better, code]
+        return ["score", measure, profiles, kernels_path(), runtime]
 
 
 ModelTask: TypeAlias = Read | Apply
