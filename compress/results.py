@@ -150,12 +150,41 @@ class LoopScore(_Frozen):
     """How that number is known."""
 
 
+SURE = 0.9
+"""Probability from which one of two energies counts as less than the other; below it is a tie."""
+
+
+class EnergyRatio(_Frozen):
+    """The energy of one inference over that of another on the same hardware."""
+
+    value: float
+    low: float
+    """Low end of the 90 % interval."""
+    high: float
+    less: float
+    """Probability that the ratio is below 1."""
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether it is sure enough which of the two is less; if not, it is a tie."""
+        return max(self.less, 1 - self.less) >= SURE
+
+    def __repr__(self) -> str:
+        return f"{units.ratio(self.value, 1.0)} {units.span(self.low, self.high)}"
+
+
 class HardwareScore(_Frozen):
     """Estimated cost of one inference on one hardware profile."""
 
     energy_joules: float
+    """Joules at the numbers that the profile states."""
     energy_low: float
+    """Low end of the 90 % interval."""
     energy_high: float
+    energy_draws: list[float] = []
+    """Joules in each of a few hundred draws of all that is uncertain; the same draws for every variant."""
+    ratio: EnergyRatio | None = None
+    """To the original, as it would be deployed there; None for itself and where it does not run."""
     energy: dict[str, float]
     """Joules by component."""
     dram_bytes: float

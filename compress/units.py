@@ -56,6 +56,11 @@ def ratio(value: float, reference: float) -> str:
     return f"{quotient:.2f}×" if 0.095 <= quotient < 9.995 else f"{quotient:.2g}×"
 
 
+def span(low: float, high: float) -> str:
+    """Write the ends of a ratio, as in ``"(0.21–0.34)"``."""
+    return f"({ratio(low, 1.0)[:-1]}–{ratio(high, 1.0)[:-1]})"
+
+
 def number(value: float) -> str:
     """Write a metric, which has no unit, with four significant digits."""
     if math.isnan(value):

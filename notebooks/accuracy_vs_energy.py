@@ -74,8 +74,8 @@ show_changes(models["pruned, int8"].changes)
 # A variant is saved as an ordinary ONNX file and runs in ONNX Runtime, here on images that training has
 # not seen. `compress.estimate` reads the same graph, at the bits that it stores, and computes what one
 # inference costs on a hardware profile: joules by component, bytes moved at each level of memory, seconds.
-# The numbers of a profile come from publications where there are any; every estimate has a low and a high
-# end.
+# The numbers of a profile come from publications where there are any; every estimate has a 90 %
+# interval, and so has every ratio.
 
 # %%
 HARDWARE = "tpu-v4i"

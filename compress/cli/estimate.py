@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +17,7 @@ from compress.cli.options import Json, ModelPath, PlainForm, print_json
 from compress.errors import DoesNotRunError, InputError, first_problem
 
 if TYPE_CHECKING:
-    from compress.estimator import Coded, Estimate, ParallelEstimate, PointEstimate
+    from compress.estimator import Coded, Cost, Estimate, ParallelEstimate, PointEstimate
     from compress.estimator.meter import Measured
 
 
@@ -265,9 +265,9 @@ def generation(
     if as_json:
         records = {
             name: {
-                "prompt": asdict(one.prefill),
-                "each_token": asdict(one.token),
-                "all": asdict(one.total),
+                "prompt": _cost_record(one.prefill),
+                "each_token": _cost_record(one.token),
+                "all": _cost_record(one.total),
             }
             for name, one in found.items()
         }
@@ -335,6 +335,11 @@ def _warn(found: Iterable[Estimate], refused: Mapping[str, str] = MappingProxyTy
     remarks = [line for one in found for line in report.estimates.remarks(one)]
     for line in (*remarks, *refused.values()):
         typer.echo(line, err=True)
+
+
+def _cost_record(cost: Cost) -> dict[str, object]:
+    ends = {"energy_low": cost.energy_low, "energy_high": cost.energy_high}
+    return {**{each.name: getattr(cost, each.name) for each in fields(cost) if each.name != "drawn"}, **ends}
 
 
 def _point_record(one: PointEstimate) -> dict[str, object]:

@@ -1,16 +1,17 @@
-"""What follows from comparing variants: differences from the original, limits missed, the Pareto front."""
+"""What follows from comparing variants: deltas, ratios, limits missed, the Pareto front."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from compress import estimator
 from compress.recipe.values import Variant
-from compress.results import VariantResult
+from compress.results import HardwareScore, VariantResult
 
 
 def compared(variants: Sequence[Variant], results: Sequence[VariantResult]) -> list[VariantResult]:
-    """Add what depends on the other variants: deltas, limits missed, the Pareto front."""
+    """Add what depends on the other variants: deltas, ratios, limits missed, the Pareto front."""
     original = results[0]
     finished = []
     for variant, result in zip(variants, results, strict=True):
@@ -18,6 +19,8 @@ def compared(variants: Sequence[Variant], results: Sequence[VariantResult]) -> l
         if result.metric is not None and original.metric is not None:
             delta = result.metric.value - original.metric.value
             changed["metric"] = result.metric.model_copy(update={"delta": delta})
+        if result.name != original.name:
+            changed["hardware"] = {name: _against(original, name, s) for name, s in result.hardware.items()}
         result = result.model_copy(update=changed)
         if variant.budget is not None and result.status == "done":
             missed = variant.budget.missed(result, original)
@@ -29,6 +32,12 @@ def compared(variants: Sequence[Variant], results: Sequence[VariantResult]) -> l
         result.model_copy(update={"pareto": [name for name, front in fronts.items() if result.name in front]})
         for result in finished
     ]
+
+
+def _against(original: VariantResult, hardware: str, score: HardwareScore) -> HardwareScore:
+    """Return a score with its ratio to the original's, if there is one."""
+    base = original.hardware.get(hardware)
+    return score if base is None else score.model_copy(update={"ratio": estimator.ratio(score, base)})
 
 
 def _front(hardware: str, results: Iterable[VariantResult]) -> Iterator[str]:

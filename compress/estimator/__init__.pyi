@@ -8,7 +8,6 @@ from . import meter as meter
 from .catalogue import load as load
 from .coded import Coded as Coded
 from .cost import Cost as Cost
-from .cost import distinguishable as distinguishable
 from .files import ids as ids
 from .fitting import Fit as Fit
 from .fitting import Measurement as Measurement
@@ -23,3 +22,4 @@ from .parallel import estimate_parallel as estimate_parallel
 from .scoring import Estimate as Estimate
 from .scoring import LayerCost as LayerCost
 from .scoring import estimate as estimate
+from .uncertainty import ratio as ratio

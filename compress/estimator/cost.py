@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from functools import reduce
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from compress import units
-from compress.estimator.hardware import Quantity
 from compress.estimator.mapping import Crossings, Words, search, whole_maps
 from compress.estimator.residency import Homes, part_outside
+from compress.estimator.uncertainty import DRAWS, MODEL_LOG_SD, Drawn, interval, standard
 
 if TYPE_CHECKING:
-    from compress.estimator.hardware import Arithmetic, Array, Events, Format, Memory, Profile
+    from compress.estimator.hardware import Arithmetic, Array, Format, Memory, Profile
     from compress.estimator.mapping import Loops
     from compress.estimator.workload import LayerWork, Operand
 
@@ -24,10 +27,6 @@ class Cost:
 
     energy: Mapping[str, float] = field(default_factory=dict)
     """Joules by component: compute, each memory, static."""
-    energy_low: float = 0.0
-    """Joules if every number of the profile is at its low end; sums take all numbers at that end at once."""
-    energy_high: float = 0.0
-    """Joules if every number of the profile is at its high end."""
     bytes_moved: Mapping[str, float] = field(default_factory=dict)
     """Bytes between each memory and the next one inward."""
     dram_bytes: float = 0.0
@@ -36,6 +35,8 @@ class Cost:
     seconds: float = 0.0
     dram_weight_bytes: float = 0.0
     """The part of `dram_bytes` that is weights; the rest is activations."""
+    drawn: Drawn = field(default_factory=Drawn, compare=False, repr=False)
+    """The joules as a distribution."""
 
     def __str__(self) -> str:
         return units.cost(
@@ -47,37 +48,34 @@ class Cost:
 
     @property
     def energy_joules(self) -> float:
-        """Sum over the components."""
+        """Sum over the components, at the numbers that the profile states."""
         return sum(self.energy.values())
+
+    @property
+    def energy_draws(self) -> np.ndarray:
+        """Joules in each draw of all that is uncertain."""
+        return self.drawn.energies
+
+    @property
+    def energy_low(self) -> float:
+        """Low end of the 90 % interval of the joules."""
+        return interval(self.energy_draws)[0]
+
+    @property
+    def energy_high(self) -> float:
+        """High end of the 90 % interval of the joules."""
+        return interval(self.energy_draws)[1]
 
     def __add__(self, other: Cost) -> Cost:
         return Cost(
             _add(self.energy, other.energy),
-            self.energy_low + other.energy_low,
-            self.energy_high + other.energy_high,
             _add(self.bytes_moved, other.bytes_moved),
             self.dram_bytes + other.dram_bytes,
             self.macs + other.macs,
             self.seconds + other.seconds,
             self.dram_weight_bytes + other.dram_weight_bytes,
+            self.drawn + other.drawn,
         )
-
-
-class Ranged(Protocol):
-    """A cost, or a score of a run's results."""
-
-    @property
-    def energy_low(self) -> float:
-        """Joules at the low end."""
-
-    @property
-    def energy_high(self) -> float:
-        """Joules at the high end."""
-
-
-def distinguishable(one: Ranged, other: Ranged) -> bool:
-    """Tell whether two energies differ by more than their uncertainty: their ranges do not overlap."""
-    return one.energy_high < other.energy_low or other.energy_high < one.energy_low
 
 
 def _add(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, float]:
@@ -85,7 +83,7 @@ def _add(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, flo
 
 
 def cost(
-    layer: LayerWork, profile: Profile, homes: Homes, measured_seconds: float | None = None
+    layer: LayerWork, profile: Profile, homes: Homes, measured_seconds: np.ndarray | float | None = None
 ) -> tuple[Cost, str]:
     """Return the cost of one layer and what limits it: compute, vector or the name of a memory.
 
@@ -93,7 +91,7 @@ def cost(
         layer: what is computed, on operands as they are stored.
         profile: the hardware.
         homes: where operands live.
-        measured_seconds: time that the layer really took; modelled if None.
+        measured_seconds: time that the layer really took, or one for each draw; modelled if None.
     """
     crossing = {
         memory.name: _traffic(layer, profile, level, homes)
@@ -101,34 +99,47 @@ def cost(
     }
     moved = {name: weights + others for name, (weights, others) in crossing.items()}
     ops = layer.steps * (layer.ops + _unpacked(layer)) + _decoded(layer, profile, homes)
-    paid = moved | _attended(layer, profile, moved)
+    paid: dict[str, np.ndarray | float] = {**moved, **_attended(layer, profile, moved)}
     times = _times(layer, profile, paid, ops)
-    seconds = max(times.values()) if profile.overlap else sum(times.values())
+    seconds = reduce(np.maximum, times.values()) if profile.overlap else sum(times.values(), np.zeros(1))
     if profile.start_seconds is not None:
-        seconds += layer.steps * layer.parts * profile.start_seconds.value
+        seconds = seconds + layer.steps * layer.parts * profile.start_seconds.draws
     if measured_seconds is not None:
-        seconds = measured_seconds
-    bound = max(times, key=lambda name: times[name])
+        seconds = measured_seconds * np.ones(1 + DRAWS)
+    bound = max(times, key=lambda name: float(times[name][0]))
     energy: dict[str, float] = {}
-    low = high = 0.0
-    supply = profile.supply_efficiency.value if profile.supply_efficiency is not None else 1.0
-    for component, of_chip, quantity in _energies(layer, profile, paid, ops, seconds):
-        joules = of_chip / supply
-        energy[component] = energy.get(component, 0.0) + joules
-        low += joules * quantity.low_factor
-        high += joules * quantity.high_factor
+    joules = np.zeros(1 + DRAWS)
+    supply = profile.supply_efficiency
+    for component, part in _energies(layer, profile, paid, ops, seconds):
+        if supply is not None:
+            part = part / np.minimum(supply.draws, 1.0)
+        energy[component] = energy.get(component, 0.0) + float(part[0])
+        joules = joules + part
     outside = [memory.name for memory in profile.memories[:-1] if memory.off_chip]
     dram = math.fsum(moved[name] for name in outside)
     of_weights = math.fsum(crossing[name][0] for name in outside)
-    return Cost(energy, low, high, moved, dram, layer.macs, seconds, of_weights), bound
+    drawn = _drawn(layer, profile, joules)
+    return Cost(energy, moved, dram, layer.macs, float(seconds[0]), of_weights, drawn), bound
 
 
-def _attended(layer: LayerWork, profile: Profile, moved: Mapping[str, float]) -> dict[str, float]:
+def _drawn(layer: LayerWork, profile: Profile, joules: np.ndarray) -> Drawn:
+    """Return the joules of each draw; a layer that is the same in two variants is off by the same there."""
+    operands = tuple((o.elements, o.bits, round(o.zeros or 0.0, 1)) for o in layer.operands)
+    known = profile.model_error
+    error = float(joules[0]) * standard(
+        f"{layer.op_type} {layer.number} {layer.loops} {layer.steps} {operands}"
+    )
+    return Drawn(joules[1:], error, MODEL_LOG_SD if known is None else known.value)
+
+
+def _attended(
+    layer: LayerWork, profile: Profile, moved: Mapping[str, float]
+) -> dict[str, np.ndarray | float]:
     """Return the bytes that an attention's traffic with the outermost memory counts as."""
     if profile.attention_efficiency is None or not layer.macs or layer.weight.is_weight:
         return {}
     name = profile.memories[0].name
-    return {name: moved[name] / profile.attention_efficiency.value}
+    return {name: moved[name] / np.minimum(profile.attention_efficiency.draws, 1.0)}
 
 
 def _traffic(layer: LayerWork, profile: Profile, level: int, homes: Homes) -> tuple[float, float]:
@@ -222,30 +233,32 @@ def format_ratio(chosen: Format, zeros: float, bits: float) -> float:
     return 1.0
 
 
-def _times(layer: LayerWork, profile: Profile, moved: Mapping[str, float], ops: float) -> dict[str, float]:
-    """Return the seconds of arithmetic, of vector operations and of each memory."""
-    times = {"compute": 0.0, "vector": ops / profile.vector.ops_per_second.value}
+def _times(
+    layer: LayerWork, profile: Profile, moved: Mapping[str, np.ndarray | float], ops: float
+) -> dict[str, np.ndarray]:
+    """Return the seconds of arithmetic, vector operations and each memory: as stated, and in each draw."""
+    times = {"compute": np.zeros(1 + DRAWS), "vector": ops / profile.vector.ops_per_second.draws}
     if layer.loops is not None and layer.macs:
         times["compute"] = _arithmetic_seconds(layer, layer.loops, profile)
     for memory in profile.memories[:-1]:
         if memory.bytes_per_second is not None:
-            times[memory.name] = moved[memory.name] / memory.bytes_per_second.value
+            times[memory.name] = moved[memory.name] / memory.bytes_per_second.draws
     return times
 
 
-def _arithmetic_seconds(layer: LayerWork, loops: Loops, profile: Profile) -> float:
-    rate = _units(layer, profile).macs_per_second.value
+def _arithmetic_seconds(layer: LayerWork, loops: Loops, profile: Profile) -> np.ndarray:
+    rate = _units(layer, profile).macs_per_second.draws
     if profile.array is not None:
-        rate *= utilization(profile.array, layer.at_once or loops)
+        rate = rate * utilization(profile.array, layer.at_once or loops)
     if (kernel := profile.kernel_efficiency.get(loops.kernel_kind)) is not None:
-        rate *= kernel.value
-    seconds = max(
+        rate = rate * np.minimum(kernel.draws, 1.0)
+    seconds = np.maximum(
         _macs(layer, profile) * _busy(layer, profile) / rate, _summing_seconds(layer, loops, profile.array)
     )
-    return seconds / profile.efficiency.value if profile.efficiency is not None else seconds
+    return seconds / np.minimum(profile.efficiency.draws, 1.0) if profile.efficiency is not None else seconds
 
 
-def _summing_seconds(layer: LayerWork, loops: Loops, array: Array | None) -> float:
+def _summing_seconds(layer: LayerWork, loops: Loops, array: Array | None) -> np.ndarray | float:
     """Return the seconds in which partial sums leave an array and come back, once a pass over channels.
 
     On Eyeriss (JSSC 2017) a pass sums as many channels as have their rows of input in one bank of the
@@ -257,7 +270,7 @@ def _summing_seconds(layer: LayerWork, loops: Loops, array: Array | None) -> flo
     channel = rows * (loops.input_size[1] + loops.padding[1]) * layer.input.bits / 8
     passes = math.ceil(loops.c / max(array.input_bytes.value // channel, 1.0))
     sums = loops.elements[2] * layer.steps * layer.output.bits / 8
-    return (2 * passes - 1) * sums / array.bytes_per_second.value
+    return (2 * passes - 1) * sums / array.bytes_per_second.draws
 
 
 def _units(layer: LayerWork, profile: Profile) -> Arithmetic:
@@ -271,12 +284,12 @@ def _macs(layer: LayerWork, profile: Profile) -> float:
     return layer.macs * (0.5 if halved else 1.0)
 
 
-def _busy(layer: LayerWork, profile: Profile) -> float:
+def _busy(layer: LayerWork, profile: Profile) -> np.ndarray | float:
     """Return the share of the multiply-accumulates that take time."""
     return _activity(layer, profile) if profile.zeros == "skip" else 1.0
 
 
-def _activity(layer: LayerWork, profile: Profile) -> float:
+def _activity(layer: LayerWork, profile: Profile) -> np.ndarray | float:
     """Return how often a multiply-accumulate takes place: zeros make it less than 1, time steps more."""
     if profile.zeros == "ignore":
         return 1.0
@@ -287,18 +300,8 @@ def _activity(layer: LayerWork, profile: Profile) -> float:
         active *= 1.0 - (layer.weight.zeros or 0.0)
     if profile.events is None:
         return active
-    fires = active if layer.input.zeros is not None else active * profile.events.activity.value
-    return fires * profile.events.time_steps.value
-
-
-def _per_event(quantity: Quantity, events: Events | None) -> Quantity:
-    """Return the energy of a MAC; its range also covers the uncertainty of how often it takes place."""
-    if events is None:
-        return quantity
-    parts = (quantity, events.activity, events.time_steps)
-    low = quantity.value * math.prod(part.low_factor for part in parts)
-    high = quantity.value * math.prod(part.high_factor for part in parts)
-    return quantity.model_copy(update={"low": low, "high": high})
+    fires = active if layer.input.zeros is not None else active * profile.events.activity.draws
+    return fires * profile.events.time_steps.draws
 
 
 def utilization(array: Array, loops: Loops) -> float:
@@ -319,25 +322,26 @@ def _filling(extent: int, size: int) -> float:
 
 
 def _energies(
-    layer: LayerWork, profile: Profile, moved: Mapping[str, float], ops: float, seconds: float
-) -> Iterator[tuple[str, float, Quantity]]:
-    """Yield component, joules, and the number of the profile that they are computed from."""
+    layer: LayerWork,
+    profile: Profile,
+    moved: Mapping[str, np.ndarray | float],
+    ops: float,
+    seconds: np.ndarray,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield components with their joules: as stated, and in each draw."""
     if layer.macs:
         units, macs = _units(layer, profile), _macs(layer, profile)
         active = _activity(layer, profile)
-        joules = macs * active * units.pj_per_mac.value * 1e-12
-        yield "compute", joules, _per_event(units.pj_per_mac, profile.events)
+        yield "compute", macs * active * 1e-12 * units.pj_per_mac.draws
         if profile.zeros == "gate" and units.pj_per_gated_mac is not None:
-            gated = macs * (1 - active) * units.pj_per_gated_mac.value * 1e-12
-            yield "compute", gated, units.pj_per_gated_mac
-    yield "compute", ops * profile.vector.pj_per_op.value * 1e-12, profile.vector.pj_per_op
-    filled = 0.0
+            yield "compute", macs * (1 - active) * 1e-12 * units.pj_per_gated_mac.draws
+    yield "compute", ops * 1e-12 * profile.vector.pj_per_op.draws
+    filled: np.ndarray | float = 0.0
     for memory in profile.memories[:-1]:
         if memory.pj_per_bit is not None:
             # Bytes that cross into a level from outside are written to it (or read from it), too.
-            joules = (moved[memory.name] + filled) * 8e-12 * memory.pj_per_bit.value
-            yield memory.name, joules, memory.pj_per_bit
+            yield memory.name, (moved[memory.name] + filled) * 8e-12 * memory.pj_per_bit.draws
         filled = moved[memory.name]
     for watts in (profile.clock_watts, profile.leakage_watts):
         if watts is not None:
-            yield "static", watts.value * seconds, watts
+            yield "static", watts.draws * seconds

@@ -102,7 +102,8 @@ def _fit_energies(profile: Profile, measurements: Sequence[Measurement], source:
     update: dict[str, Any] = {"memories": memories, "clock_watts": clock, "leakage_watts": leakage}
     update["sources"] = {**profile.sources, "fit": source}
     scales = {"operation energy": operations, "DRAM energy": dram, "static watts": watts}
-    return _Step(result.model_copy(update=update), scales)
+    whole = result.model_copy(update=update)
+    return _Step(Profile.model_validate(whole.model_dump()), scales)  # numbers learn their places
 
 
 def _split_static(profile: Profile, watts: float) -> tuple[Quantity | None, Quantity]:

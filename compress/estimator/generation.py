@@ -102,10 +102,10 @@ def _serving(profile: Profile, batch: int, devices: int) -> Cost:
     """Return what a serving engine takes between two steps, while the devices only draw power."""
     if profile.request_seconds is None:
         return Cost()
-    seconds = batch * profile.request_seconds.value
+    seconds = batch * profile.request_seconds.draws
     waits = LayerWork("requests", "", Number(kind="float", bits=32))
     one = cost(waits, profile, {}, seconds)[0]
-    return replace(sum([one] * devices, Cost()), seconds=seconds)
+    return replace(sum([one] * devices, Cost()), seconds=float(seconds[0]))
 
 
 def _dimensions(model: ir.Model, sequence: str | None, past: str | None) -> _Dimensions:

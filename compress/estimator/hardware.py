@@ -8,10 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from compress.errors import HardwareError, did_you_mean
 from compress.estimator.mapping import DATAFLOWS, Dataflow, Kernel
+from compress.estimator.uncertainty import factors
 
 Tag: TypeAlias = Literal["published", "computed", "recalled", "assumed", "detected"]
 UNCERTAINTY: dict[Tag, tuple[float, float]] = {
@@ -21,8 +23,9 @@ UNCERTAINTY: dict[Tag, tuple[float, float]] = {
     "recalled": (0.6, 1.6),
     "assumed": (0.4, 2.5),
 }
-"""Low and high end as factors of the value, for numbers that state no ends of their own. This is a policy
-of the project, not a measurement: it keeps guesses from looking as certain as readings."""
+"""Low and high end as factors of the value, for numbers that state no ends of their own: nine of ten such
+numbers should lie between. This is a policy of the project, not a measurement: it keeps guesses from looking
+as certain as readings."""
 Family: TypeAlias = Literal["elementwise", "normalization", "pool", "softmax", "layout", "attention"]
 Format: TypeAlias = Literal["dense", "run-length", "bitmap", "two-of-four"]
 
@@ -42,10 +45,13 @@ class Quantity(_Frozen):
     """What the number covers: device, chip, path (device and wires) or board."""
     source: str
     """Key of the profile's `sources`."""
-    low: float | None = None
-    """Low end of the value; from the tag if not given."""
+    low: float | None = Field(default=None, gt=0)
+    """Low end of the value's 90 % interval; from the tag if not given."""
     high: float | None = None
-    """High end of the value; from the tag if not given."""
+    """High end of that interval; from the tag if not given."""
+
+    _path: str = PrivateAttr("")
+    """Where the number stands in its profile; numbers of one place are drawn alike."""
 
     @model_validator(mode="after")
     def _check(self) -> Quantity:
@@ -58,6 +64,11 @@ class Quantity(_Frozen):
         ends = {end: getattr(self, end) for end in ("value", "low", "high")}
         scaled = {end: value * factor for end, value in ends.items() if value is not None}
         return self.model_copy(update=scaled)
+
+    @property
+    def draws(self) -> np.ndarray:
+        """The value, and then a few hundred that it may have, the same ones whoever asks."""
+        return self.value * factors(self._path, self.low_factor, self.high_factor)
 
     @property
     def low_factor(self) -> float:
@@ -250,12 +261,16 @@ class Profile(_Frozen):
     """Voltages and clocks; every other number of the profile is stated at the first one."""
     events: Events | None = None
     link: Link | None = None
+    model_error: Quantity | None = None
+    """Standard deviation of the logarithm of estimated over true energy from network to network, were the
+    numbers of the profile right; `compress.estimator.uncertainty.MODEL_LOG_SD` if not known."""
 
     @model_validator(mode="after")
     def _check(self) -> Profile:
         for path, quantity in self.quantities():
             if quantity.source not in self.sources:
                 raise ValueError(f"{path}: no source {quantity.source!r} in sources")
+            quantity._path = path
         for name in (*self.arithmetic, *self.decodes):
             parse_number(name)
         if self.floats_as not in (None, *self.arithmetic):

@@ -7,11 +7,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from compress.errors import HardwareError
 from compress.estimator.catalogue import as_profile
 from compress.estimator.cost import Cost, cost
 from compress.estimator.hardware import Link, Profile
 from compress.estimator.scoring import Estimable, Workload, read_workload
+from compress.estimator.uncertainty import DRAWS, Drawn
 from compress.estimator.workload import LayerWork
 from compress.graph import facts
 
@@ -145,11 +148,8 @@ def _pipeline(
     # Every device is on for all turns; beyond its own work it draws static power.
     idle = len(bounds) * (microbatches + len(bounds) - 1) * slowest / microbatches - sum(times)
     watts = [quantity for quantity in (profile.clock_watts, profile.leakage_watts) if quantity is not None]
-    static = Cost(
-        {"static": sum(quantity.value for quantity in watts) * idle},
-        sum(quantity.value * quantity.low_factor for quantity in watts) * idle,
-        sum(quantity.value * quantity.high_factor for quantity in watts) * idle,
-    )
+    joules = idle * sum((quantity.draws for quantity in watts), np.zeros(1 + DRAWS))
+    static = Cost({"static": float(joules[0])}, drawn=Drawn(joules[1:]))
     total = sum(costs, Cost()) + static + _link_cost(link, crossing, wait)
     between = slowest * (microbatches + len(bounds) - 1) / microbatches
     return ParallelEstimate(len(bounds), total, crossing, between, bubble)
@@ -185,6 +185,5 @@ def _crossing(layers: Sequence[LayerWork], start: int) -> float:
 
 
 def _link_cost(link: Link, moved: float, seconds: float) -> Cost:
-    joules = moved * 8e-12 * link.pj_per_bit.value
-    low, high = joules * link.pj_per_bit.low_factor, joules * link.pj_per_bit.high_factor
-    return Cost({"link": joules}, low, high, {"link": moved}, 0.0, 0, seconds)
+    joules = moved * 8e-12 * link.pj_per_bit.draws
+    return Cost({"link": float(joules[0])}, {"link": moved}, seconds=seconds, drawn=Drawn(joules[1:]))

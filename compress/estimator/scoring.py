@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias, cast
 
+import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import common
 
@@ -85,6 +86,7 @@ class Estimate:
             energy_joules=total.energy_joules,
             energy_low=total.energy_low,
             energy_high=total.energy_high,
+            energy_draws=[float(f"{joules:.5g}") for joules in total.energy_draws],
             energy=dict(total.energy),
             dram_bytes=total.dram_bytes,
             bytes_moved=dict(total.bytes_moved),
@@ -168,11 +170,11 @@ def estimate(
         for layer in layers
     ]
     if profile.events is not None and profile.events.step_seconds is not None:
-        costs.append(_steps(profile, profile.events.time_steps.value * profile.events.step_seconds.value))
+        costs.append(_steps(profile, profile.events.time_steps.draws * profile.events.step_seconds.draws))
     return Estimate(profile.id, tuple(costs), work.uncosted, work.on_host, work.loops, work.runs_as)
 
 
-def _steps(profile: Profile, seconds: float) -> LayerCost:
+def _steps(profile: Profile, seconds: np.ndarray) -> LayerCost:
     """Return what the time steps of an inference take by themselves, as a layer."""
     nothing = LayerWork("time steps", "", Number(kind="float", bits=32))
     return LayerCost(nothing.name, nothing.op_type, cost(nothing, profile, {}, seconds)[0], "time steps")

@@ -22,7 +22,7 @@ def of_inference(
 
     `refused` names the hardware that the model does not run on.
     """
-    table = tables.new("hardware", "energy", "low to high", "DRAM traffic", "MACs", "time")
+    table = tables.new("hardware", "energy", "90 % interval", "DRAM traffic", "MACs", "time")
     for one in estimates:
         total = one.total
         cells = si(total.dram_bytes, "B"), si(total.macs, ""), si(total.seconds, "s")
@@ -49,7 +49,7 @@ def remarks(one: Estimate) -> Iterator[str]:
 
 def of_generation(found: Mapping[str, Generation]) -> Table:
     """Return the table of the costs of the prompt, of one token and of all, by hardware."""
-    table = tables.new("hardware", "", "energy", "low to high", "DRAM traffic", "time")
+    table = tables.new("hardware", "", "energy", "90 % interval", "DRAM traffic", "time")
     for name, one in found.items():
         for part, cost in (("prompt", one.prefill), ("each token", one.token), ("all", one.total)):
             cells = si(cost.dram_bytes, "B"), si(cost.seconds, "s")
@@ -75,7 +75,7 @@ def of_points(
 
 def of_devices(found: Mapping[str, Sequence[ParallelEstimate]], devices: int) -> Iterator[str | Table]:
     """Yield the table of one device and of several, by hardware."""
-    table = tables.new("hardware", "devices", "energy", "low to high", "links", "time", "between results")
+    table = tables.new("hardware", "devices", "energy", "90 % interval", "links", "time", "between results")
     for name, each in found.items():
         for one in each:
             times = si(one.total.seconds, "s"), si(one.seconds_between, "s")

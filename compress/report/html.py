@@ -62,7 +62,7 @@ def render(results: Results) -> str:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {
-        name: getattr(units, name) for name in ("si", "ratio", "number", "signed", "share", "cosine")
+        name: getattr(units, name) for name in ("si", "ratio", "span", "number", "signed", "share", "cosine")
     }
     finished = [variant for variant in results.variants if variant.status == "done"]
     figures = _figures(results)

@@ -25,6 +25,11 @@ def profiles(results: Results) -> list[str]:
     return list(dict.fromkeys(name for variant in results.variants for name in variant.hardware))
 
 
+def _tie(one: HardwareScore, other: HardwareScore) -> bool:
+    found = estimator.ratio(one, other)
+    return found is not None and not found.is_clear
+
+
 def remarks(score: Estimate | HardwareScore) -> Iterator[tuple[str, float | None]]:
     """Yield in words what is converted, what is left out (with its share of all bytes), what loops count."""
     for type_, deployed in score.runs_as.items():
@@ -71,8 +76,8 @@ def all_remarks(results: Results) -> Iterator[str]:
 def indistinct(results: Results, hardware: str) -> dict[str, tuple[str, ...]]:
     """Return the variants that the estimate cannot tell apart on one profile.
 
-    Two variants are not distinguishable where their ranges of energy, low to high, overlap. Each
-    variant is compared with the original and with its neighbours in the order of energy.
+    They tie where it is less than 90 % sure which of them takes less energy. Each variant is compared
+    with the original and with its neighbours in the order of energy.
 
     Returns:
         For each variant the names of those it cannot be told from, the original first; variants
@@ -85,9 +90,7 @@ def indistinct(results: Results, hardware: str) -> dict[str, tuple[str, ...]]:
     for position, (name, score) in enumerate(scored):
         near = [pair for pair in scored if reference is not None and pair[0] == reference.name]
         near += scored[max(0, position - 1) : position] + scored[position + 1 : position + 2]
-        alike = dict.fromkeys(
-            other for other, theirs in near if other != name and not estimator.distinguishable(score, theirs)
-        )
+        alike = dict.fromkeys(other for other, theirs in near if other != name and _tie(score, theirs))
         if alike:
             found[name] = tuple(alike)
     return found

@@ -144,10 +144,8 @@ def _hardware(
         if score is None:
             energy[row] = ("does not run" if profile in variant.refused else "", "")
             continue
-        energy[row] = (
-            units.si(score.energy_joules, "J"),
-            units.ratio(score.energy_joules, base.energy_joules if base else 0),
-        )
+        share = units.ratio(score.energy_joules, base.energy_joules if base else 0)
+        energy[row] = units.si(score.energy_joules, "J"), repr(score.ratio) if score.ratio else share
         if score.dram_bytes:
             traffic[row] = (
                 units.si(score.dram_bytes, "B"),
@@ -211,12 +209,14 @@ def _legend(results: Results, console: Console) -> Iterator[Text]:
     lines = []
     if reference is not None and len(results.variants) > 1:
         lines.append(f"× is the ratio to {reference.name}; latencies were timed in turn with it")
+    if any(score.ratio for variant in results.variants for score in variant.hardware.values()):
+        lines.append("(low–high) is where a ratio of energies lies with 90 % probability")
     if any(variant.pareto for variant in results.variants):
         lines.append(f"{PARETO} Pareto-optimal: no other variant is as good in both metric and energy")
     if like_original:
-        lines.append(f"{LIKE_ORIGINAL} energy not distinguishable from the original's: the ranges overlap")
+        lines.append(f"{LIKE_ORIGINAL} a tie with the original: less than 90 % sure which takes less energy")
     if like_neighbour:
-        lines.append(f"{LIKE_NEIGHBOUR} energy not distinguishable from that of the next variant in order")
+        lines.append(f"{LIKE_NEIGHBOUR} a tie with the next variant in order")
     for line in (*lines, *all_remarks(results)):
         yield _text(console, (line, "dim"))
 

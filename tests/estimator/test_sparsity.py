@@ -17,7 +17,7 @@ from compress import codec
 from compress.errors import HardwareError
 from compress.estimator import Profile, estimate, ids, load
 from compress.estimator.coded import Coded, by_entropy, entropy_bytes
-from compress.estimator.cost import distinguishable, format_ratio
+from compress.estimator.cost import format_ratio
 from compress.estimator.hardware import Number
 
 
@@ -173,14 +173,3 @@ def test_more_zeros_never_cost_more(one: float, other: float) -> None:
     for hardware in ("eyeriss-v1", "phone-npu"):
         dense, sparse = (estimate(model, hardware, zeros={"x": z}).total for z in (few, many))
         assert sparse.energy_joules <= dense.energy_joules * (1 + 1e-9)
-
-
-def test_ranges_that_overlap_are_not_told_apart() -> None:
-    small, same, large = (
-        estimate(product(np.ones((n, n), np.float32)), "eyeriss-v1").total for n in (256, 264, 1024)
-    )
-    assert not distinguishable(small, same)
-    assert distinguishable(small, large)
-    assert distinguishable(large, small)
-    scores = [estimate(product(np.ones((n, n), np.float32)), "eyeriss-v1").score() for n in (256, 1024)]
-    assert distinguishable(*scores)

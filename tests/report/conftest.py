@@ -6,8 +6,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
+from compress import estimator
 from compress.changes import Change
 from compress.results import (
     Agreement,
@@ -73,10 +75,12 @@ def score(profile: str, work: float, stored: float, layers: int) -> HardwareScor
     total = {name: sum(layer.energy[name] for layer in scores) for name in COMPONENTS[profile]}
     joules = sum(total.values())
     spread = 0.02 if profile == "eyeriss-v1" else 0.25
+    normal = np.random.default_rng(int(joules * 1e12)).standard_normal(300) / 1.645
     return HardwareScore(
         energy_joules=joules,
         energy_low=joules * (1 - spread),
         energy_high=joules * (1 + spread),
+        energy_draws=(joules * np.exp(spread * normal)).tolist(),
         energy=total,
         dram_bytes=sum(layer.dram_bytes for layer in scores),
         bytes_moved={"dram": sum(layer.dram_bytes for layer in scores)},
@@ -135,6 +139,19 @@ def variant(name: str, *, hardware: tuple[str, ...], layers: int) -> VariantResu
     )
 
 
+def against_first(one: VariantResult) -> VariantResult:
+    """Add the ratios of energy to the original with as many layers."""
+    if one.name == "original":
+        return one
+    scores = {
+        profile: each.model_copy(
+            update={"ratio": estimator.ratio(each, score(profile, 1.0, 1.0, len(each.layers)))}
+        )
+        for profile, each in one.hardware.items()
+    }
+    return one.model_copy(update={"hardware": scores})
+
+
 @pytest.fixture(scope="session")
 def make_results() -> Callable[..., Results]:
     """A function that makes results: which variants, on which profiles, with how many layers."""
@@ -147,7 +164,7 @@ def make_results() -> Callable[..., Results]:
         failed: dict[str, str] | None = None,
         **recipe: Any,
     ) -> Results:
-        variants = [variant(name, hardware=hardware, layers=layers) for name in names]
+        variants = [against_first(variant(name, hardware=hardware, layers=layers)) for name in names]
         for name, reason in (failed or {}).items():
             variants.append(
                 VariantResult(

@@ -10,27 +10,28 @@ from compress.report.summary import all_remarks, indistinct, original
 from compress.results import Agreement, LoopScore, Results
 
 
-def with_ranges(results: Results, ranges: dict[str, tuple[float, float]]) -> Results:
-    """Replace the energies on the CPU by the middle of ranges."""
+def with_draws(results: Results, draws: dict[str, list[float]]) -> Results:
+    """Replace the energies on the CPU by ten draws each, and their middle."""
     variants = []
     for variant in results.variants:
-        low, high = ranges[variant.name]
+        drawn = draws[variant.name]
         score = variant.hardware["cpu"].model_copy(
-            update={"energy_joules": (low + high) / 2, "energy_low": low, "energy_high": high}
+            update={"energy_joules": sum(drawn) / 10, "energy_draws": drawn}
         )
         variants.append(variant.model_copy(update={"hardware": {"cpu": score}}))
     return results.model_copy(update={"variants": variants})
 
 
-def test_overlaps_are_sought_with_the_original_and_the_neighbours(
+def test_ties_are_sought_with_the_original_and_the_neighbours(
     make_results: Callable[..., Results],
 ) -> None:
     results = make_results(("original", "int8", "pruned", "pruned-int8"), hardware=("cpu",))
-    ranges = {"original": (8.0, 10.0), "int8": (5.0, 7.0), "pruned": (4.0, 5.5), "pruned-int8": (1.0, 2.0)}
-    found = indistinct(with_ranges(results, ranges), "cpu")
+    draws = {"original": [8.0] * 10, "int8": [6.0] * 10, "pruned": [5.0] * 8 + [7.0] * 2}
+    draws["pruned-int8"] = [1.0] * 10
+    found = indistinct(with_draws(results, draws), "cpu")
     assert found == {"int8": ("pruned",), "pruned": ("int8",)}
-    ranges["pruned"] = (4.0, 8.1)
-    found = indistinct(with_ranges(results, ranges), "cpu")
+    draws["pruned"] = [5.0] * 8 + [9.0] * 2
+    found = indistinct(with_draws(results, draws), "cpu")
     assert found["pruned"] == ("original", "int8")
 
 

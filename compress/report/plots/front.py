@@ -18,7 +18,7 @@ LABEL_SIDES = ("top center", "bottom center", "middle right", "middle left")
 def accuracy_vs_energy(results: Results, hardware: str) -> go.Figure:
     """Draw every variant by its metric and its energy on one profile, with the Pareto front.
 
-    Error bars run from the low to the high end of the estimate. Without a metric the agreement with
+    Error bars are 90 % intervals of the estimate. Without a metric the agreement with
     the original stands in its place, in dB, or as the share of equal labels. The ``customdata`` of a
     point is the name of its variant.
     """

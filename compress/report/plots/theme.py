@@ -93,7 +93,7 @@ def template(*, dark: bool = False) -> go.layout.Template:
 
 
 def whiskers(scores: Sequence[HardwareScore], scale: float) -> dict[str, Any]:
-    """Return error bars from the low to the high end of each energy; `scale` is the joules of one unit."""
+    """Return the 90 % interval of each energy as error bars; `scale` is the joules of one unit."""
     return {
         "type": "data",
         "symmetric": False,
