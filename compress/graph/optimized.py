@@ -12,7 +12,7 @@ import onnx
 import onnx_ir as ir
 
 from compress.graph import edit
-from compress.graph.files import LARGE, is_large, understood, without_weights
+from compress.graph.files import LARGE, is_large, save, understood, without_weights
 from compress.graph.node_shapes import of_node
 from compress.graph.session import session
 from compress.graph.shape_rules.call import Call
@@ -34,7 +34,9 @@ def as_run(model: ir.Model | str | os.PathLike[str]) -> ir.Model:
             session(model, threads=1, optimized_to=optimized, runs=False)
             return understood(onnx.load(optimized, load_external_data=False), Path(model).parent)
         shown = without_weights(model, _is_float_matrix) if is_large(model) else model
-        session(shown, threads=1, optimized_to=optimized, runs=False)
+        # What is written beside the model has to lie where the optimized graph looks for it.
+        opened = save(shown, Path(folder, "model.onnx")) if is_large(shown) else shown
+        session(opened, threads=1, optimized_to=optimized, runs=False)
         graph = understood(onnx.load(optimized, load_external_data=False), folder)
         graph = ir.external_data.load_to_model(graph)
     if shown is not model:
