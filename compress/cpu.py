@@ -14,15 +14,20 @@ VNNI_FLAGS = {"avx512_vnni", "avx_vnni", "amx_int8"}
 @cache
 def flags() -> frozenset[str]:
     """Return the processor's feature flags as Linux lists them; empty on other systems."""
+    return frozenset(described("flags", "Features").split())
+
+
+def described(*keys: str) -> str:
+    """Return what Linux says of the processor under the first of these keys; empty on other systems."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
-        return frozenset()
+        return ""
     for line in text.splitlines():
         key, _, value = line.partition(":")
-        if key.strip() in ("flags", "Features"):
-            return frozenset(value.split())
-    return frozenset()
+        if key.strip() in keys:
+            return value.strip()
+    return ""
 
 
 def saturates() -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,14 @@ THREE_BLOCKS = """{
   [a2] h2 = MatMul(x1, w2)  r2 = Relu(h2)  [b2] o2 = MatMul(r2, v2)  x2 = Add(o2, x1)
   [a3] h3 = MatMul(x2, w3)  r3 = Relu(h3)  [b3] o3 = MatMul(r3, v3)  y = Add(x2, o3)
 }"""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Kernel times that whoever runs the tests has measured change no estimate in them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def graph_from_text(text: str, opset: int = 21, ir_version: int = 10, **weights: Any) -> onnx.ModelProto:

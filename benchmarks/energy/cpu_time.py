@@ -3,8 +3,9 @@
 ``python benchmarks/energy/cpu_time.py [--models minilm,lac]``: the networks of ``benchmarks/zoo`` and
 ResNet-20, in 8 bits by three passes, in 4, in halves, and with channels pruned to 75, 50 and 25 %. The
 prediction is that of the profile cpu: small networks that have nothing to do with these were timed, see
-`compress hardware calibrate`. Measured is processor time on one thread, the two taking turns. Nothing is
-fitted to these rows.
+`compress hardware calibrate`. Measured is processor time on one thread, the two taking turns. No constant is
+fitted to these rows; which layers the small networks have was widened, by kernels along one axis and by
+widths that fill no blocks, after seeing where rows of this table were off.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx_ir as ir
 
+from compress import cpu
 from compress.diagnose.layer_times import kernel_times
 from compress.errors import writing
 from compress.estimator import trials
@@ -63,8 +64,5 @@ def timings(proto: onnx.ModelProto, profile: Profile) -> Iterator[Timing]:
 
 
 def _machine() -> str:
-    """Return what the processor calls itself."""
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    """Return what the processor calls itself, where the system tells."""
+    return cpu.described("model name") or platform.processor() or platform.machine()

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 from scipy.optimize import nnls
 
+from compress.errors import HardwareError, first_line
 from compress.estimator.files import kernels_path
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 Constants: TypeAlias = tuple[float, ...]
 """Seconds of a call, of an image or product in it, of a multiply-accumulate or operation, and of a byte read,
 of weights, and written."""
+COUNT = 6
+"""How many constants a kernel has."""
 FEWEST = 6
 """Timings that a kernel needs for constants of its own."""
 ROUNDS = 4
@@ -72,16 +75,29 @@ class Kernels:
         return layer.steps * float(np.dot(known, _features(layer)))
 
     def save(self, path: Path) -> None:
-        """Write the constants."""
+        """Write the constants, whole or not at all."""
         kernels = {name: list(each) for name, each in sorted(self.constants.items())}
         text = json.dumps({"machine": self.machine, "kernels": kernels}, indent=1)
-        path.write_text(f"{text}\n", encoding="utf-8")
+        scratch = path.with_name(f".{path.name}.partial")
+        scratch.write_text(f"{text}\n", encoding="utf-8")
+        scratch.replace(path)
 
     @classmethod
     def load(cls, path: Path) -> Kernels:
-        """Read constants that `save` wrote."""
-        content = json.loads(path.read_text(encoding="utf-8"))
-        return cls(content["machine"], {name: tuple(each) for name, each in content["kernels"].items()})
+        """Read constants that `save` wrote.
+
+        Raises:
+            HardwareError: the file is damaged.
+        """
+        try:
+            content = json.loads(path.read_bytes())
+            constants = {name: tuple(map(float, each)) for name, each in content["kernels"].items()}
+            if any(len(each) != COUNT for each in constants.values()) or ELEMENTS not in constants:
+                raise ValueError("other constants than an estimate needs")
+            return cls(str(content["machine"]), constants)
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            again = "remove it, or write it anew with 'compress hardware calibrate'"
+            raise HardwareError(f"{path}: no kernel times: {first_line(error)}; {again}") from error
 
 
 @cache

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from compress.errors import HardwareError
 from compress.estimator import load, trials
-from compress.estimator.calibration import timings
+from compress.estimator.calibration import calibrate, timings
+from compress.estimator.files import kernels_path
 from compress.estimator.hardware import Number
-from compress.estimator.kernels import ELEMENTS, Kernels, Timing, fit, kinds
+from compress.estimator.kernels import ELEMENTS, Kernels, Timing, fit, kinds, of_this_machine
 from compress.estimator.mapping import Loops
 from compress.estimator.workload import LayerWork, Operand
 from compress.graph.session import session
@@ -58,9 +60,37 @@ def test_unknown_kernels_take_as_long_as_those_alike() -> None:
 
 
 def test_constants_survive_their_file(tmp_path: Path) -> None:
-    kernels = Kernels("a machine", {"MatMul": (1e-6, 0.0, 2e-10, 0.0, 3e-11, 0.5)})
+    each = (1e-6, 0.0, 2e-10, 0.0, 3e-11, 0.5)
+    kernels = Kernels("a machine", {"MatMul": each, ELEMENTS: each})
     kernels.save(tmp_path / "kernels.json")
     assert Kernels.load(tmp_path / "kernels.json") == kernels
+    assert [path.name for path in tmp_path.iterdir()] == ["kernels.json"]
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", "{}", '{"machine": "", "kernels": {"MatMul": [1]}}', '{"machine": "", "kernels": {}}', "\0"],
+)
+def test_a_damaged_file_of_constants_is_refused_by_name(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "kernels.json"
+    path.write_text(content)
+    with pytest.raises(HardwareError, match=r"kernels\.json: no kernel times: .*calibrate"):
+        Kernels.load(path)
+
+
+def test_calibration_is_kept_for_this_machine_and_used(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    few = [next(iter(trials.networks()))]
+    monkeypatch.setattr(trials, "networks", lambda: few)
+    try:
+        found, path = calibrate(load("cpu"))
+        assert path.is_relative_to(tmp_path) and kernels_path() == path
+        assert of_this_machine() == found and found.machine
+        assert found.constants[ELEMENTS] and any(name.startswith("Conv") for name in found.constants)
+    finally:
+        of_this_machine.cache_clear()
 
 
 def test_every_trial_runs_and_is_the_same_each_time() -> None:
