@@ -11,8 +11,8 @@ import onnx_ir as ir
 from compress.estimator.cost import cost
 from compress.estimator.hardware import Profile
 from compress.estimator.residency import Homes, homes
-from compress.estimator.workload import LayerWork
-from compress.graph import batch
+from compress.estimator.workload import LayerWork, appends
+from compress.graph import batch, facts
 from compress.graph.shapes import symbol
 from compress.graph.tensor_info import TensorInfo
 
@@ -58,8 +58,11 @@ def _sizes(layers: Sequence[LayerWork], profile: Profile, count: int) -> list[in
 def samples(graph: ir.Graph, known: Mapping[str, TensorInfo]) -> int:
     """Return the samples in a batch: the size of the axis that bears its name, else of the first one.
 
-    It is 1 where inputs and outputs do not agree.
+    It is 1 where inputs and outputs do not agree, and where a cache of keys and values is read: requests that
+    generate together take every step together, since the next one waits for its token.
     """
+    if any(_reads_cache(node, known) for node in graph):
+        return 1
     inputs = [value for value in graph.inputs if not value.is_initializer() and value.name in known]
     names = batch.symbols(each for each in inputs if each.shape is not None)
     sizes = set()
@@ -69,3 +72,11 @@ def samples(graph: ir.Graph, known: Mapping[str, TensorInfo]) -> int:
             named = (axis for axis, dim in enumerate(value.shape or ()) if symbol(dim) in names)
             sizes.add(info.shape[next(named, 0)])
     return sizes.pop() if len(sizes) == 1 else 1
+
+
+def _reads_cache(node: ir.Node, known: Mapping[str, TensorInfo]) -> bool:
+    """Tell whether a node reads keys and values that earlier runs of the graph left."""
+    places = [0] if appends(node) else facts.of(node).past
+    past = (node.inputs[place] for place in places if place < len(node.inputs))
+    found = (known.get(value.name or "") for value in past if value is not None)
+    return any(info is not None and info.elements for info in found)

@@ -240,7 +240,7 @@ class WorkloadReader:
         operator = facts.of(node)
         if operator.cost == "selection" and inputs and inputs[0].elements:
             inputs = self._selected(node, inputs, sum(o.elements for o in outputs))
-        if self.logical and inputs and _appends(node):
+        if self.logical and inputs and appends(node):
             inputs, outputs[0] = inputs[1:], _added(outputs[0], inputs[0])
         operands = tuple(o for o in (*inputs, *outputs) if o.bytes)
         elements = max((o.elements for o in operands), default=0)
@@ -390,18 +390,15 @@ def _runs_bodies(node: ir.Node) -> bool:
     return not node.domain and node.op_type in ("If", "Loop", "Scan", "SequenceMap")
 
 
-def _appends(node: ir.Node) -> bool:
+def appends(node: ir.Node) -> bool:
     """Tell whether a node appends to a cache: the old cache is a graph input, the new one a graph output.
 
     Hardware appends in place; the old content is neither read nor written again.
     """
+    if node.op_type not in ("Concat", "ScatterND", "ScatterElements", "TensorScatter"):
+        return False
     old = node.inputs[0]
-    return (
-        node.op_type in ("Concat", "ScatterND", "ScatterElements", "TensorScatter")
-        and old is not None
-        and old.is_graph_input()
-        and node.outputs[0].is_graph_output()
-    )
+    return old is not None and old.is_graph_input() and node.outputs[0].is_graph_output()
 
 
 def _added(new: Operand, old: Operand) -> Operand:

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from compress.estimator.cost import cost
 from compress.estimator.hardware import Number, parse_number
 from compress.estimator.mapping import Loops
 from compress.estimator.workload import LayerWork, Operand
-from compress.graph.shapes import describe
+from compress.graph.shapes import describe, lay_out
 from compress.source import read_proto
 
 SPLITTING = [name for name in ids() if load(name).executes == "logical"]
@@ -88,3 +89,28 @@ def test_samples_are_counted_along_the_batch() -> None:
     assert samples(graph.graph, describe(graph)) == 7
     graph.graph.inputs[0].shape = None
     assert samples(graph.graph, {"x": describe(graph, {"x": (1, 64, 56, 56)})["x"]}) == 1
+
+
+_STEP = """<ir_version: 10, opset_import: ["": 23]>
+step (float16[batch, 1, 64] q, float16[batch, 1, 64] k, float16[batch, 1, 64] v,
+      float16[batch, 1, past, 64] past_k, float16[batch, 1, past, 64] past_v)
+    => (float16[batch, 1, 64] y, float16[batch, 1, all, 64] now_k, float16[batch, 1, all, 64] now_v)
+{{
+    {body}
+}}"""
+_CACHES = {
+    "inside": "y, now_k, now_v = Attention <q_num_heads = 1, kv_num_heads = 1> (q, k, v, , past_k, past_v)",
+    "appended": """one = Constant <value_ints = [1]> ()
+        heads = Unsqueeze(k, one)
+        now_k = Concat <axis = 2> (past_k, heads)
+        now_v = Concat <axis = 2> (past_v, heads)
+        y = Add(q, v)""",
+}
+
+
+@pytest.mark.parametrize("body", _CACHES.values(), ids=_CACHES)
+def test_requests_take_a_step_together_once_there_is_a_cache(body: str) -> None:
+    graph = ir.from_onnx_text(_STEP.format(body=body))
+    for past, apart in ((0, 9), (64, 1)):
+        found = lay_out(graph, {"batch": 9, "past": past}, None)
+        assert samples(graph.graph, found.known) == apart
