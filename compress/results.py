@@ -119,9 +119,17 @@ class Latency(_Frozen):
     """Seconds of one run in ONNX Runtime on this machine."""
 
     median: float
+    """Of a variant in a run: the original's median times the ratio, so that no variant's time depends on what
+    else the machine did as it was timed."""
     runs: int
     ratio: float
     """Median of variant over original, timed in turn; below 1 is faster."""
+    log_sd: float = 0.0
+    """Standard error of the logarithm of the ratio, from how much it differs between rounds."""
+
+    def beside(self, original: Latency) -> Latency:
+        """Return the time of a variant if the original takes as long as it did on its own."""
+        return self.model_copy(update={"median": original.median * self.ratio})
 
 
 class LayerScore(_Frozen):
@@ -200,6 +208,8 @@ class HardwareScore(_Frozen):
     """How often the body of each Loop, Scan and SequenceMap counts, by its name."""
     runs_as: dict[str, str] = {}
     """What a toolchain converts as it deploys the model there, and to what: ``{"float32": "bf16"}``."""
+    timed: bool = False
+    """Whether `seconds` was measured on this machine, and energy follows from it."""
     layers: list[LayerScore] = []
 
     def __repr__(self) -> str:

@@ -40,6 +40,8 @@ class Subject:
     original: Path
     """The original's ONNX file."""
     packed: Path | None
+    original_latency: Latency | None
+    """What the original's own score says; None for the original itself."""
 
     @property
     def compared(self) -> Data | None:
@@ -55,9 +57,10 @@ def score(subject: Subject) -> VariantResult:
         InputError: the metric cannot be measured.
         PassError: outputs are not finite where the original's are.
     """
-    run, original = _opened(subject, subject.file), _opened(subject, subject.original)
+    original = _opened(subject, subject.original)
+    run = original if subject.file == subject.original else _opened(subject, subject.file)
     close, timed, shapes = _compare(subject, run, original)
-    estimated, refused = _estimates(subject, shapes)
+    estimated, refused = _estimates(subject, shapes, timed)
     return VariantResult(
         name="",
         passes=[],
@@ -102,6 +105,8 @@ def _compare(
     first = data.first(inputs)
     sample = batch.find(original, inputs, [first], data.batch_axis).sample(first)
     timed = latency(run, original, sample, recipe.latency) if recipe.latency else None
+    if timed is not None and subject.original_latency is not None:
+        timed = timed.beside(subject.original_latency)
     return close, timed, shapes(sample) | recipe.shapes
 
 
@@ -121,7 +126,9 @@ def _metric(subject: Subject, run: Run, original: Run) -> Metric | None:
     return Metric(name=chosen.name, value=value, delta=0.0, better=chosen.better)
 
 
-def _estimates(subject: Subject, shapes: dict[str, Any]) -> tuple[dict[str, HardwareScore], dict[str, str]]:
+def _estimates(
+    subject: Subject, shapes: dict[str, Any], timed: Latency | None
+) -> tuple[dict[str, HardwareScore], dict[str, str]]:
     """Estimate on every profile, or say why the model does not run there.
 
     Zeros are counted on the data if a profile makes use of them.
@@ -139,7 +146,9 @@ def _estimates(subject: Subject, shapes: dict[str, Any]) -> tuple[dict[str, Hard
     refused: dict[str, str] = {}
     for each, profile in zip(subject.recipe.hardware, profiles, strict=True):
         try:
-            one = estimator.estimate(scored, profile, shapes=shapes, zeros=zeros, rounds=rounds)
+            one = estimator.estimate(
+                scored, profile, shapes=shapes, zeros=zeros, rounds=rounds, latency=timed
+            )
         except DoesNotRunError as error:
             refused[profile_id(each)] = str(error)
         else:

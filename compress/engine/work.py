@@ -33,6 +33,7 @@ from compress.recipe.plan import (
     Task,
 )
 from compress.recipe.values import Recipe
+from compress.results import VariantResult
 
 Write = Callable[[Path], object]
 """Writes a result into a folder."""
@@ -62,7 +63,7 @@ class Bench:
             case Pack():
                 return lambda folder: codec.pack(parents[0] / MODEL_FILE, folder / PACKED_FILE)
             case Score():
-                score = scoring.score(self._subject(*parents))
+                score = scoring.score(self._subject(task, *parents))
                 text = score.model_dump_json()
                 return lambda folder: (folder / SCORE_FILE).write_text(text, encoding="utf-8")
 
@@ -90,14 +91,18 @@ class Bench:
             original=original,
         )
 
-    def _subject(self, model: Path, original: Path, packed: Path | None = None) -> scoring.Subject:
+    def _subject(self, task: Score, model: Path, original: Path, *others: Path) -> scoring.Subject:
+        beside = None
+        if task.beside is not None:
+            beside = read(others[-1] / SCORE_FILE, VariantResult.model_validate_json).latency_seconds
         return scoring.Subject(
             recipe=self.recipe,
             trust=self.trust,
             model=self._model(model),
             file=model / MODEL_FILE,
             original=original / MODEL_FILE,
-            packed=packed and packed / PACKED_FILE,
+            packed=others[0] / PACKED_FILE if task.packed is not None else None,
+            original_latency=beside,
         )
 
     @cached_property

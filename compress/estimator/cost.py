@@ -15,6 +15,9 @@ from compress.estimator.mapping import Crossings, Words, search, whole_maps
 from compress.estimator.residency import Homes, part_outside
 from compress.estimator.uncertainty import DRAWS, MODEL_LOG_SD, Drawn, interval, standard
 
+TIMED = ("static", "package")
+"""Components that are a power for as long as a layer takes."""
+
 if TYPE_CHECKING:
     from compress.estimator.hardware import Arithmetic, Array, Format, Memory, Profile
     from compress.estimator.mapping import Loops
@@ -82,16 +85,24 @@ def _add(left: Mapping[str, float], right: Mapping[str, float]) -> dict[str, flo
     return {key: left.get(key, 0.0) + right.get(key, 0.0) for key in {**left, **right}}
 
 
-def cost(
-    layer: LayerWork, profile: Profile, homes: Homes, measured_seconds: np.ndarray | float | None = None
-) -> tuple[Cost, str]:
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The time of a layer, known otherwise than from the profile's rates."""
+
+    seconds: np.ndarray | float
+    """One number, or as stated and then in each draw."""
+    measured: bool = False
+    """Whether the layer itself was timed, so that no error of the model is in its time."""
+
+
+def cost(layer: LayerWork, profile: Profile, homes: Homes, clock: Clock | None = None) -> tuple[Cost, str]:
     """Return the cost of one layer and what limits it: compute, vector or the name of a memory.
 
     Args:
         layer: what is computed, on operands as they are stored.
         profile: the hardware.
         homes: where operands live.
-        measured_seconds: time that the layer really took, or one for each draw; modelled if None.
+        clock: how long the layer takes; the profile's rates tell if None.
     """
     crossing = {
         memory.name: _traffic(layer, profile, level, homes)
@@ -104,32 +115,37 @@ def cost(
     seconds = reduce(np.maximum, times.values()) if profile.overlap else sum(times.values(), np.zeros(1))
     if profile.start_seconds is not None:
         seconds = seconds + layer.steps * layer.parts * profile.start_seconds.draws
-    if measured_seconds is not None:
-        seconds = measured_seconds * np.ones(1 + DRAWS)
+    if clock is not None:
+        seconds = clock.seconds * np.ones(1 + DRAWS)
     bound = max(times, key=lambda name: float(times[name][0]))
     energy: dict[str, float] = {}
-    joules = np.zeros(1 + DRAWS)
+    modelled, timed = np.zeros(1 + DRAWS), np.zeros(1 + DRAWS)
     supply = profile.supply_efficiency
-    for component, part in _energies(layer, profile, paid, ops, seconds):
+    powered = clock is not None and profile.package_watts is not None
+    spent = _packaged if powered else _energies
+    for component, part in spent(layer, profile, paid, ops, seconds):
         if supply is not None:
             part = part / np.minimum(supply.draws, 1.0)
         energy[component] = energy.get(component, 0.0) + float(part[0])
-        joules = joules + part
+        if clock is not None and clock.measured and component in TIMED:
+            timed = timed + part
+        else:
+            modelled = modelled + part
     outside = [memory.name for memory in profile.memories[:-1] if memory.off_chip]
     dram = math.fsum(moved[name] for name in outside)
     of_weights = math.fsum(crossing[name][0] for name in outside)
-    drawn = _drawn(layer, profile, joules)
+    drawn = _drawn(layer, profile, modelled, timed)
     return Cost(energy, moved, dram, layer.macs, float(seconds[0]), of_weights, drawn), bound
 
 
-def _drawn(layer: LayerWork, profile: Profile, joules: np.ndarray) -> Drawn:
+def _drawn(layer: LayerWork, profile: Profile, joules: np.ndarray, timed: np.ndarray) -> Drawn:
     """Return the joules of each draw; a layer that is the same in two variants is off by the same there."""
     operands = tuple((o.elements, o.bits, round(o.zeros or 0.0, 1)) for o in layer.operands)
     known = profile.model_error
     error = float(joules[0]) * standard(
         f"{layer.op_type} {layer.number} {layer.loops} {layer.steps} {operands}"
     )
-    return Drawn(joules[1:], error, MODEL_LOG_SD if known is None else known.value)
+    return Drawn(joules[1:], error, MODEL_LOG_SD if known is None else known.value, timed[1:])
 
 
 def _attended(
@@ -345,3 +361,18 @@ def _energies(
     for watts in (profile.clock_watts, profile.leakage_watts):
         if watts is not None:
             yield "static", watts.draws * seconds
+
+
+def _packaged(
+    layer: LayerWork,
+    profile: Profile,
+    moved: Mapping[str, np.ndarray | float],
+    ops: float,
+    seconds: np.ndarray,
+) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield what a processor's package takes in that time, and the memories outside it."""
+    if profile.package_watts is not None:
+        yield "package", profile.package_watts.draws * seconds
+    for component, part in _energies(layer, profile, moved, ops, seconds):
+        if any(memory.off_chip and memory.name == component for memory in profile.memories):
+            yield component, part

@@ -9,7 +9,7 @@ import onnx_ir as ir
 
 from compress.errors import ModelError
 from compress.estimator.catalogue import as_profile
-from compress.estimator.cost import Cost, cost
+from compress.estimator.cost import Clock, Cost, cost
 from compress.estimator.hardware import Number, Profile
 from compress.estimator.parallel import estimate_parallel
 from compress.estimator.residency import homes
@@ -104,7 +104,7 @@ def _serving(profile: Profile, batch: int, devices: int) -> Cost:
         return Cost()
     seconds = batch * profile.request_seconds.draws
     waits = LayerWork("requests", "", Number(kind="float", bits=32))
-    one = cost(waits, profile, {}, seconds)[0]
+    one = cost(waits, profile, {}, Clock(seconds))[0]
     return replace(sum([one] * devices, Cost()), seconds=float(seconds[0]))
 
 

@@ -255,6 +255,10 @@ class Profile(_Frozen):
     """Power drawn whenever the chip is clocked, whatever it does."""
     leakage_watts: Quantity | None = None
     """Power drawn whenever the chip is on."""
+    package_watts: Quantity | None = None
+    """Power of a processor's package while it computes, arithmetic and caches included. Where the time of a
+    layer is that of timed kernels, or was measured, this power over it and the traffic of the memories
+    outside the chip are the energy."""
     idle_watts: Quantity | None = None
     """Power drawn between inferences."""
     operating_points: tuple[OperatingPoint, ...] = ()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +20,12 @@ from compress.estimator import kernels, loops
 from compress.estimator.batching import in_parts, samples
 from compress.estimator.catalogue import as_profile
 from compress.estimator.coded import Coded
-from compress.estimator.cost import Cost, cost
+from compress.estimator.cost import Clock, Cost, cost
 from compress.estimator.deployment import Deployment, check_room
 from compress.estimator.fusion import fuse
 from compress.estimator.hardware import Number, Profile
 from compress.estimator.residency import Homes
+from compress.estimator.uncertainty import standard
 from compress.estimator.workload import LayerWork, WorkloadReader
 from compress.estimator.zeros import spread
 from compress.graph import facts
@@ -31,7 +33,7 @@ from compress.graph.files import is_large
 from compress.graph.normalise import lift_constants
 from compress.graph.optimized import as_run
 from compress.graph.shapes import lay_out
-from compress.results import HardwareScore, LayerScore, LoopScore
+from compress.results import HardwareScore, Latency, LayerScore, LoopScore
 
 if TYPE_CHECKING:
     import onnx
@@ -70,6 +72,8 @@ class Estimate:
     """How often the body of each Loop, Scan and SequenceMap counts, by its name."""
     runs_as: Mapping[str, str] = field(default_factory=dict)
     """What a toolchain converts as it deploys the model here, and to what: ``{"float32": "bf16"}``."""
+    timed: bool = False
+    """Whether the seconds were measured on this machine, and energy follows from them."""
 
     def __repr__(self) -> str:
         return f"Estimate({self.hardware!r}: {self.total}; {units.count(len(self.layers), 'layer')})"
@@ -96,6 +100,7 @@ class Estimate:
             on_host=dict(self.on_host),
             loops=dict(self.loops),
             runs_as=dict(self.runs_as),
+            timed=self.timed,
             layers=[
                 LayerScore(
                     name=layer.name,
@@ -121,6 +126,7 @@ def estimate(
     seconds: Mapping[str, float] | None = None,
     rounds: Mapping[str, int] | None = None,
     coded: Coded | None = None,
+    latency: Latency | None = None,
 ) -> Estimate:
     """Return what one inference of a model costs on some hardware, layer by layer.
 
@@ -140,6 +146,8 @@ def estimate(
             is measured on the calibration data that a `compress.Model` has; a Loop of another model counts
             as often as it may run, or once where nothing limits it.
         coded: weights that are stored entropy-coded, and where they are decoded.
+        latency: measured time of a run on this machine. On a profile of this machine it replaces the
+            modelled time, which only tells how the layers share it; elsewhere it counts for nothing.
 
     Raises:
         HardwareError: there is no such profile, or it is not valid.
@@ -148,43 +156,64 @@ def estimate(
             fit it.
     """
     profile = as_profile(hardware)
+    opened: AbstractContextManager[Estimable] = nullcontext(model)
     if isinstance(model, str | os.PathLike) and codec.is_packed(model):
+        opened = codec.unpacked(model)
         if coded is None and profile.decode_at is not None:
             coded = Coded(codec.coded_bytes(model), profile.decode_at)
-        with codec.unpacked(model) as path:
-            return estimate(
-                path, profile, shapes=shapes, zeros=zeros, seconds=seconds, rounds=rounds, coded=coded
-            )
-    work = read_workload(model, profile, shapes=shapes, zeros=zeros, rounds=rounds)
+    with opened as found:
+        work = read_workload(found, profile, shapes=shapes, zeros=zeros, rounds=rounds)
     layers = work.layers
     if coded is not None:
         layers = tuple(coded.applied(layer, profile) for layer in layers)
-    measured = dict(seconds or {})
-    timed = kernels.of_this_machine() if profile.kernels is not None else None
-    taken = {layer.name: timed.seconds(layer) for layer in layers} if timed is not None else {}
-    taken |= measured
-    for name in measured.keys() - {layer.name for layer in layers}:
-        raise ModelError(f"seconds of {name!r}: no such layer{did_you_mean(name, (x.name for x in layers))}")
-    costs = [
-        LayerCost(layer.name, layer.op_type, *_priced(layer, profile, work, taken.get(layer.name)))
-        for layer in layers
-    ]
+    costs = _priced(layers, profile, work, _clocks(layers, profile, seconds or {}))
+    timed = latency is not None and profile.kernels is not None
+    if latency is not None and timed:
+        costs = _priced(layers, profile, work, _shared(latency, costs))
     if profile.events is not None and profile.events.step_seconds is not None:
         costs.append(_steps(profile, profile.events.time_steps.draws * profile.events.step_seconds.draws))
-    return Estimate(profile.id, tuple(costs), work.uncosted, work.on_host, work.loops, work.runs_as)
+    return Estimate(profile.id, tuple(costs), work.uncosted, work.on_host, work.loops, work.runs_as, timed)
+
+
+def _clocks(
+    layers: Sequence[LayerWork], profile: Profile, measured: Mapping[str, float]
+) -> list[Clock | None]:
+    """Return the time of each layer that was measured, or that timed kernels tell."""
+    for name in measured.keys() - {layer.name for layer in layers}:
+        raise ModelError(f"seconds of {name!r}: no such layer{did_you_mean(name, (x.name for x in layers))}")
+    timed = kernels.of_this_machine() if profile.kernels is not None else None
+    known: dict[str, Clock] = {}
+    if timed is not None:
+        known = {layer.name: Clock(timed.seconds(layer)) for layer in layers}
+    known |= {name: Clock(each, measured=True) for name, each in measured.items()}
+    return [known.get(layer.name) for layer in layers]
 
 
 def _steps(profile: Profile, seconds: np.ndarray) -> LayerCost:
     """Return what the time steps of an inference take by themselves, as a layer."""
     nothing = LayerWork("time steps", "", Number(kind="float", bits=32))
-    return LayerCost(nothing.name, nothing.op_type, cost(nothing, profile, {}, seconds)[0], "time steps")
+    whole, _ = cost(nothing, profile, {}, Clock(seconds))
+    return LayerCost(nothing.name, nothing.op_type, whole, "time steps")
 
 
 def _priced(
-    layer: LayerWork, profile: Profile, work: Workload, measured_seconds: float | None
-) -> tuple[Cost, str]:
-    with about(f"layer {layer.name!r} ({layer.op_type})"):
-        return cost(layer, profile, work.homes, measured_seconds)
+    layers: Sequence[LayerWork], profile: Profile, work: Workload, clocks: Iterable[Clock | None]
+) -> list[LayerCost]:
+    """Return the cost of every layer, each at its time where that is known."""
+    found = []
+    for layer, clock in zip(layers, clocks, strict=True):
+        with about(f"layer {layer.name!r} ({layer.op_type})"):
+            priced = cost(layer, profile, work.homes, clock)
+        found.append(LayerCost(layer.name, layer.op_type, *priced))
+    return found
+
+
+def _shared(latency: Latency, costs: Sequence[LayerCost]) -> list[Clock]:
+    """Return the part that each layer has in the measured time, by the times that were modelled."""
+    apart = latency.log_sd * standard(f"latency {latency.median} {latency.ratio}")
+    whole = latency.median * np.concatenate([[1.0], np.exp(apart)])
+    modelled = sum(each.cost.seconds for each in costs)
+    return [Clock(whole * each.cost.seconds / modelled, measured=True) for each in costs]
 
 
 @dataclass(frozen=True)

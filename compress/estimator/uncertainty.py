@@ -61,10 +61,12 @@ class Drawn:
     """Sum over the layers of joules times the standard normal number of the layer."""
     log_sd: float = 0.0
     """Standard deviation of the logarithm of the model's error."""
+    timed: np.ndarray = field(default_factory=lambda: np.zeros(DRAWS))
+    """Further joules, of a power over a measured time, in which that error has no part."""
 
     def __add__(self, other: Drawn) -> Drawn:
         log_sd = max(self.log_sd, other.log_sd)
-        return Drawn(self.joules + other.joules, self.unsure + other.unsure, log_sd)
+        return Drawn(self.joules + other.joules, self.unsure + other.unsure, log_sd, self.timed + other.timed)
 
     @property
     def energies(self) -> np.ndarray:
@@ -74,7 +76,8 @@ class Drawn:
         as they spend their energy in the same layers.
         """
         scale = float(np.sqrt(np.square(self.unsure).mean()))
-        return self.joules * np.exp(self.log_sd * self.unsure / scale) if scale else self.joules
+        error = np.exp(self.log_sd * self.unsure / scale) if scale else 1.0
+        return self.timed + self.joules * error
 
 
 class Energy(Protocol):

@@ -109,12 +109,14 @@ class Score:
     model: ModelTask
     original: Read
     packed: Pack | None
+    beside: Score | None
+    """The score of the original, whose time a variant's is told from; None for the original itself."""
     settings: Recipe
 
     @property
     def parents(self) -> tuple[Task, ...]:
-        """The model, the original, and the packed file if there is one."""
-        return self.model, self.original, *([self.packed] if self.packed else [])
+        """The model, the original, then what there is of a packed file and the original's score."""
+        return self.model, self.original, *(each for each in (self.packed, self.beside) if each)
 
     @property
     def title(self) -> str:
@@ -182,7 +184,7 @@ def plan(recipe: Recipe, variants: Sequence[str] = ()) -> Plan:
             raise InputError(f"{recipe.path}: there is no variant {name!r}{did_you_mean(name, known)}")
     original = Read(recipe.model, recipe.data or DataFunctions(), recipe.seed)
     made: dict[tuple[str, ...], ModelTask] = {(): original}
-    planned = []
+    planned: list[PlannedVariant] = []
     for variant in _with_original(recipe):
         if variant.passes and variants and variant.name not in variants:
             continue
@@ -191,7 +193,7 @@ def plan(recipe: Recipe, variants: Sequence[str] = ()) -> Plan:
             beginning = tuple(map(str, variant.passes[:count]))
             task = made.setdefault(beginning, Apply(task, step, original))
         packed = Pack(task) if recipe.pack else None
-        score = Score(variant.name, task, original, packed, recipe)
+        score = Score(variant.name, task, original, packed, planned[0].score if planned else None, recipe)
         planned.append(PlannedVariant(variant, task, packed, score))
     return Plan(tuple(planned))
 

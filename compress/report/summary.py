@@ -34,6 +34,8 @@ def remarks(score: Estimate | HardwareScore) -> Iterator[tuple[str, float | None
     """Yield in words what is converted, what is left out (with its share of all bytes), what loops count."""
     for type_, deployed in score.runs_as.items():
         yield f"{type_} deployed as {deployed}", None
+    if score.timed:
+        yield "energy follows from the measured latency", None
     for operator, share in score.uncosted.items():
         yield f"the arithmetic of {operator} is not counted", share
     for operator, share in score.on_host.items():

@@ -28,6 +28,32 @@ def test_latency_is_timed_in_turn() -> None:
     assert found.median > 0
 
 
+def test_a_model_takes_as_long_as_itself() -> None:
+    def run(feeds: Feeds) -> list[np.ndarray]:
+        return [np.sort(np.arange(1000)[::-1])]
+
+    found = latency(run, run, {}, runs=5)
+    assert (found.ratio, found.log_sd) == (1, 0)
+
+
+def test_ratios_that_differ_between_rounds_are_less_sure(monkeypatch: pytest.MonkeyPatch) -> None:
+    def spread(*seconds: float) -> float:
+        now = [0.0]
+
+        def run(feeds: Feeds) -> list[np.ndarray]:
+            now[0] += 1.0 if len(taken) < 2 * WARM_UP_RUNS else next(durations)
+            taken.append(now[0])
+            return []
+
+        taken: list[float] = []
+        durations = iter(seconds)
+        monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+        return latency(run, lambda feeds: run(feeds), {}, runs=len(seconds) // 2).log_sd
+
+    assert spread(2, 1, 2, 1, 2, 1) == 0
+    assert 0 < spread(2, 1, 2.1, 1, 1.9, 1) < spread(2, 1, 3, 1, 1.5, 1)
+
+
 def test_the_processor_time_of_both_is_taken_even_when_the_time_is_over() -> None:
     count = {"variant": 0, "original": 0}
 

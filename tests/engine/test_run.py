@@ -156,6 +156,19 @@ def test_a_variant_is_scored_where_it_runs(done: tuple[Path, Results]) -> None:
     assert int8.refused == {} and int8.hardware["gap9"].energy_joules > 0
 
 
+def test_energy_here_follows_the_latency_beside_it(recipe: Path) -> None:
+    recipe.write_text(recipe.read_text().replace("[tpu-v4i, gap9]", "[cpu]"))
+    original, *variants = compress.run(recipe, recipe.parent / "out", variants=["int8", "int4"]).variants
+    assert original.latency_seconds and original.latency_seconds.ratio == 1
+    for variant in variants:
+        timed, score, base = variant.latency_seconds, variant.hardware["cpu"], original.hardware["cpu"]
+        assert timed and score.timed and base.timed
+        assert timed.median == pytest.approx(original.latency_seconds.median * timed.ratio)
+        assert score.seconds == pytest.approx(timed.median)
+        assert score.energy["package"] / base.energy["package"] == pytest.approx(timed.ratio)
+        assert score.ratio and score.ratio.value == pytest.approx(timed.ratio, abs=0.05)
+
+
 def test_the_pareto_front_is_what_brute_force_finds(done: tuple[Path, Results]) -> None:
     points = {
         variant.name: (

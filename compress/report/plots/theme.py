@@ -21,7 +21,7 @@ GREY = "#868E99"
 ACCENT = "#2F81C7"
 """Marks what the eye should find first."""
 INNERMOST = {"compute": BLUE, "vector": "#44AA99"}
-OUTERMOST = {"dram": VERMILION, "link": PINK, "static": GREY}
+OUTERMOST = {"dram": VERMILION, "link": PINK, "static": GREY, "package": GREY}
 """Components that look the same on all hardware."""
 LEVELS = (SKY, GREEN, ORANGE, "#8C6BB1", "#B58900", "#7A4B3A")
 """Colours of the memories between compute and DRAM, from the inside out."""
