@@ -29,7 +29,6 @@ from compress.estimator.uncertainty import standard
 from compress.estimator.workload import LayerWork, WorkloadReader
 from compress.estimator.zeros import spread
 from compress.graph import facts
-from compress.graph.files import is_large
 from compress.graph.normalise import lift_constants
 from compress.graph.optimized import as_run
 from compress.graph.shapes import lay_out
@@ -246,7 +245,7 @@ def read_workload(
     if rounds is None:
         rounds = loops.on_data(graph, getattr(model, "calibration", None), shapes)
     if profile.executes == "onnxruntime":
-        graph = as_run(graph if is_large(graph) or not isinstance(model, str | os.PathLike) else model)
+        graph = as_run(graph)
     found = lay_out(graph, shapes, rounds)
     reader = WorkloadReader(
         graph,

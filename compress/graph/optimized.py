@@ -30,16 +30,15 @@ def as_run(model: ir.Model | str | os.PathLike[str]) -> ir.Model:
     """
     with tempfile.TemporaryDirectory() as folder:
         optimized = Path(folder, "optimized.onnx")
-        if not isinstance(model, ir.Model):
-            session(model, threads=1, optimized_to=optimized, runs=False)
-            return understood(onnx.load(optimized, load_external_data=False), Path(model).parent)
-        shown = without_weights(model, _is_float_matrix) if is_large(model) else model
-        # What is written beside the model has to lie where the optimized graph looks for it.
-        opened = save(shown, Path(folder, "model.onnx")) if is_large(shown) else shown
-        session(opened, threads=1, optimized_to=optimized, runs=False)
+        shown = model
+        if isinstance(model, ir.Model) and is_large(model):
+            shown = without_weights(model, _is_float_matrix)
+            # What is written beside the model has to lie where the optimized graph looks for it.
+            shown = save(shown, Path(folder, "model.onnx")) if is_large(shown) else shown
+        session(shown, threads=1, optimized_to=optimized, runs=False)
         graph = understood(onnx.load(optimized, load_external_data=False), folder)
         graph = ir.external_data.load_to_model(graph)
-    if shown is not model:
+    if isinstance(model, ir.Model) and shown is not model:
         _give_back(graph, model)
     return graph
 

@@ -16,7 +16,7 @@ from google.protobuf.message import DecodeError
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from compress.errors import FatalModelError, ModelError, first_line
-from compress.graph.files import apart, is_large, save, understood
+from compress.graph.files import LARGE, apart, is_large, save, understood
 from compress.graph.precision import HALVES, computes_in
 from compress.graph.trial import ending
 
@@ -73,7 +73,7 @@ def session(
         threads: threads of one operator; 0 leaves the choice to the runtime.
         providers: execution providers, most wanted first.
         optimize: whether the runtime may rewrite the graph; without, Q/DQ run one by one in float.
-        optimized_to: where to write the graph that the runtime really runs.
+        optimized_to: where to write the graph that the runtime really runs; large weights lie beside it.
         profiled_to: how the name of a file begins in which the runtime notes the time of every kernel.
         plans_memory: whether, from the second run on one shape, one block holds all that is computed; the
             runtime keeps what the first run took beside it, which is much where many values are put out.
@@ -88,6 +88,9 @@ def session(
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     if optimized_to is not None:
         options.optimized_model_filepath = os.fspath(optimized_to)
+        beside = "session.optimized_model_external_initializers_"
+        options.add_session_config_entry(f"{beside}file_name", f"{Path(optimized_to).name}.weights")
+        options.add_session_config_entry(f"{beside}min_size_in_bytes", str(LARGE))
     if profiled_to is not None:
         options.enable_profiling, options.profile_file_prefix = True, os.fspath(profiled_to)
     options.enable_mem_pattern = plans_memory
