@@ -154,6 +154,7 @@ def _described(field: dict[str, Any]) -> tuple[str, str]:
 def _api() -> str:
     from compress import errors
     from compress.estimator import Cost, Estimate
+    from compress.governor import Replay
     from compress.results import Results, VariantResult
 
     public = [getattr(compress, name) for name in sorted(compress.__all__) if name != "__version__"]
@@ -161,7 +162,7 @@ def _api() -> str:
         "# Python interface",
         "`import compress`; passes are in `compress.passes`, see [passes](passes.md).",
     ]
-    for thing in [*public, Cost, Estimate, Results, VariantResult]:
+    for thing in [*public, Cost, Estimate, Replay, Results, VariantResult]:
         parts += _documented(thing)
     tree = next(part for part in (errors.__doc__ or "").split("\n\n") if part.startswith("    CompressError"))
     parts += [

@@ -12,8 +12,8 @@ import compress
 
 HOUSE = Path(compress.__file__).parent
 ORDER = [
-    *("cli", "report", "engine", "recipe", "evaluate", "passes", "quantize", "prune", "train", "estimator"),
-    *("diagnose", "source", "codec", "model", "trainable", "graph", "numerics"),
+    *("cli", "report", "governor", "engine", "recipe", "evaluate", "passes", "quantize", "prune"),
+    *("train", "estimator", "diagnose", "source", "codec", "model", "trainable", "graph", "numerics"),
 ]
 """Rooms from the top down, as CONTRIBUTING.md draws them; `model` is the module of that name."""
 FLOOR = {"changes", "cpu", "data", "errors", "progress", "results", "units", "version"}

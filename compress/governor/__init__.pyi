@@ -1,0 +1,12 @@
+from .budget import Budget as Budget
+from .controller import Controller as Controller
+from .frontier import Frontier as Frontier
+from .frontier import Option as Option
+from .frontier import of_run as of_run
+from .governor import Governor as Governor
+from .offline import optimum as optimum
+from .replay import Course as Course
+from .replay import Replay as Replay
+from .replay import replay as replay
+from .trace import Trace as Trace
+from .trace import read_trace as read_trace

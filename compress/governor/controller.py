@@ -1,0 +1,147 @@
+"""The price of a joule, and the option that is worth it: dual ascent on a budget, request by request."""
+
+from __future__ import annotations
+
+import math
+from statistics import NormalDist
+
+import numpy as np
+
+from compress.governor.budget import DAY, Budget
+from compress.governor.frontier import Frontier, Option
+from compress.governor.plan import allowance
+from compress.governor.season import Season
+from compress.governor.store import Store
+
+HYSTERESIS = 0.15
+"""How far the price must pass the worth of a step, relative to it, before the option changes."""
+STEP_REQUESTS = 10
+"""Requests at the dearer instead of the cheaper of two options that move the price by `HYSTERESIS`."""
+PLAN_SECONDS = 300.0
+PLAN_REQUESTS = 20
+"""A plan is made again after this time or this many requests."""
+
+
+class Controller:
+    """Chooses an option for each request so that the joules last, with nothing but the past to go by.
+
+    A plan tells what a request may cost, from the store and from forecasts of requests and harvest. The price
+    rises by what a request costs beyond it and falls by what it costs less (dual ascent, projected onto the
+    prices at which the plan is best), and the option of most quality less price times joules answers.
+
+    Joules are held back so that the cheapest option can answer more requests than forecast. The dearer no
+    answer is over what a joule buys now, the less likely they run short (the newsvendor's critical fractile).
+
+    Args:
+        frontier: the options.
+        budget: the joules.
+        start: seconds since midnight of the first day.
+    """
+
+    def __init__(self, frontier: Frontier, budget: Budget, start: float = 0.0) -> None:
+        self._start = start
+        self.store = Store(budget, start)
+        self.requests, self.harvest = Season(start), Season(start, unseen=0.0)
+        self._planned, self._since = -math.inf, 0
+        self._allowance, self._reserve = 0.0, 0.0
+        self._option = frontier.cheapest
+        self.use(frontier)
+        self.price = 0.0
+
+    def use(self, frontier: Frontier) -> None:
+        """Choose among other options from now on."""
+        self.frontier = frontier
+        self._slopes = frontier.slopes
+        # The one that costs most like the last.
+        self._option = min(frontier.options, key=lambda each: abs(each.joules - self._option.joules))
+
+    def learn(self, requests: np.ndarray, harvested: np.ndarray, start: float) -> None:
+        """Learn what a day is like from an earlier time, before anything else is done.
+
+        Args:
+            requests: seconds since a midnight at which requests came, in order [n].
+            harvested: joules harvested from the start until each of them [n].
+            start: second of the first day at which that time began.
+        """
+        days = math.ceil(requests[-1] / DAY) - math.floor(self._start / DAY)
+        self.requests, self.harvest = Season(start - days * DAY), Season(start - days * DAY, unseen=0.0)
+        amounts = np.diff(harvested, prepend=0.0)
+        for now, joules in zip((requests - days * DAY).tolist(), amounts.tolist(), strict=True):
+            self.requests.add(now, 1.0)
+            self.harvest.add(now, joules)
+
+    def advance(self, now: float, harvested: float = 0.0) -> None:
+        """Let time pass until `now`, in which joules were harvested."""
+        self.store.advance(now, harvested)
+        self.harvest.add(now, harvested)
+
+    def choose(self, now: float) -> Option | None:
+        """Return the option for the request that arrives `now`; None if not even the cheapest can be paid."""
+        self.requests.add(now, 1.0)
+        if now - self._planned >= PLAN_SECONDS or self._since >= PLAN_REQUESTS:
+            self._plan(now)
+        self._since += 1
+        affordable = [
+            each for each in self.frontier.options if each.joules + self._reserve <= self.store.charge
+        ]
+        wanted = self._wanted()
+        if wanted in affordable:
+            chosen = wanted
+        elif affordable:
+            chosen = affordable[-1]
+        else:
+            chosen = self.frontier.cheapest
+        return chosen if chosen.joules <= self.store.charge else None
+
+    def _wanted(self) -> Option:
+        """Return the option that the price tells, which is the last one unless another is clearly better."""
+        options = self.frontier.options
+        place = options.index(self._option)
+        while place + 1 < len(options) and self.price < self._slopes[place] * (1 - HYSTERESIS):
+            place += 1
+        while place and self.price > self._slopes[place - 1] * (1 + HYSTERESIS):
+            place -= 1
+        self._option = options[place]
+        return self._option
+
+    def settle(self, joules: float) -> None:
+        """Take what a request cost out of the store, and move the price."""
+        self.store.spend(joules)
+        self._ascend()
+
+    def _ascend(self) -> None:
+        """Move the price by what the option that it wants costs beyond the plan."""
+        options, allowed = self.frontier.options, self._allowance
+        place = sum(each.joules <= allowed for each in options) - 1
+        if place < 0:
+            self.price = math.inf
+        elif place == len(self._slopes):
+            self.price = 0.0
+        else:
+            low, high, slope = options[place], options[place + 1], self._slopes[place]
+            beyond = (self._option.joules - allowed) / (high.joules - low.joules)
+            moved = self.price + slope * HYSTERESIS * beyond / STEP_REQUESTS
+            self.price = min(max(moved, slope * (1 - 2 * HYSTERESIS)), slope * (1 + 2 * HYSTERESIS))
+
+    def _plan(self, now: float) -> None:
+        ends, requests = self.requests.ahead(max(self.store.remaining(now), 1.0))
+        income = self.harvest.ahead(float(ends[-1]))[1] + self._grants(now, ends)
+        spread = np.sqrt(self.requests.hourly_variance * ends / 3600) * self.frontier.cheapest.joules
+        dearness = min(max(self.price / max(self.frontier.worth_of_an_answer, 1e-9), 1e-6), 0.5)
+        held = NormalDist().inv_cdf(1 - dearness) * spread
+        charge, capacity = self.store.charge, self.store.budget.capacity_joules
+        even, careful = (allowance(charge, coming, requests, capacity) for coming in (income, income - held))
+        self._allowance = min(even, careful)
+        # What the cheapest option takes for all that is forecast, before income pays for it.
+        self._reserve = max(float((requests * self.frontier.cheapest.joules - income).max()), 0.0) + float(
+            held[0]
+        )
+        self._planned, self._since = now, 0
+
+    def _grants(self, now: float, ends: np.ndarray) -> np.ndarray:
+        """Return what the budget grants until the end of each interval, beyond what it has."""
+        if not self.store.budget.watts:
+            return np.zeros(len(ends))
+        # Just before the end: what a period grants as it begins there comes too late.
+        granted = np.array([self.store.granted(now + end) for end in (ends - 1e-3).tolist()])
+        return np.maximum(granted - self.store.let_in, 0.0)
