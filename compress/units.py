@@ -37,6 +37,11 @@ def si(value: float, unit: str) -> str:
     return f"{_significant(value / scale, integers=whole and scale == 1)} {letter}{unit}"
 
 
+def spread(value: float, deviation: float, unit: str) -> str:
+    """Write `value` with its standard deviation in per cent, as in ``"12.3 µJ ± 4%"``."""
+    return f"{si(value, unit)} ± {deviation / abs(value):.0%}"
+
+
 def count(number: int, thing: str, things: str = "") -> str:
     """Write a number with its noun, in the plural unless the number is one."""
     return f"{number} {thing if number == 1 else things or f'{thing}s'}"

@@ -18,7 +18,7 @@ from compress.errors import DoesNotRunError, InputError, first_problem
 
 if TYPE_CHECKING:
     from compress.estimator import Coded, Cost, Estimate, ParallelEstimate, PointEstimate
-    from compress.estimator.meter import Measured
+    from compress.estimator.measuring import Measured
 
 
 T = TypeVar("T")
@@ -328,7 +328,7 @@ def _coded(path: Path, decode_at: str) -> Coded:
 
 def _measure(path: Path, shapes: Mapping[str, tuple[int, ...] | int]) -> Measured:
     feeds = diagnose.samples.random_feeds(source.read_onnx(path), shapes)
-    return estimator.meter.measure(path, feeds, threads=1)
+    return estimator.measuring.measure(path, feeds, threads=1)
 
 
 def _warn(found: Iterable[Estimate], refused: Mapping[str, str] = MappingProxyType({})) -> None:

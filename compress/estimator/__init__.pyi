@@ -4,6 +4,7 @@ from . import coded as coded
 from . import fitting as fitting
 from . import kernels as kernels
 from . import loops as loops
+from . import measuring as measuring
 from . import meter as meter
 from .catalogue import load as load
 from .coded import Coded as Coded

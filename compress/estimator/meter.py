@@ -1,117 +1,212 @@
-"""Time of a model measured on this machine, and its energy if the machine has a meter."""
+"""What tells a machine's energy: RAPL, counters of hwmon, a battery, and NVML for NVIDIA's GPUs."""
 
 from __future__ import annotations
 
+import math
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-from compress.graph.session import session
-from compress.model import Model
+from compress import units
 
-if TYPE_CHECKING:
-    import onnxruntime as ort
+try:
+    import pynvml
+except ImportError:
+    pynvml = None
+nvml: Any = pynvml
 
-    from compress.data import Feeds
+SYSFS = Path("/sys/class")
+WATT_HOUR = 3600.0
+"""Joules."""
 
-_POWERCAP = Path("/sys/class/powercap")
-_HWMON = Path("/sys/class/hwmon")
+
+class Meter(Protocol):
+    """Something that is read before and after, and then tells the joules between."""
+
+    @property
+    def name(self) -> str:
+        """What it is, and what it covers."""
+
+    @property
+    def least_seconds(self) -> float:
+        """The shortest time over which it can be trusted: many times what it takes to renew its reading."""
+
+    def read(self) -> tuple[float, ...]:
+        """Return a reading."""
+
+    def joules(self, before: tuple[float, ...], after: tuple[float, ...]) -> float:
+        """Return the joules between two readings; NaN if it could not tell."""
 
 
 @dataclass(frozen=True)
-class Meter:
-    """Energy counters in microjoules, read as files."""
+class Counter:
+    """Counters that only grow, or start again at zero."""
 
     name: str
-    counters: tuple[Path, ...]
-    wraps_at: tuple[int, ...]
-    """Microjoules at which each counter starts again at zero; 0 if it never does."""
+    counters: Callable[[], Sequence[float]]
+    """Returns the joules of each counter so far."""
+    wraps_at: Sequence[float] = ()
+    """Joules at which each starts again at zero; nothing where none does."""
+    least_seconds: float = 1.0
 
-    def read(self) -> tuple[int, ...]:
-        """Return the counters, in microjoules."""
-        return tuple(int(path.read_text()) for path in self.counters)
+    def read(self) -> tuple[float, ...]:
+        """Return the joules of each counter."""
+        return tuple(self.counters())
 
-    def joules(self, before: Sequence[int], after: Sequence[int]) -> float:
-        """Return the energy between two readings, at most one wrap of each counter apart."""
-        spent = 0
-        for start, end, wrap in zip(before, after, self.wraps_at, strict=True):
-            spent += end - start if end >= start else end - start + wrap
-        return spent * 1e-6
+    def joules(self, before: tuple[float, ...], after: tuple[float, ...]) -> float:
+        """Return the joules between two readings, at most one wrap of each counter apart."""
+        wraps = self.wraps_at or [0.0] * len(before)
+        pairs = zip(before, after, wraps, strict=True)
+        return math.fsum(end - start if end >= start else end - start + wrap for start, end, wrap in pairs)
 
 
 @dataclass(frozen=True)
-class Measured:
-    """Measured time and energy of one inference."""
+class Power:
+    """A power that is read now and then; its mean times the time is energy."""
 
-    seconds: float
-    joules: float | None
-    """Energy less what the idle machine draws in that time; None without a meter. Never an estimate."""
-    meter: str
-    """Name of the meter, or the reason why there is none."""
+    name: str
+    watts: Callable[[], float]
+    least_seconds: float = 1.0
+
+    def read(self) -> tuple[float, ...]:
+        """Return the time in seconds, and the watts."""
+        return time.perf_counter(), self.watts()
+
+    def joules(self, before: tuple[float, ...], after: tuple[float, ...]) -> float:
+        """Return the joules between two readings, as if the power had changed evenly."""
+        return (after[0] - before[0]) * (before[1] + after[1]) / 2
 
 
-def find_meter() -> Meter | str:
-    """Return the machine's energy meter, or the reason why there is none.
+def find_meter(sysfs: Path = SYSFS) -> Meter | str:
+    """Return the meter of this machine's processor, or else of all of the machine, or why there is none.
 
-    RAPL (Intel and AMD packages, usually readable by root alone), then energy counters of hwmon. A
-    virtual machine mostly has neither.
+    RAPL comes first (processor packages and their DRAM; Intel and AMD, usually for root alone), then the
+    counters of hwmon, then a battery that is being emptied. A virtual machine mostly has none of them.
     """
-    packages = sorted(_POWERCAP.glob("intel-rapl:[0-9]*")) if _POWERCAP.is_dir() else []
-    packages = [package for package in packages if package.name.count(":") == 1]
-    counters = tuple(package / "energy_uj" for package in packages)
-    wraps = tuple(int((package / "max_energy_range_uj").read_text()) for package in packages)
-    if not counters:
-        counters = tuple(sorted(_HWMON.glob("hwmon*/energy*_input"))) if _HWMON.is_dir() else ()
-        wraps = (0,) * len(counters)
-    if not counters:
-        return "not measured: this machine has no energy counter (RAPL or hwmon)"
+    reasons = []
+    for find in (_rapl, _hwmon, _battery):
+        try:
+            found = find(sysfs)
+            if not isinstance(found, str):
+                found.read()
+                return found
+        except OSError as error:
+            found = f"{error.filename}: {error.strerror}"
+            found += "; root may read it" if isinstance(error, PermissionError) else ""
+        except ValueError as error:
+            found = f"{find.__name__.strip('_')} cannot be read: {error}"
+        reasons += [found] if found else []
+    why = "; ".join(reasons) or "this machine has no energy meter (RAPL, hwmon or battery)"
+    return f"not measured: {why}"
+
+
+def find_gpu_meter(count: int) -> Meter | str:
+    """Return the meter of the first GPUs that this process may use, or why there is none."""
+    if nvml is None:
+        return "not measured: NVML needs the package nvidia-ml-py; install compress-toolkit[energy]"
     try:
-        for counter in counters:
-            counter.read_text()
-    except OSError as error:
-        return f"not measured: {error.filename}: {error.strerror}; root may read it"
-    return Meter("RAPL" if packages else "hwmon", counters, wraps)
+        nvml.nvmlInit()
+        gpus = [_handle(place) for place in range(count)]
+    except nvml.NVMLError as error:
+        return f"not measured: NVML: {error}"
+    counter = Counter(
+        f"NVML ({units.count(count, 'GPU')})",
+        lambda: [nvml.nvmlDeviceGetTotalEnergyConsumption(gpu) * 1e-3 for gpu in gpus],
+    )
+    try:
+        counter.read()
+    except nvml.NVMLError:  # before Volta there is no counter
+        return Power(
+            counter.name, lambda: math.fsum(nvml.nvmlDeviceGetPowerUsage(gpu) for gpu in gpus) * 1e-3
+        )
+    return counter
 
 
-def measure(
-    model: Model | str | os.PathLike[str],
-    feeds: Feeds,
-    *,
-    threads: int = 0,
-    runs: int = 20,
-    idle_seconds: float = 1.0,
-) -> Measured:
-    """Return time and energy of one inference, over `runs` of them after one to warm up.
-
-    Args:
-        model: what to run in ONNX Runtime: a model, or the path of an ONNX file.
-        feeds: arrays by input name.
-        threads: threads of one operator; 0 leaves the choice to the runtime.
-        runs: inferences that the result is the mean of.
-        idle_seconds: how long the idle power of the machine is measured beforehand.
-
-    Raises:
-        ModelError: the runtime refuses the model or these inputs.
-    """
-    opened = session(model.ir if isinstance(model, Model) else model, threads=threads)
-    meter = find_meter()
-    opened.run(None, feeds)
-    if isinstance(meter, str):
-        return Measured(_timed(opened, feeds, runs) / runs, None, meter)
-    before = meter.read()
-    time.sleep(idle_seconds)
-    idle_watts = meter.joules(before, meter.read()) / idle_seconds
-    before = meter.read()
-    seconds = _timed(opened, feeds, runs)
-    joules = meter.joules(before, meter.read()) - idle_watts * seconds
-    return Measured(seconds / runs, max(joules, 0.0) / runs, meter.name)
+def _handle(place: int) -> Any:
+    """Return the GPU that CUDA numbers `place`; NVML numbers also those that the process may not use."""
+    visible = [name.strip() for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    name = visible[place] if place < len(visible) else str(place)
+    if name.isdecimal():
+        return nvml.nvmlDeviceGetHandleByIndex(int(name))
+    return nvml.nvmlDeviceGetHandleByUUID(name)
 
 
-def _timed(opened: ort.InferenceSession, feeds: Feeds, runs: int) -> float:
-    start = time.perf_counter()
-    for _ in range(runs):
-        opened.run(None, feeds)
-    return time.perf_counter() - start
+def _rapl(sysfs: Path) -> Meter | str:
+    # The counter of the whole platform, psys, holds the packages once more; core and uncore are parts of one.
+    zones = [
+        zone
+        for zone in sorted(sysfs.glob("powercap/intel-rapl:*"))
+        if _text(zone / "name").startswith(("package", "dram"))
+    ]
+    if not zones:
+        return ""
+    files = [zone / "energy_uj" for zone in zones]
+    wraps = [_number(zone / "max_energy_range_uj") * 1e-6 for zone in zones]
+    covers = " and DRAM" * any(_text(zone / "name") == "dram" for zone in zones)
+    return Counter(f"RAPL (packages{covers})", _scaled(files, 1e-6), wraps)
+
+
+def _hwmon(sysfs: Path) -> Meter | str:
+    found = list(sysfs.glob("hwmon/hwmon*/energy*_input"))
+    # amd_energy counts every core, and every socket with its cores once more.
+    sockets = [file for file in found if _label(file).startswith("Esocket")]
+    files = sorted(sockets or found)
+    if not files:
+        return ""
+    chips = dict.fromkeys(_text(file.parent / "name") for file in files)
+    return Counter(f"hwmon ({', '.join(chips)})", _scaled(files, 1e-6))
+
+
+def _battery(sysfs: Path) -> Meter | str:
+    supplies = sorted(sysfs.glob("power_supply/*"))
+    batteries = [each for each in supplies if _text(each / "type") == "Battery"]
+    batteries = [each for each in batteries if not _is_of_device(each)]
+    if not batteries:
+        return ""
+    if not _are_emptied(batteries):
+        return "the battery is not being emptied: unplug the machine"
+    name = "battery (the whole machine)"
+    if not all((each / "power_now").exists() or (each / "current_now").exists() for each in batteries):
+        energies = _scaled([each / "energy_now" for each in batteries], -1e-6 * WATT_HOUR)
+        return Counter(name, energies, least_seconds=60.0)
+
+    def watts() -> float:
+        return math.fsum(map(_watts, batteries)) if _are_emptied(batteries) else math.nan
+
+    return Power(name, watts, least_seconds=10.0)
+
+
+def _watts(battery: Path) -> float:
+    """Return the power of a battery, to which some drivers give a sign."""
+    if (battery / "power_now").exists():
+        return abs(_number(battery / "power_now")) * 1e-6
+    return abs(_number(battery / "current_now")) * _number(battery / "voltage_now") * 1e-12
+
+
+def _are_emptied(batteries: Sequence[Path]) -> bool:
+    return any(_text(each / "status") == "Discharging" for each in batteries)
+
+
+def _is_of_device(supply: Path) -> bool:
+    """Tell whether a battery is a mouse's or a keyboard's."""
+    return (supply / "scope").exists() and _text(supply / "scope") == "Device"
+
+
+def _scaled(files: Sequence[Path], scale: float) -> Callable[[], list[float]]:
+    return lambda: [_number(file) * scale for file in files]
+
+
+def _label(counter: Path) -> str:
+    label = counter.with_name(counter.name.replace("_input", "_label"))
+    return _text(label) if label.exists() else ""
+
+
+def _text(file: Path) -> str:
+    return file.read_text(encoding="utf-8").strip()
+
+
+def _number(file: Path) -> float:
+    return float(_text(file))

@@ -6,13 +6,13 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from compress.report import summary, tables
-from compress.units import si
+from compress.units import si, spread
 
 if TYPE_CHECKING:
     from rich.table import Table
 
     from compress.estimator import Cost, Estimate, Generation, ParallelEstimate, PointEstimate, Profile
-    from compress.estimator.meter import Measured
+    from compress.estimator.measuring import Measured
 
 
 def of_inference(
@@ -30,12 +30,11 @@ def of_inference(
     for name in refused:
         table.add_row(name, "does not run", "", "", "", "")
     if measured is not None:
-        joules = "not measured" if measured.joules is None else si(measured.joules, "J")
-        table.add_row("measured", joules, "", "", "", si(measured.seconds, "s"))
+        table.add_row(*_measured(measured))
     yield table
     if measured is not None:
-        what = "energy " if measured.joules is None else "energy measured by "
-        yield f"\nmeasured on one core of this machine; {what}{measured.meter}"
+        what = "energy " if measured.joules is None else "energy, less the machine's at rest, by "
+        yield f"\nmeasured on one core of this machine, {measured.runs} runs; {what}{measured.meter}"
     for one in estimates if layers else ():
         yield f"\n{one.hardware}"
         yield _layers(one)
@@ -89,6 +88,14 @@ def of_devices(found: Mapping[str, Sequence[ParallelEstimate]], devices: int) ->
 
 def _range(cost: Cost) -> str:
     return f"{si(cost.energy_low, 'J')} to {si(cost.energy_high, 'J')}"
+
+
+def _measured(found: Measured) -> Iterator[str]:
+    """Yield the row of what was measured, with standard deviations; an estimate's columns stay empty."""
+    joules = "not measured"
+    if found.joules is not None and found.joules_sd is not None:
+        joules = spread(found.joules, found.joules_sd, "J")
+    yield from ("measured", joules, "", "", "", spread(found.seconds, found.seconds_sd, "s"))
 
 
 def _layers(one: Estimate) -> Table:
