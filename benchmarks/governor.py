@@ -155,8 +155,7 @@ def replays(frontier: Frontier, seed: int, *, history: bool = True) -> Iterator[
 def variants(folder: Path | None) -> Frontier:
     """Return the frontier of a run, which is made first if there is none."""
     if folder is not None:
-        options, unanswered = of_run(folder, "stm32u575")
-        return Frontier.of(options, unanswered=unanswered)
+        return Frontier.of(of_run(folder, "stm32u575").options)
     with tempfile.TemporaryDirectory() as fresh:
         compress.run(RECIPE, fresh)
         return variants(Path(fresh))

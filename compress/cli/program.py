@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import compress
-from compress.cli import estimate, hardware, models, passes, recipes
+from compress.cli import estimate, govern, hardware, models, passes, recipes
 from compress.engine import log
 from compress.errors import CompressError
 
@@ -100,6 +100,7 @@ app.add_typer(passes.commands)
 app.add_typer(estimate.commands, name="estimate")
 app.add_typer(hardware.commands, name="hardware")
 app.add_typer(models.commands)
+app.add_typer(govern.commands)
 
 
 def main() -> None:

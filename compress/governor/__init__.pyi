@@ -1,5 +1,6 @@
 from .budget import Budget as Budget
 from .controller import Controller as Controller
+from .frontier import Family as Family
 from .frontier import Frontier as Frontier
 from .frontier import Option as Option
 from .frontier import of_run as of_run

@@ -98,8 +98,19 @@ def _hull(options: Sequence[Option]) -> Iterator[Option]:
         last = max(better, key=lambda each: (slopes[each], each.joules))
 
 
-def of_run(folder: str | os.PathLike[str], hardware: str | None = None) -> tuple[list[Option], float]:
-    """Return the options that a run has written, and the quality of no answer.
+@dataclass(frozen=True)
+class Family:
+    """The variants of a run as options."""
+
+    options: tuple[Option, ...]
+    unanswered: float = 0.0
+    """Quality of no answer."""
+    measure: str = "quality"
+    """What quality is."""
+
+
+def of_run(folder: str | os.PathLike[str], hardware: str | None = None) -> Family:
+    """Return the options that a run has written.
 
     Quality is the run's metric, its sign turned where lower is better; without a metric it is the agreement
     with the original. No answer is worth nothing where higher is better, and else as bad again as the worst
@@ -121,25 +132,29 @@ def of_run(folder: str | os.PathLike[str], hardware: str | None = None) -> tuple
     chosen = hardware or scored[0]
     if chosen not in scored:
         raise InputError(f"{home}: the run has no score on hardware {chosen!r}{did_you_mean(chosen, scored)}")
-    options = [
+    measure, qualities = _qualities([each for each in done if chosen in each.hardware])
+    options = tuple(
         option
-        for variant in done
-        if chosen in variant.hardware
-        for option in _points(variant, home / variant.path, chosen, _quality(variant))
-    ]
-    lower = any(each.metric and each.metric.better == "lower" for each in done)
-    return options, 2 * min(option.quality for option in options) if lower else 0.0
+        for variant, quality in qualities
+        for option in _points(variant, home / variant.path, chosen, quality)
+    )
+    worst = min(option.quality for option in options)
+    return Family(options, 2 * worst if worst < 0 and measure.startswith("−") else 0.0, measure)
 
 
-def _quality(variant: VariantResult) -> float:
-    if variant.metric is not None:
-        return variant.metric.value if variant.metric.better == "higher" else -variant.metric.value
-    close = variant.agreement
-    known = (close.top1, close.cosine, close.equal) if close else ()
-    for figure in known:
-        if figure is not None:
-            return figure
-    raise InputError(f"variant {variant.name} has neither a metric nor agreement with the original")
+def _qualities(variants: Sequence[VariantResult]) -> tuple[str, list[tuple[VariantResult, float]]]:
+    """Return what variants are ranked by, and each with its value, more being better."""
+    metrics = [each.metric for each in variants if each.metric is not None]
+    if len(metrics) == len(variants):
+        sign, before = (1, "") if metrics[0].better == "higher" else (-1, "−")
+        values = [sign * metric.value for metric in metrics]
+        return before + metrics[0].name, list(zip(variants, values, strict=True))
+    for name in ("top1", "cosine", "equal"):
+        close = [getattr(each.agreement, name, None) for each in variants]
+        known = [value for value in close if value is not None]
+        if len(known) == len(variants):
+            return f"agreement ({name})", list(zip(variants, known, strict=True))
+    raise InputError("the run has neither a metric nor one kind of agreement with the original to rank by")
 
 
 def _points(variant: VariantResult, path: Path, hardware: str, quality: float) -> Iterator[Option]:

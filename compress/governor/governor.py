@@ -17,7 +17,7 @@ from compress.errors import InputError, LimitError
 from compress.estimator.meter import find_meter
 from compress.governor.budget import Budget, parse_seconds
 from compress.governor.controller import Controller
-from compress.governor.frontier import Frontier, Option, of_run
+from compress.governor.frontier import Family, Frontier, Option, of_run
 from compress.governor.gauge import Gauge, Meter
 from compress.governor.replay import Replay, learned, replay
 from compress.governor.trace import Trace, read_trace
@@ -75,6 +75,11 @@ class Governor:
             voltage and clock where options are operating points.
         clock: seconds since midnight of the first day; the machine's if left out.
 
+    Attributes:
+        options: everything that may answer, at what it has come to cost.
+        quality: what options are ranked by, such as accuracy.
+        last: how the last request was answered; None before the first.
+
     Raises:
         InputError: the budget or the deadline is not one, there is no such run or hardware, or no variant
             meets the deadline.
@@ -94,15 +99,15 @@ class Governor:
         on_switch: Callable[[Option], None] | None = None,
         clock: Callable[[], float] | None = None,
     ) -> None:
-        unanswered = 0.0
         if isinstance(variants, str | os.PathLike):
-            self.options, unanswered = of_run(variants, hardware)
+            family = of_run(variants, hardware)
         else:
-            self.options = list(variants)
+            family = Family(tuple(variants))
+        self.options, self.quality = list(family.options), family.measure
         self.budget = Budget.parse(budget) if isinstance(budget, str) else budget
         self.deadline_seconds = None if deadline is None else parse_seconds(deadline)
         self.frontier = Frontier.of(
-            self.options, deadline_seconds=self.deadline_seconds, unanswered=unanswered
+            self.options, deadline_seconds=self.deadline_seconds, unanswered=family.unanswered
         )
         self.history = read_trace(history) if isinstance(history, str | os.PathLike) else history
         self._clock = clock or _wall_clock()

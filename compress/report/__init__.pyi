@@ -1,5 +1,6 @@
 from . import describe as describe
 from . import estimates as estimates
+from . import governing as governing
 from . import tables as tables
 from .comparison import show_comparison as show_comparison
 from .html import write as write

@@ -7,29 +7,22 @@ The page carries the part of plotly.js that it draws with (scatter, bar and tree
 from __future__ import annotations
 
 import json
-import math
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import jinja2
-import plotly.graph_objects as go
-from markupsafe import Markup
-
 from compress import units
 from compress.changes import by_pass
-from compress.errors import writing
+from compress.report.page import asset, figure, rendered, save
 from compress.report.plots.bars import dram_by_layer, energy_by_component, energy_by_layer
 from compress.report.plots.front import accuracy_vs_energy
 from compress.report.plots.integers import integers_by_layer
 from compress.report.plots.rooflines import roofline
-from compress.report.plots.theme import template
 from compress.report.plots.treemap import bytes_by_layer
 from compress.report.summary import all_remarks, indistinct, original, profiles
 from compress.results import HardwareScore, Results, VariantResult
 
-ASSETS = Path(__file__).with_name("assets")
 ROWS_OF_A_PASS = 80
 """Most layers listed under a pass, to keep the page small, unless what integers mean in each was measured;
 results.json has them all."""
@@ -41,32 +34,16 @@ def write(results: Results, path: str | os.PathLike[str]) -> Path:
     Raises:
         StoreError: the file could not be written.
     """
-    path = Path(path)
-    scratch = path.with_name(f".{path.name}.partial")
-    with writing(path):
-        try:
-            scratch.write_text(render(results), encoding="utf-8")
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
-    return path
+    return save(render(results), path)
 
 
 def render(results: Results) -> str:
     """Return the report as HTML; every string of the user's is escaped."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(ASSETS),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
-        name: getattr(units, name) for name in ("si", "ratio", "span", "number", "signed", "share", "cosine")
-    }
     finished = [variant for variant in results.variants if variant.status == "done"]
     figures = _figures(results)
-    return environment.get_template("report.html.j2").render(
+    return rendered(
+        "report.html.j2",
+        figures,
         title=results.recipe.get("title") or Path(str(results.recipe.get("path") or "Results")).stem,
         results=results,
         finished=finished,
@@ -85,15 +62,8 @@ def render(results: Results) -> str:
         recipe=json.dumps(results.recipe, indent=2, ensure_ascii=False, default=str),
         environment=dict(_flat(results.environment)),
         is_drawn=bool(figures["profiles"] or figures["passes"]),
-        figures=_embedded(figures),
-        style=_asset("report.css"),
-        script=_asset("report.js"),
-        plotly=_asset("plotly.min.js"),
+        script=asset("report.js"),
     )
-
-
-def _asset(name: str) -> Markup:
-    return Markup((ASSETS / name).read_text(encoding="utf-8"))
 
 
 def _leaders(results: Results) -> Iterator[dict[str, Any]]:
@@ -137,20 +107,13 @@ def _leader(
 def _figures(results: Results) -> dict[str, Any]:
     """Return all figures for the page's script: by profile, and by profile and variant."""
     reference = original(results)
-    figures: dict[str, Any] = {
-        "templates": {
-            "light": _plain(template().to_plotly_json()),
-            "dark": _plain(template(dark=True).to_plotly_json()),
-        },
-        "profiles": {},
-        "passes": dict(_passes(results)),
-    }
+    figures: dict[str, Any] = {"profiles": {}, "passes": dict(_passes(results))}
     for profile in profiles(results):
         scored = {v.name: v.hardware[profile] for v in results.variants if profile in v.hardware}
         base = reference.hardware.get(profile) if reference else None
         figures["profiles"][profile] = {
-            "front": _figure(accuracy_vs_energy(results, profile), _energies(scored, profile)),
-            "components": _figure(energy_by_component(results, profile), _energies(scored, profile)),
+            "front": figure(accuracy_vs_energy(results, profile), _energies(scored, profile)),
+            "components": figure(energy_by_component(results, profile), _energies(scored, profile)),
             "variants": {
                 name: _by_layer(name, score, base if reference and name != reference.name else None)
                 for name, score in scored.items()
@@ -165,19 +128,19 @@ def _by_layer(name: str, score: HardwareScore, base: HardwareScore | None) -> di
     busiest = max(score.layers, key=lambda layer: layer.dram_bytes)
     total = f"{len(score.layers)} layers of {name}"
     return {
-        "energy": _figure(
+        "energy": figure(
             energy_by_layer(score, base),
             f"{units.si(score.energy_joules, 'J')} in {total}, most of it in {costliest.name}.",
         ),
-        "dram": _figure(
+        "dram": figure(
             dram_by_layer(score, base),
             f"{units.si(score.dram_bytes, 'B')} in {total}, most of it in {busiest.name}.",
         ),
-        "bytes": _figure(
+        "bytes": figure(
             bytes_by_layer(score, base),
             f"{units.si(score.dram_bytes, 'B')} in {total}, as tiles of weights and of activations.",
         ),
-        "roofline": _figure(roofline(score, base), f"{total}: rate of work against work per byte."),
+        "roofline": figure(roofline(score, base), f"{total}: rate of work against work per byte."),
     }
 
 
@@ -187,36 +150,12 @@ def _passes(results: Results) -> Iterator[tuple[str, dict[str, Any]]]:
         for step, done in enumerate(by_pass(variant.changes)):
             if any(effect.is_measured for effect in done.effects.values()):
                 label = f"What integers mean in each layer of {variant.name}: {done}."
-                yield f"{variant.name} {step}", _figure(integers_by_layer(done.effects), label)
+                yield f"{variant.name} {step}", figure(integers_by_layer(done.effects), label)
 
 
 def _energies(scored: Mapping[str, HardwareScore], profile: str) -> str:
     listed = (f"{name} {units.si(score.energy_joules, 'J')}" for name, score in scored.items())
     return f"Energy of one inference on {profile}: {', '.join(listed)}."
-
-
-def _figure(figure: go.Figure, label: str) -> dict[str, Any]:
-    """Return what the page needs of a figure: it has headings and templates of its own."""
-    content = figure.to_plotly_json()
-    layout = {key: value for key, value in content["layout"].items() if key not in {"template", "title"}}
-    return {"data": _plain(content["data"]), "layout": _plain(layout), "label": label}
-
-
-def _plain(value: Any) -> Any:
-    """Round to five digits, more than a screen can show, and replace numbers that are not finite by None."""
-    if isinstance(value, float):
-        return float(f"{value:.5g}") if math.isfinite(value) else None
-    if isinstance(value, Mapping):
-        return {key: _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return value
-
-
-def _embedded(value: Any) -> Markup:
-    """Return JSON for a script element: nothing in it ends the element or starts a comment."""
-    text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    return Markup(text.replace("</", "\\u003c/").replace("<!", "\\u003c!"))
 
 
 def _flat(values: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, str]]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from compress.errors import InputError
 from compress.governor import Frontier, Option, of_run
-from compress.results import Results
+from compress.results import Agreement, Results
 
 
 @given(st.lists(st.tuples(st.floats(0, 1), st.floats(1e-6, 1e3)), min_size=1, max_size=12))
@@ -41,14 +41,14 @@ def test_options_without_energy_are_refused() -> None:
 
 
 def test_a_run_is_read(run_folder: Path) -> None:
-    options, unanswered = of_run(run_folder)
-    assert [(each.name, each.quality, each.joules) for each in options] == [
+    family = of_run(run_folder)
+    assert [(each.name, each.quality, each.joules) for each in family.options] == [
         ("tiny", 0.7, 1.0),
         ("small", 0.8, 2.0),
         ("large", 0.9, 8.0),
     ]
-    assert options[0].path == run_folder / "tiny.onnx"
-    assert unanswered == 0
+    assert family.options[0].path == run_folder / "tiny.onnx"
+    assert (family.unanswered, family.measure) == (0, "accuracy")
     with pytest.raises(InputError, match="no score on hardware 'stm32'; did you mean 'stm32u575'"):
         of_run(run_folder, "stm32")
     with pytest.raises(InputError, match=r"results\.json"):
@@ -62,9 +62,24 @@ def test_where_lower_is_better_no_answer_is_worse_than_any(run_folder: Path) -> 
         for each in results.variants
     ]
     results.model_copy(update={"variants": turned}).save(run_folder / "results.json")
-    options, unanswered = of_run(run_folder)
-    assert [each.quality for each in options] == [-0.7, -0.8, -0.9]
-    assert unanswered == -1.8
+    family = of_run(run_folder)
+    assert [each.quality for each in family.options] == [-0.7, -0.8, -0.9]
+    assert (family.unanswered, family.measure) == (-1.8, "−accuracy")
+
+
+def test_without_a_metric_the_agreement_ranks(run_folder: Path) -> None:
+    results = Results.load(run_folder / "results.json")
+    close = [
+        each.model_copy(update={"metric": None, "agreement": Agreement(top1=1 - place / 10)})
+        for place, each in enumerate(results.variants)
+    ]
+    results.model_copy(update={"variants": close}).save(run_folder / "results.json")
+    assert of_run(run_folder).measure == "agreement (top1)"
+    assert [each.quality for each in of_run(run_folder).options] == [1.0, 0.9, 0.8]
+    nothing = [each.model_copy(update={"metric": None}) for each in results.variants]
+    results.model_copy(update={"variants": nothing}).save(run_folder / "results.json")
+    with pytest.raises(InputError, match="neither a metric nor"):
+        of_run(run_folder)
 
 
 def test_operating_points_are_options_of_their_own(run_folder: Path) -> None:
@@ -74,8 +89,7 @@ def test_operating_points_are_options_of_their_own(run_folder: Path) -> None:
         for each in results.variants
     ]
     results.model_copy(update={"variants": moved}).save(run_folder / "results.json")
-    options, _ = of_run(run_folder)
-    points = [each for each in options if each.name == "tiny"]
+    points = [each for each in of_run(run_folder).options if each.name == "tiny"]
     assert len({each.point for each in points}) == len(points) > 1
     fast, slow = min(points, key=lambda each: each.seconds), max(points, key=lambda each: each.seconds)
     assert fast.joules > slow.joules
