@@ -90,7 +90,13 @@ def float_ratios() -> dict[str, float]:
 
 
 def float_ratio_left_out(network: str) -> float:
-    """Return the ratio of a network from its graphs, with the float rate that the other networks tell."""
+    """Return that ratio as it is estimated."""
+    int8, floats = float_costs_left_out(network)
+    return int8.seconds / floats.seconds
+
+
+def float_costs_left_out(network: str) -> tuple[Cost, Cost]:
+    """Return the costs in int8 and float32, at the float rate that the other networks tell."""
     profile = load("stm32l4r5")
     known = [ratio for name, ratio in float_ratios().items() if name != network]
     int8, fp32 = profile.arithmetic["int8"], profile.arithmetic["fp32"]
@@ -99,5 +105,5 @@ def float_ratio_left_out(network: str) -> float:
         update={"macs_per_second": fp32.macs_per_second.times(slower / fp32.macs_per_second.value)}
     )
     board = profile.model_copy(update={"arithmetic": {"int8": int8, "fp32": floats}})
-    int8_seconds, float_seconds = (estimate(graph(network, kind), board).total.seconds for kind in KINDS)
-    return int8_seconds / float_seconds
+    int8_cost, float_cost = (estimate(graph(network, kind), board).total for kind in KINDS)
+    return int8_cost, float_cost

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
-from typing import Literal
 
 import alexnet
 import boards
@@ -26,23 +24,9 @@ import timeloop
 import tpu_v1
 import vgg16
 from measured import Inference
+from rows import Origin, Row, inside, log_sd, share
 
 from compress.estimator import Estimate, estimate, load
-
-
-@dataclass(frozen=True)
-class Row:
-    """One check."""
-
-    check: str
-    estimated: float
-    published: float
-    unit: str
-    origin: Literal["fitted", "left out", "predicted"] = "predicted"
-
-    @property
-    def error(self) -> float:
-        return self.estimated / self.published - 1
 
 
 def _alexnet() -> Estimate:
@@ -85,15 +69,16 @@ def eyeriss_alexnet_layer_left_out() -> Iterator[Row]:
         for name in alexnet.LAYERS:
             profile = eyeriss.fit([other for other in alexnet.LAYERS if other != name])
             found = estimate(alexnet.model(), profile, shapes=alexnet.SHAPES, zeros=alexnet.zeros())
-            (joules,) = (layer.cost.energy_joules for layer in found.layers if layer.name == name)
-            yield Row(name, joules * 1e3, alexnet.measured_joules(name) * 1e3, "mJ", "left out")
+            (cost,) = (layer.cost for layer in found.layers if layer.name == name)
+            joules = cost.energy_joules, alexnet.measured_joules(name)
+            yield Row(name, joules[0] * 1e3, joules[1] * 1e3, "mJ", "left out", cost)
 
     return _summed(rows())
 
 
 def eyeriss_vgg16_energy() -> Iterator[Row]:
     rows = (
-        Row(x.name, x.cost.energy_joules * 1e3, vgg16.MEASURED_JOULES[x.name] * 1e3, "mJ")
+        Row(x.name, x.cost.energy_joules * 1e3, vgg16.MEASURED_JOULES[x.name] * 1e3, "mJ", cost=x.cost)
         for x in _vgg16().layers
     )
     return _summed(rows)
@@ -103,7 +88,7 @@ def eyeriss_voltages() -> Iterator[Row]:
     for point, published in (("1.0 V", 83.1), ("0.82 V", 122.8)):
         profile = load("eyeriss-v1").at(point)
         total = estimate(alexnet.model(), profile, shapes=alexnet.SHAPES, zeros=alexnet.zeros()).total
-        origin: Literal["fitted", "predicted"] = "fitted" if point == "1.0 V" else "predicted"
+        origin: Origin = "fitted" if point == "1.0 V" else "predicted"
         yield Row(point, total.macs / total.energy_joules / 1e9, published, "GMACS/W", origin)
 
 
@@ -159,8 +144,8 @@ def chips() -> Iterator[Row]:
         first = point == profile.operating_points[0].name
         for name, (microjoules, _) in networks.items():
             total = estimate(mlperf_tiny.NETWORKS[name](), profile.at(point)).total
-            origin: Literal["fitted", "predicted"] = "fitted" if first else "predicted"
-            yield Row(f"{key} {name}", total.energy_joules * 1e6, microjoules, "uJ", origin)
+            origin: Origin = "fitted" if first else "predicted"
+            yield Row(f"{key} {name}", total.energy_joules * 1e6, microjoules, "uJ", origin, total)
 
 
 def chips_network_left_out() -> Iterator[Row]:
@@ -193,7 +178,9 @@ def other_boards_network_left_out() -> Iterator[Row]:
 def _network_left_out(rows: Iterator[Inference] | tuple[Inference, ...], start: str) -> Iterator[Row]:
     for _, own in groupby(rows, key=lambda row: (row.source, row.board)):
         for row, found in boards.network_left_out(own, load(start)):
-            yield Row(_name(row), found.energy_joules * 1e6, (row.joules or 0.0) * 1e6, "uJ", "left out")
+            yield Row(
+                _name(row), found.energy_joules * 1e6, (row.joules or 0.0) * 1e6, "uJ", "left out", found
+            )
 
 
 def _name(row: Inference) -> str:
@@ -216,7 +203,22 @@ def h100_model_left_out() -> Iterator[Row]:
     without = h100.left_out()
     for row in measured.tokens():
         joules = without[row.model].joules(h100.parts(row))
-        yield Row(_token(row), joules, row.joules, "J", "left out")
+        yield Row(_token(row), joules, row.joules, "J", "left out", h100.shipped(row))
+
+
+def h100_scaling() -> Iterator[Row]:
+    """Energy over that at the least batch, and over that on fewer GPUs, a model left out."""
+    rows, without = measured.tokens(), h100.left_out()
+    for row in rows:
+        of_model = [other for other in rows if other.model == row.model]
+        least = min((other for other in of_model if other.gpus == row.gpus), key=lambda other: other.batch)
+        alike = (other for other in of_model if round(other.batch) == round(row.batch))
+        fewer = min(alike, key=lambda other: other.gpus)
+        for other, over in ((least, f"a batch of {least.batch:.0f}"), (fewer, f"{fewer.gpus} GPU")):
+            if other is not row:
+                ours, theirs = (without[row.model].joules(h100.parts(each)) for each in (row, other))
+                name, pair = f"{_token(row)} over {over}", (h100.shipped(row), h100.shipped(other))
+                yield Row(name, ours / theirs, row.joules / other.joules, "", "left out", *pair)
 
 
 def _token(row: measured.Token) -> str:
@@ -226,7 +228,7 @@ def _token(row: measured.Token) -> str:
 def h200_resnet50() -> Iterator[Row]:
     """The profile was fitted to BERT; eight GPUs took 4954 W for 556,234 images a second."""
     total = estimate(resnet50.model(), "h200").total
-    yield Row("ResNet-50", total.energy_joules / resnet50.BATCH * 1e3, 8.91, "mJ")
+    yield Row("ResNet-50", total.energy_joules / resnet50.BATCH * 1e3, 8.91, "mJ", cost=total)
 
 
 def tpu_v1_rates() -> Iterator[Row]:
@@ -263,6 +265,7 @@ CHECKS: dict[str, Callable[[], Iterator[Row]]] = {
     "Cortex-M4, time of int8 over float32, a network left out": float_ratios,
     "H100, energy a generated token": h100_tokens,
     "H100, energy a generated token, a model left out": h100_model_left_out,
+    "H100, ratios of it by batch and GPUs, a model left out": h100_scaling,
     "H200, ResNet-50 in int8, energy": h200_resnet50,
     "TPU v1, rate": tpu_v1_rates,
     "Timeloop, published designs, DRAM": timeloop_designs,
@@ -270,10 +273,41 @@ CHECKS: dict[str, Callable[[], Iterator[Row]]] = {
 }
 
 
+CLASSES: dict[str, tuple[str, ...]] = {
+    "microcontroller": (
+        "ST's boards, energy, a network left out",
+        "Other boards and firmware, energy, a network left out",
+    ),
+    "array": ("Eyeriss, AlexNet, energy, a layer left out", "Eyeriss, VGG-16, energy, from AlexNet"),
+    "small NPU": ("GAP9 and NDP9120, energy", "GAP9 and NDP9120, energy, a network left out"),
+    "GPU": (
+        "H100, energy a generated token, a model left out",
+        "H100, ratios of it by batch and GPUs, a model left out",
+        "H200, ResNet-50 in int8, energy",
+    ),
+}
+"""The checks that tell how much the model errs, by class of hardware."""
+
+
+SHIPPED = {
+    "microcontroller": ("stm32l4r5", "stm32u575", "stm32u385", "stm32h7"),
+    "array": ("eyeriss-v1",),
+    "small NPU": ("gap9", "ndp9120"),
+    "GPU": ("h100", "h200"),
+}
+"""The profiles whose `model_error` is the log-sd of their class."""
+
+
+def unseen(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows with an interval that no number was fitted to, without totals."""
+    return [row for row in rows if row.cost is not None and row.origin != "fitted" and row.check != "total"]
+
+
 def main() -> None:
+    found: dict[str, list[Row]] = {}
     for title, check in CHECKS.items():
         start = time.perf_counter()
-        rows = list(check())
+        rows = found[title] = list(check())
         seconds = time.perf_counter() - start
         errors = [row.error for row in rows if row.check != "total"]
         median = statistics.median(map(abs, errors))
@@ -286,6 +320,16 @@ def main() -> None:
                 f"  {row.check:44} {row.estimated:12.5g} {row.published:12.5g} {row.unit:8} {row.error:+7.1%}"
                 f"  {row.origin}"
             )
+    print(
+        "\nEnergies inside their 90 % interval, by what the other rows of the class say of the model's error:"
+    )
+    every: list[bool] = []
+    for name, titles in CLASSES.items():
+        rows = unseen(row for title in titles for row in found[title])
+        held = inside(rows)
+        every += held
+        print(f"  {name:16} {share(held)}; log-sd {log_sd(rows):.3f}")
+    print(f"  {'all':16} {share(every)}")
 
 
 if __name__ == "__main__":

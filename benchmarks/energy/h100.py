@@ -13,6 +13,7 @@ from measured import Token
 from scipy.optimize import nnls
 
 from compress.estimator import Cost, Profile, estimate_generation, estimate_parallel, load
+from compress.estimator.uncertainty import Drawn
 
 PROMPT = 200
 """Tokens of a request; half the answer is written when the middle token is."""
@@ -30,16 +31,26 @@ def cost(profile: Profile, row: Token) -> Cost:
     return _times(one, layers / row.written) + head + _serving(profile, row)
 
 
+@cache
+def shipped(row: Token) -> Cost:
+    """Return the same with the profile as it is shipped."""
+    return cost(load("h100"), row)
+
+
 def _times(one: Cost, factor: float) -> Cost:
     energy = {name: joules * factor for name, joules in one.energy.items()}
     moved = {name: size * factor for name, size in one.bytes_moved.items()}
-    return Cost(energy, bytes_moved=moved, macs=round(one.macs * factor), seconds=one.seconds * factor)
+    drawn = Drawn(one.drawn.joules * factor, one.drawn.unsure * factor, one.drawn.log_sd)
+    return Cost(
+        energy, bytes_moved=moved, macs=round(one.macs * factor), seconds=one.seconds * factor, drawn=drawn
+    )
 
 
 def _serving(profile: Profile, row: Token) -> Cost:
     assert profile.request_seconds is not None and profile.leakage_watts is not None
-    seconds = row.batch * profile.request_seconds.value
-    return Cost({"static": seconds * profile.leakage_watts.value * row.gpus}, seconds=seconds)
+    seconds = row.batch * profile.request_seconds.draws
+    joules = seconds * profile.leakage_watts.draws * row.gpus
+    return Cost({"static": float(joules[0])}, seconds=float(seconds[0]), drawn=Drawn(joules[1:]))
 
 
 @dataclass(frozen=True)
@@ -62,7 +73,7 @@ class Parts:
 def parts(row: Token) -> Parts:
     """Return the parts of one row, from two estimates."""
     profile = load("h100")
-    whole = cost(profile, row)
+    whole = shipped(row)
     instant = cost(profile.model_copy(update={"start_seconds": None}), row)
     start, serving = profile.start_seconds, _serving(profile, row)
     assert start is not None and profile.attention_efficiency is not None
@@ -153,6 +164,7 @@ def _known_seconds(of: Parts, efficiency: float) -> float:
     return of.seconds + of.attended / efficiency / dram.bytes_per_second.value / of.row.gpus
 
 
+@cache
 def left_out() -> dict[str, Numbers]:
     """Return, for every model, the numbers fitted to all others."""
     rows = measured.tokens()

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-Kind: TypeAlias = Literal["int8", "float32"]
+Kind: TypeAlias = Literal["int4", "int8", "float32"]
 MEASURED: dict[str, dict[str, tuple[float, float]]] = {
     "gap9 0.65 V": {
         "ic": (27.711, 1043.8),
@@ -35,13 +35,14 @@ class Builder:
     """Builds a chain of layers, every tensor through QuantizeLinear and DequantizeLinear."""
 
     def __init__(self, shape: list[int], kind: Kind) -> None:
-        self.int8 = kind == "int8"
+        self.int8 = kind != "float32"
+        self.code = TensorProto.INT4 if kind == "int4" else TensorProto.INT8
         self.nodes: list[onnx.NodeProto] = []
         self.weights = [
             helper.make_tensor("s", TensorProto.FLOAT, [], [0.1]),
-            helper.make_tensor("z", TensorProto.INT8, [], [0]),
+            helper.make_tensor("z", self.code, [], [0]),
         ]
-        self.type = TensorProto.INT8 if self.int8 else TensorProto.FLOAT
+        self.type = self.code if self.int8 else TensorProto.FLOAT
         self.input = helper.make_tensor_value_info("x", self.type, shape)
         self.shape = shape
         self.last = "x"
@@ -53,7 +54,7 @@ class Builder:
         if not self.int8:
             self.weights.append(onnx.numpy_helper.from_array(np.ones(shape, np.float32), name))
             return name
-        self.weights.append(helper.make_tensor(name, TensorProto.INT8, shape, np.ones(shape, np.int8)))
+        self.weights.append(helper.make_tensor(name, self.code, shape, np.ones(shape, np.int8)))
         self.nodes.append(helper.make_node("DequantizeLinear", [name, "s", "z"], [f"{name}.d"]))
         return f"{name}.d"
 
@@ -76,6 +77,7 @@ class Builder:
         stride: int = 1,
         depthwise: bool = False,
         relu: bool = True,
+        padded: bool = True,
     ) -> Builder:
         n, c, h, w = self.shape
         groups = c if depthwise else 1
@@ -86,16 +88,23 @@ class Builder:
             kernel_shape=kernel,
             strides=[stride] * 2,
             group=groups,
-            auto_pad="SAME_UPPER",
+            auto_pad="SAME_UPPER" if padded else "VALID",
         )
         if relu:
             name = self._add("Relu", [name])
         self.last = self._quantized(name)
-        self.shape = [n, channels, -(-h // stride), -(-w // stride)]
+        lost = (0, 0) if padded else (kernel[0] - 1, kernel[1] - 1)
+        self.shape = [n, channels, -(-(h - lost[0]) // stride), -(-(w - lost[1]) // stride)]
         return self
 
     def residual(self, other: str) -> Builder:
         self.last = self._quantized(self._add("Relu", [self._add("Add", [self.last, other])]))
+        return self
+
+    def halved(self) -> Builder:
+        """Take the largest of every two by two."""
+        self.last = self._quantized(self._add("MaxPool", [self.last], kernel_shape=[2, 2], strides=[2, 2]))
+        self.shape = [*self.shape[:2], self.shape[2] // 2, self.shape[3] // 2]
         return self
 
     def pool(self) -> Builder:
@@ -171,6 +180,19 @@ def anomaly_detection(kind: Kind = "int8") -> onnx.ModelProto:
     for outputs in (*[128] * 4, 8, *[128] * 4):
         net.dense(outputs, relu=True)
     return net.dense(640).model("autoencoder")
+
+
+def cnv() -> onnx.ModelProto:
+    """FINN's CNV on 32 x 32 images, 59.5 M multiply-accumulates, in the fewest bits that ONNX stores.
+
+    Its layers are recalled from Umuroglu et al., "FINN", FPGA 2017.
+    """
+    net = Builder([1, 3, 32, 32], "int4")
+    for channels in (64, 128, 256):
+        net.conv(channels, (3, 3), padded=False).conv(channels, (3, 3), padded=False)
+        if channels < 256:
+            net.halved()
+    return net.pool().dense(512, relu=True).dense(512, relu=True).dense(10).model("cnv")
 
 
 NETWORKS = {

@@ -13,7 +13,7 @@ import numpy as np
 from compress import units
 from compress.estimator.mapping import Crossings, Words, search, whole_maps
 from compress.estimator.residency import Homes, part_outside
-from compress.estimator.uncertainty import DRAWS, MODEL_LOG_SD, Drawn, interval, standard
+from compress.estimator.uncertainty import DRAWS, Drawn, interval, standard
 
 TIMED = ("static", "package")
 """Components that are a power for as long as a layer takes."""
@@ -141,11 +141,10 @@ def cost(layer: LayerWork, profile: Profile, homes: Homes, clock: Clock | None =
 def _drawn(layer: LayerWork, profile: Profile, joules: np.ndarray, timed: np.ndarray) -> Drawn:
     """Return the joules of each draw; a layer that is the same in two variants is off by the same there."""
     operands = tuple((o.elements, o.bits, round(o.zeros or 0.0, 1)) for o in layer.operands)
-    known = profile.model_error
     error = float(joules[0]) * standard(
         f"{layer.op_type} {layer.number} {layer.loops} {layer.steps} {operands}"
     )
-    return Drawn(joules[1:], error, MODEL_LOG_SD if known is None else known.value, timed[1:])
+    return Drawn(joules[1:], error, profile.log_sd, timed[1:])
 
 
 def _attended(

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 
 from compress.errors import HardwareError, first_problem
 from compress.estimator.cost import Cost
-from compress.estimator.hardware import Memory, Profile, Quantity, scaled
+from compress.estimator.hardware import UNCERTAINTY, Memory, Profile, Quantity, scaled
 from compress.estimator.scoring import Estimable, estimate
 from compress.source import locate
 
@@ -98,7 +98,8 @@ def _fit_energies(profile: Profile, measurements: Sequence[Measurement], source:
     result = scaled(profile, energies)
     memories = tuple(_with_energy(memory, dram) if memory.off_chip else memory for memory in result.memories)
     supply = profile.supply_efficiency.value if profile.supply_efficiency is not None else 1.0
-    clock, leakage = _split_static(profile, watts * supply)
+    apart = np.array(rows) @ [operations, dram, watts] / joules - 1
+    clock, leakage = _split_static(profile, watts * supply, float(np.sqrt(np.square(apart).mean())))
     update: dict[str, Any] = {"memories": memories, "clock_watts": clock, "leakage_watts": leakage}
     update["sources"] = {**profile.sources, "fit": source}
     scales = {"operation energy": operations, "DRAM energy": dram, "static watts": watts}
@@ -106,9 +107,16 @@ def _fit_energies(profile: Profile, measurements: Sequence[Measurement], source:
     return _Step(Profile.model_validate(whole.model_dump()), scales)  # numbers learn their places
 
 
-def _split_static(profile: Profile, watts: float) -> tuple[Quantity | None, Quantity]:
-    """Return clock and leakage power; in a profile that has both, leakage stays and the rest is clock."""
-    whole = Quantity(value=watts, tag="computed", scope=profile.scope, source="fit")
+def _split_static(profile: Profile, watts: float, error: float) -> tuple[Quantity | None, Quantity]:
+    """Return clock and leakage power; in a profile that has both, leakage stays and the rest is clock.
+
+    The power is as sure as the fit comes close, and no surer than a published number.
+    """
+    low, high = UNCERTAINTY["published"]
+    ends = {"low": watts * min(low, 1 - error), "high": watts * max(high, 1 + error)} if error < 1 else {}
+    whole = Quantity(
+        value=watts, tag="computed", scope=profile.scope, source="fit", **(ends if watts else {})
+    )
     if profile.clock_watts is None or profile.leakage_watts is None:
         return None, whole
     leakage = min(profile.leakage_watts.value, watts)

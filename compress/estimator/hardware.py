@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_validator
 
 from compress.errors import HardwareError, did_you_mean
 from compress.estimator.mapping import DATAFLOWS, Dataflow, Kernel
-from compress.estimator.uncertainty import factors
+from compress.estimator.uncertainty import MODEL_LOG_SD, factors
 
 Tag: TypeAlias = Literal["published", "computed", "recalled", "assumed", "detected"]
 UNCERTAINTY: dict[Tag, tuple[float, float]] = {
@@ -304,6 +304,11 @@ class Profile(_Frozen):
         """Whether zeros in activations change anything, so that they are worth counting on data."""
         counted = self.zeros != "ignore" and "activations" in self.zero_operands
         return counted or any(memory.activation_format != "dense" for memory in self.memories)
+
+    @property
+    def log_sd(self) -> float:
+        """Standard deviation of the logarithm of the model's error."""
+        return MODEL_LOG_SD if self.model_error is None else self.model_error.value
 
     def level(self, name: str) -> int:
         """Return the index of the memory called `name`.
