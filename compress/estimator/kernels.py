@@ -24,6 +24,7 @@ from compress.errors import HardwareError, first_line
 from compress.estimator.files import kernels_path
 
 if TYPE_CHECKING:
+    from compress.estimator.mapping import Loops
     from compress.estimator.workload import LayerWork
 
 Constants: TypeAlias = tuple[float, ...]
@@ -43,6 +44,9 @@ FEW_CHANNELS = 8
 """Channels below which the runtime's blocked convolutions have a kernel of their own."""
 BLOCK = 8
 """Channels that blocked convolutions put out together; other numbers are left to a slower kernel."""
+LANES, ALONE = 8, 4
+"""Positions of a result that a float matrix product computes together, and how many take as long as one
+alone: a product with a vector is another kernel. Read off runs of small convolutions."""
 ELEMENTS = "element by element"
 """What all kernels without multiply-accumulates are called together."""
 
@@ -173,9 +177,21 @@ def _fitted(timings: Sequence[Timing], prior: Constants | None) -> Constants:
     return tuple(map(float, found))
 
 
+def _filled(layer: LayerWork, loops: Loops) -> float:
+    """Return by how much a convolution's work grows as its positions fill up the lanes of a matrix product.
+
+    Float convolutions of one axis, and those that fill no blocks, are one product an image.
+    """
+    positions = math.prod(loops.out)
+    blocked = loops.m % BLOCK == 0 and not loops.kernel[0] == loops.out[0] == 1
+    if layer.op_type not in ("Conv", "FusedConv") or loops.groups > 1 or blocked or not positions:
+        return 1.0
+    return ALONE if positions == 1 else -(-positions // LANES) * LANES / positions
+
+
 def _features(layer: LayerWork) -> list[float]:
     """Return what the time of one step of a layer is linear in."""
-    work = layer.loops.macs if layer.loops is not None else layer.ops
+    work = layer.loops.macs * _filled(layer, layer.loops) if layer.loops is not None else layer.ops
     weights = math.fsum(each.bytes for each in layer.operands if each.is_weight)
     written = layer.output.bytes or math.fsum(
         each.bytes for each in layer.streamed if each.name == layer.produces

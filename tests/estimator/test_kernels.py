@@ -59,6 +59,19 @@ def test_unknown_kernels_take_as_long_as_those_alike() -> None:
     assert both.constants[ELEMENTS] == both.constants["Add"]
 
 
+def test_few_positions_leave_lanes_empty() -> None:
+    def seconds(outputs: int, *out: int, kernel: tuple[int, int] = (1, 3)) -> float:
+        loops = Loops(m=outputs, c=32, out=out, kernel=kernel)
+        return known.seconds(LayerWork("c", "Conv", Number("float", 32), loops))
+
+    known = Kernels("", {"product float32": (0.0, 0.0, 1e-9, 0.0, 0.0, 0.0), ELEMENTS: (0.0,) * 6})
+    assert seconds(32, 1, 5) == pytest.approx(seconds(32, 1, 8))
+    assert seconds(32, 1, 9) == pytest.approx(seconds(32, 1, 16))
+    assert seconds(32, 1, 1) == pytest.approx(seconds(32, 1, 8) / 2)
+    blocked, odd = (seconds(width, 2, 2, kernel=(3, 3)) / width for width in (32, 33))
+    assert odd == pytest.approx(2 * blocked)
+
+
 def test_constants_survive_their_file(tmp_path: Path) -> None:
     each = (1e-6, 0.0, 2e-10, 0.0, 3e-11, 0.5)
     kernels = Kernels("a machine", {"MatMul": each, ELEMENTS: each})
