@@ -62,9 +62,9 @@ class Quantized:
         """Whether every zero point is the middle of the range, so that none needs to be stored."""
         return bool((self.zero_point.to(torch.int64) == self.format.middle).all())
 
-    def in_bytes(self) -> Quantized:
-        """Return the same signed integers in a format of at least 8 bits, as integer kernels read them."""
-        return replace(self, format=replace(self.format, bits=max(self.bits, 8)))
+    def in_bits(self, least: int) -> Quantized:
+        """Return the same signed integers in a format of at least so many bits; kernels read 8."""
+        return replace(self, format=replace(self.format, bits=max(self.bits, least)))
 
     @property
     def bytes(self) -> int:

@@ -13,6 +13,7 @@ from compress.passes.int8_dynamic import Int8Dynamic
 from compress.passes.int8_static import Int8Static
 from compress.passes.integer_weights import Int4Weights, Int8Weights, IntegerWeights
 from compress.passes.palettize import Palettize
+from compress.passes.per_layer import PerLayer
 from compress.passes.prune_channels import PruneChannels
 from compress.passes.qat import Qat
 from compress.passes.smooth import Smooth
@@ -35,6 +36,7 @@ __all__ = [
     "Int8Weights",
     "IntegerWeights",
     "Palettize",
+    "PerLayer",
     "PruneChannels",
     "Qat",
     "Smooth",

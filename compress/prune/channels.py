@@ -34,6 +34,7 @@ CLOSE = 0.005
 """Fraction by which the cost may lie below its goal when the search stops."""
 MOST = 0.9
 """Largest fraction of a group's channels that is removed when the channels of all groups compete."""
+NONE_LEFT = Reason.SMALL.because("after rounding, none is left to remove")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,7 @@ class Pruning:
     def count(self, group: Group, share: float) -> int:
         """Return how many channels a group keeps if at most a fraction `share` of them is removed."""
         multiple = 1 if group.kind in ("heads", "head-width") else self.round_to
-        wanted = max(group.size - math.floor(group.size * share + 1e-9), self.minimum)
+        wanted = number_kept(group.size, share, self.minimum)
         return min(math.ceil(wanted / multiple) * multiple, group.size)
 
 
@@ -73,7 +74,7 @@ def remove_channels(model: Model, selects: Callable[..., bool], how: Pruning) ->
         ModelError: the shapes of the graph cannot be inferred, or torch cannot run it for the importance.
         PassError: the pruned graph does not run, or cannot be tried.
     """
-    shapes = _shapes(model)
+    shapes = shapes_of_data(model)
     coupling = Coupling(model.ir, shapes)
     groups, changes = _choose(coupling.groups, selects, how.kinds)
     kind, found = importance(how.importance, model, groups, how.seed)
@@ -87,7 +88,7 @@ def remove_channels(model: Model, selects: Callable[..., bool], how: Pruning) ->
     def keep(ratio: float) -> dict[Group, Mask]:
         shares = _shares(worth, ratio) if worth else [ratio] * len(groups)
         return {
-            group: _best(scores[group], how.count(group, share))
+            group: most_important(scores[group], how.count(group, share))
             for group, share in zip(groups, shares, strict=True)
         }
 
@@ -103,14 +104,37 @@ def remove_channels(model: Model, selects: Callable[..., bool], how: Pruning) ->
     kept = keep(ratio)
     for group, mask in kept.items():
         if mask.all():
-            changes += _left(group, Reason.SMALL.because("after rounding, none is left to remove"))
+            changes += left(group, NONE_LEFT)
+    return [*remove(model, coupling, kept, how.repair, how.damping), *changes]
+
+
+def remove(
+    model: Model,
+    coupling: Coupling,
+    kept: Mapping[Group, Mask],
+    repairs: bool,
+    damping: float | None = None,
+) -> list[Change]:
+    """Remove channels in place; return a change for every node whose weights became smaller.
+
+    Args:
+        model: the model, or a copy of the one that `coupling` is of.
+        coupling: its coupling groups.
+        kept: mask of the channels that groups keep.
+        repairs: whether layers that read fewer channels are refitted on calibration data.
+        damping: see `compress.prune.repair.repair`.
+
+    Raises:
+        DataError: there are no calibration data to repair with.
+        PassError: the pruned graph does not run, or cannot be tried.
+    """
     before, former = _sizes(model.graph), model.ir.clone()
     removal = coupling.removal(kept)
     removal.apply(model.graph)
-    if how.repair:
-        repair(model, former, removal, how.damping)
+    if repairs:
+        repair(model, former, removal, damping)
     _execute(model, former)
-    return [*_account(model.graph, before), *changes]
+    return [*_account(model.graph, before)]
 
 
 def _choose(
@@ -136,11 +160,11 @@ def _choose(
         else:
             chosen.append(group)
             continue
-        changes += _left(group, reason)
+        changes += left(group, reason)
     return chosen, changes
 
 
-def _left(group: Group, reason: str) -> list[Change]:
+def left(group: Group, reason: str) -> list[Change]:
     """Return a record for each layer that makes the channels of a group."""
     size = f"its {group.size} {group.kind} stay"
     told = f"{reason}, {size}" if ":" in reason else f"{reason}: {size}"
@@ -193,13 +217,19 @@ def _shares(worth: Sequence[Scores], ratio: float) -> list[float]:
     return [float(number) / values.size for number, values in zip(lost, worth, strict=True)]
 
 
-def _best(scores: Scores, count: int) -> Mask:
+def number_kept(size: int, removed: float, minimum: int = 1) -> int:
+    """Return how many of `size` channels stay if at most a fraction of them is removed."""
+    return max(size - math.floor(size * removed + 1e-9), minimum)
+
+
+def most_important(scores: Scores, count: int) -> Mask:
+    """Return a mask of the `count` channels of the highest scores; of equal ones, the first stay."""
     mask = np.zeros(scores.size, bool)
     mask[np.argsort(-scores, kind="stable")[:count]] = True
     return mask
 
 
-def _shapes(model: Model) -> Shapes:
+def shapes_of_data(model: Model) -> Shapes:
     """Return the input shapes of the first calibration batch; empty without calibration data."""
     if model.calibration is None:
         return {}
@@ -252,10 +282,10 @@ def _execute(model: Model, before: ir.Model) -> None:
         try:
             session(model.ir).run(None, feeds)
         except RUNTIME_ERRORS as error:
-            raise PassError(f"prune-channels: the pruned graph does not run: {first_line(error)}") from error
+            raise PassError(f"the graph without the channels does not run: {first_line(error)}") from error
     if not ran:
         raise PassError(
-            "prune-channels: the pruned graph cannot be checked, because the model runs on no random inputs; "
+            "the graph without the channels cannot be checked, because the model runs on no random inputs; "
             "give calibration data"
         )
 

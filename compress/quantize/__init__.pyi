@@ -6,6 +6,7 @@ from .dynamic import int8_dynamic as int8_dynamic
 from .equalizing import equalize as equalize
 from .floats import compute_in_float16 as compute_in_float16
 from .floats import store_float_weights as store_float_weights
+from .groundwork import Groundwork as Groundwork
 from .judge import Aim as Aim
 from .palettes import store_palettes as store_palettes
 from .plans import Precision as Precision

@@ -138,14 +138,17 @@ class Weights:
     """How the weights of integer kernels become integers.
 
     Attributes:
-        bits: 8, or 7 where sums of products would saturate, or 4; they are stored in 8 all the same.
+        bits: 8, or 7 where sums of products would saturate, or fewer.
         per_channel: whether every output channel has a scale of its own, or the whole weight one.
-        rounded: integers by the weight's name; others are rounded to the nearest.
+        rounded: integers by the weight's name, of any bits; others are rounded to the nearest.
+        packed: whether weights of 4 bits and fewer are stored in 4, not in 8; ONNX Runtime, whose kernels
+            multiply bytes, then computes in float.
     """
 
     bits: int
     per_channel: bool = True
     rounded: Mapping[str, Quantized] = field(default_factory=dict)
+    packed: bool = False
 
     def of(self, layer: Layer) -> Quantized:
         """Return the integers of a layer's weight."""
@@ -156,8 +159,13 @@ class Weights:
         wanted = kernel_format(self.bits, granularity)
         return affine.quantize(torch.from_numpy(layer.array.copy()), wanted)
 
-    def __str__(self) -> str:
-        return f"{self.bits}-bit weights per {'channel' if self.per_channel else 'tensor'}"
+    def stored(self, integers: Quantized) -> Quantized:
+        """Return integers in the bits that the file has for each."""
+        return integers.in_bits(4 if self.packed and integers.bits <= 4 else 8)
+
+    def told(self, integers: Quantized) -> str:
+        """Return in words what a weight became."""
+        return f"{integers.bits}-bit weights per {'channel' if self.per_channel else 'tensor'}"
 
 
 def int8_static(
@@ -260,6 +268,7 @@ def place(
     activations: Activations,
     observed: Mapping[str, Observer],
     weights: Weights,
+    meant: Collection[str] = (),
 ) -> list[Change]:
     """Insert Q/DQ pairs around what runs on integers, in place; return a change per layer.
 
@@ -272,6 +281,7 @@ def place(
         activations: how activations become integers.
         observed: observers of activations by name; others are made from the model's calibration data.
         weights: how weights become integers.
+        meant: names of layers that keep Q/DQ pairs, whatever this runtime does.
     """
     observed, floats = dict(observed), set[str]()
     while True:
@@ -282,9 +292,9 @@ def place(
         changes = _place(regions, activations, observed, weights)
         edit.name_all(attempt.ir)  # readers that share a bias or a number give its name to their own
         found = computed_in_float(attempt.ir, regions)
-        if not found or activations.for_accelerators:
+        if found <= set(meant) or activations.for_accelerators:
             break
-        floats |= found
+        floats |= found.difference(meant)
     model.ir = attempt.ir
     changes = told(changes, found)
     return changes + [Change(name, skipped=reason) for name, reason in regions.skipped.items()]
@@ -309,12 +319,13 @@ def _place(
         grid = grids[regions.range_owner(value)]
         quantize_activation(value, grid.scale, grid.zero, readers, final=value in regions.final)
     place_numbers(regions, activations.integers)
-    action = f"{activations.bits}-bit activations, {weights}, range {activations.chosen_by}"
-    return [
-        change
-        for sharing in sharing_weights(regions.kernels)
-        for change in quantize_kernels(sharing, weights.of(sharing[0]).in_bytes(), action)
-    ]
+    changes = []
+    for sharing in sharing_weights(regions.kernels):
+        integers = weights.of(sharing[0])
+        how = f"{weights.told(integers)}, range {activations.chosen_by}"
+        action = f"{activations.bits}-bit activations, {how}"
+        changes += quantize_kernels(sharing, weights.stored(integers), action)
+    return changes
 
 
 def grids_of(

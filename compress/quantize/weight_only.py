@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx_ir as ir
 
 from compress.changes import Change, Reason
+from compress.errors import PassError
 from compress.graph.layers import Layer, array, is_float_weight, nbytes
+from compress.graph.walks import only_reader
 from compress.numerics.affine import Quantized
-from compress.numerics.formats import stored_bits
+from compress.numerics.formats import Method, stored_bits
 from compress.numerics.granularity import PerAxis, PerGroup, PerTensor
 from compress.quantize import nodes as emit
+from compress.quantize.feedback import FEW_BITS
 from compress.quantize.plans import (
     Operators,
     Plan,
@@ -30,6 +34,11 @@ if TYPE_CHECKING:
 
 WIDE = (ir.DataType.FLOAT, ir.DataType.DOUBLE)
 """Float types of more than 16 bits."""
+FUSED_BEHIND_GEMM = {
+    *("Elu", "HardSigmoid", "LeakyRelu", "Relu", "Selu", "Sigmoid", "Softplus", "Softsign", "Tanh"),
+    "ThresholdedRelu",
+}
+"""Activations that the runtime takes into a Gemm first, which then reads floats that each run decodes."""
 FEWEST_HALVES = 64
 """Tensors of fewer numbers stay float32, because the Cast after float16 takes more bytes than it saves."""
 
@@ -104,6 +113,40 @@ def store_int8_weights(
     return changes + _store_in_bodies(model, chosen, precision, operators)
 
 
+def store_at_widths(
+    model: Model, widths: Mapping[str, int], rounded: Mapping[str, Quantized]
+) -> list[Change]:
+    """Store weights as integers of the bits that each is given, in place; return a change per weight.
+
+    There is one scale a channel, and in embeddings one for each block. Weights of up to 4 bits are stored in
+    4, others in 8.
+
+    Args:
+        model: the model; changed in place.
+        widths: bits by the weight's name.
+        rounded: integers by the weight's name, used where a weight is stored with one scale a channel;
+            other weights are rounded to the nearest.
+
+    Raises:
+        PassError: a weight cannot have these bits, or is not finite; the message names the layer.
+    """
+    changes = []
+    for bits in sorted(set(widths.values())):
+        method: Method = "mse" if bits <= FEW_BITS else "minmax"
+        precision = Precision(bits, None, method=method, table_bits=bits, fewest_weights=0)
+        names = {name for name, wanted in widths.items() if wanted == bits}
+        found, _ = plans(model.graph, partial(_has_weight, names), precision, "onnxruntime")
+        for plan in found:
+            if plan.format.bits != bits:
+                reason = f"{plan.layer.node.op_type} reads weights of {plan.format.bits} bits, not of {bits}"
+                raise PassError(f"layer {plan.layer.name!r}: {reason}")
+            change = _store_known(plan, rounded, "onnxruntime")
+            if change.skipped:
+                raise PassError(f"layer {plan.layer.name!r} cannot have {bits}-bit weights: {change.skipped}")
+            changes.append(change)
+    return changes
+
+
 def _store_in_bodies(
     model: Model, chosen: Callable[..., bool], precision: Precision, operators: Operators
 ) -> list[Change]:
@@ -129,12 +172,18 @@ def _store_nearest(
 ) -> list[Change]:
     """Store weights as the known integers of their name, or as the nearest ones."""
     found, changes = plans(graph, fits, precision, operators)
-    for plan in found:
-        integers = known.get(plan.layer.weight.name or "")
-        if integers is None or plan.blocked or integers.granularity != plan.format.granularity:
-            integers = solve_alone(plan).quantized
-        changes.append(store(plan, integers, operators))
-    return changes
+    return changes + [_store_known(plan, known, operators) for plan in found]
+
+
+def _has_weight(names: Collection[str], layer: Layer) -> bool:
+    return layer.weight.name in names
+
+
+def _store_known(plan: Plan, known: Mapping[str, Quantized], operators: Operators) -> Change:
+    integers = known.get(plan.layer.weight.name or "")
+    if integers is None or plan.blocked or integers.granularity != plan.format.granularity:
+        integers = solve_alone(plan).quantized
+    return store(plan, integers, operators)
 
 
 def store(plan: Plan, quantized: Quantized, operators: Operators) -> Change:
@@ -244,8 +293,11 @@ def _stays_decoded(readers: Sequence[Layer], quantized: Quantized, operators: Op
 
 def _fuses(readers: Sequence[Layer], quantized: Quantized, operators: Operators) -> bool:
     """Tell whether the runtime fuses the DequantizeLinear and the layer into a MatMulNBits."""
+    behind = only_reader(readers[0].node.outputs[0])
+    activated = behind is not None and behind.op_type in FUSED_BEHIND_GEMM
     return (
         operators == "onnxruntime"
+        and not (activated and readers[0].node.op_type == "Gemm")
         and isinstance(quantized.granularity, PerAxis)
         and len(readers) == 1
         and readers[0].out_axis == 1

@@ -13,6 +13,7 @@ import compress
 import compress.passes
 from compress.data import Data
 from compress.errors import CompressError
+from compress.graph.layers import layers
 from compress.model import Model
 from compress.passes.base import REGISTRY
 
@@ -110,6 +111,10 @@ def test_no_weight_is_left_without_a_reason(
         feeds = next(model.batches())
         model.calibration = Data([(feeds, model.run(feeds)[0] + 1)] * 2)
     settings = {"epochs": 1} if name in ("finetune", "qat") else {}
+    if name == "per-layer":  # which does nothing unless told
+        settings = {"weights": {layer.name: 8 for layer in layers(model.prepared().graph)}}
+        if not settings["weights"]:
+            pytest.skip("the model has no layer that a plan can name")
     if name in ("finetune", "qat") and "branches" in request.node.callspec.id:
         with pytest.raises(CompressError, match="torch does not run the graphs inside of it"):
             REGISTRY[name](**settings)(model)

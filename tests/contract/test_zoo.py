@@ -21,7 +21,7 @@ from compress.passes.base import REGISTRY, Pass
 FAST = {"fold", "int8-static", "int8-weights"}
 """Passes that every run of the tests applies; the others are slow together."""
 TRAINING = {"finetune", "qat"}
-MAY_REFUSE = {"drop-blocks", "prune-channels", *TRAINING}
+MAY_REFUSE = {"drop-blocks", "per-layer", "prune-channels", *TRAINING}
 """Passes that work on the whole graph at once, and say so where they cannot; the others leave a layer."""
 EVERY = tuple(sorted(REGISTRY))
 KNOWN: dict[str, tuple[Collection[str], str]] = {

@@ -111,7 +111,7 @@ def test_a_graph_that_no_longer_runs_is_an_error(model, monkeypatch):
         value.const_value = ir.tensor(value.const_value.numpy()[:4], name="w1")
 
     monkeypatch.setattr(Removal, "apply", half_done)
-    with pytest.raises(PassError, match="prune-channels: the pruned graph does not run"):
+    with pytest.raises(PassError, match="the graph without the channels does not run"):
         PruneChannels()(model)
 
 

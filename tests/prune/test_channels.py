@@ -3,7 +3,7 @@
 import numpy as np
 
 import compress
-from compress.prune.channels import MOST, _best, _shares
+from compress.prune.channels import MOST, _shares, most_important
 from compress.prune.coupling import Coupling
 
 
@@ -17,8 +17,10 @@ def test_no_group_loses_nearly_all():
     assert _shares(worth, 0.5) == [MOST, 0.1]
 
 
-def test_the_best_channels_stay_and_ties_keep_their_order():
-    np.testing.assert_array_equal(_best(np.array([1.0, 3.0, 1.0, 2.0]), 3), [True, True, False, True])
+def test_themost_important_channels_stay_and_ties_keep_their_order():
+    np.testing.assert_array_equal(
+        most_important(np.array([1.0, 3.0, 1.0, 2.0]), 3), [True, True, False, True]
+    )
 
 
 def test_a_removal_fits_every_copy(build, normal):

@@ -20,6 +20,7 @@ from compress.passes import (
     IntegerWeights,
     Palettize,
 )
+from compress.quantize.weight_only import FUSED_BEHIND_GEMM
 
 ROWS = "g (float[N,{k}] x) => (float[N,{n}] y) {{ y = MatMul(x, w) }}"
 
@@ -239,3 +240,13 @@ def test_biases_and_tables_go_to_float16_where_that_is_exact_enough(build, norma
     assert set(stored) == {"b", "t"}
     x = normal(2, 32, 4, 4)
     assert distance(small.run({"x": x})[0], model.run({"x": x})[0]) < 0.15
+
+
+@pytest.mark.parametrize("activation", sorted(FUSED_BEHIND_GEMM))
+def test_no_run_decodes_the_weight_of_a_gemm_with_its_activation(build, normal, running, activation):
+    """The runtime takes the activation into the Gemm before it looks for weights in few bits."""
+    text = f"g (float[N,32] x) => (float[N,16] z) {{ y = Gemm(x, w, b) z = {activation}(y) }}"
+    model = compress.load(build(text, w=normal(32, 16), b=normal(16)))
+    small = Int8Weights(group_size="channel")(model)
+    assert running(small) == ["FusedGemm"]
+    assert small.graph.initializers["w.quantized"].dtype == ir.DataType.INT8
