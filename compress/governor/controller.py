@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
@@ -29,8 +30,9 @@ class Controller:
     rises by what a request costs beyond it and falls by what it costs less (dual ascent, projected onto the
     prices at which the plan is best), and the option of most quality less price times joules answers.
 
-    Joules are held back so that the cheapest option can answer more requests than forecast. The dearer no
-    answer is over what a joule buys now, the less likely they run short (the newsvendor's critical fractile).
+    Before anything dearer than an option answers, joules are held back so that this option could answer more
+    requests than forecast. How many more follows from what a joule buys on the step up to it, and on the next
+    one: the critical fractile of the newsvendor. No answer is the lowest step of all.
 
     Args:
         frontier: the options.
@@ -52,6 +54,9 @@ class Controller:
         """Choose among other options from now on."""
         self.frontier = frontier
         self._slopes = frontier.slopes
+        steps = (frontier.worth_of_an_answer, *self._slopes)
+        ratios = [min(max(dear / cheap, 1e-6), 0.5) if cheap > 0 else 0.5 for cheap, dear in pairwise(steps)]
+        self._margins = [NormalDist().inv_cdf(1 - ratio) for ratio in ratios] or [0.0]
         # The one that costs most like the last.
         self._option = min(frontier.options, key=lambda each: abs(each.joules - self._option.joules))
 
@@ -126,16 +131,17 @@ class Controller:
     def _plan(self, now: float) -> None:
         ends, requests = self.requests.ahead(max(self.store.remaining(now), 1.0))
         income = self.harvest.ahead(float(ends[-1]))[1] + self._grants(now, ends)
-        spread = np.sqrt(self.requests.hourly_variance * ends / 3600) * self.frontier.cheapest.joules
-        dearness = min(max(self.price / max(self.frontier.worth_of_an_answer, 1e-9), 1e-6), 0.5)
-        held = NormalDist().inv_cdf(1 - dearness) * spread
+        spread = self.requests.spread(ends)
         charge, capacity = self.store.charge, self.store.budget.capacity_joules
-        even, careful = (allowance(charge, coming, requests, capacity) for coming in (income, income - held))
-        self._allowance = min(even, careful)
-        # What the cheapest option takes for all that is forecast, before income pays for it.
-        self._reserve = max(float((requests * self.frontier.cheapest.joules - income).max()), 0.0) + float(
-            held[0]
-        )
+        allowed = math.inf
+        for option, margin in zip(self.frontier.options, self._margins, strict=False):
+            held = margin * spread * option.joules
+            allowed = min(allowed, max(option.joules, allowance(charge, income - held, requests, capacity)))
+        self._allowance = allowed
+        cheapest = self.frontier.cheapest.joules
+        # What the cheapest option takes for all that is forecast and some more, before income pays for it.
+        self._reserve = max(float((requests * cheapest - income).max()), 0.0)
+        self._reserve += self._margins[0] * float(spread[0]) * cheapest
         self._planned, self._since = now, 0
 
     def _grants(self, now: float, ends: np.ndarray) -> np.ndarray:

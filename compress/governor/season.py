@@ -76,10 +76,14 @@ class Season:
         return float(amount / days / HOUR) if days else self._mean
 
     @property
+    def _correlation(self) -> float:
+        """Correlation of an hour's error with the next."""
+        return min(max(self._products / self._squares if self._squares else 0.5, 0.05), 0.95)
+
+    @property
     def persistence(self) -> float:
         """Seconds in which a difference from the expected fades to 1/e."""
-        known = self._products / self._squares if self._squares else 0.5
-        return HOUR / -math.log(min(max(known, 0.05), 0.95))
+        return HOUR / -math.log(self._correlation)
 
     @property
     def _window(self) -> float:
@@ -104,3 +108,14 @@ class Season:
         today = (self._recent + quarter) / (self._expected + quarter)
         fading = 1 + (today - 1) * np.exp(-(starts + ends) / 2 / self.persistence)
         return ends, np.cumsum(rates * fading * (ends - starts))
+
+    def spread(self, ends: np.ndarray) -> np.ndarray:
+        """Return the standard deviation of what comes until `ends`, in seconds from now, around `ahead` [n].
+
+        It is that of a sum of errors, each correlated with the next.
+        """
+        hours, linked = ends / HOUR, self._correlation
+        terms = hours * (1 + linked) / (1 - linked) - 2 * linked * (1 - linked**hours) / (1 - linked) ** 2
+        # Within the first hour the errors are one.
+        spread: np.ndarray = np.sqrt(self.hourly_variance * np.where(hours < 1, hours, terms))
+        return spread
