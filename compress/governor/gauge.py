@@ -4,24 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from typing import Any, Protocol
 
-DEAD_SECONDS = 0.1
-"""How long requests may run without a joule before the meter counts as dead."""
-
-
-class Meter(Protocol):
-    """A counter of joules, such as `compress.estimator.meter.find_meter` returns."""
-
-    @property
-    def name(self) -> str:
-        """What it is called."""
-
-    def read(self) -> Any:
-        """Return a reading."""
-
-    def joules(self, before: Any, after: Any) -> float:
-        """Return the joules between two readings."""
+from compress.estimator.meter import Meter
 
 
 class Gauge:
@@ -37,7 +21,7 @@ class Gauge:
         self._estimated = estimated
         self._failure = ""
         self._idle = 0.0
-        self._before: Any = None
+        self._before: tuple[float, ...] | None = None
         self._began = 0.0
 
     @property
@@ -68,15 +52,15 @@ class Gauge:
             self._failure = f"the meter {self._meter.name} says {joules} J"
             return seconds, None
         self._idle = 0.0 if joules else self._idle + seconds
-        dead = self._idle > DEAD_SECONDS
+        dead = self._idle > self._meter.least_seconds
         self._failure = f"the meter {self._meter.name} stands still" if dead else ""
         return seconds, None if dead else joules
 
-    def _read(self) -> Any:
+    def _read(self) -> tuple[float, ...] | None:
         if self._meter is None:
             return None
         try:
             return self._meter.read()
-        except (OSError, ValueError, RuntimeError) as error:
+        except Exception as error:  # files, drivers and meters of the user fail in their own ways
             self._failure = f"the meter {self._meter.name} cannot be read ({error})"
             return None

@@ -14,11 +14,11 @@ import numpy as np
 
 from compress import units
 from compress.errors import InputError, LimitError
-from compress.estimator.meter import find_meter
+from compress.estimator.meter import Meter, find_meter
 from compress.governor.budget import Budget, parse_seconds
 from compress.governor.controller import Controller
 from compress.governor.frontier import Family, Frontier, Option, of_run
-from compress.governor.gauge import Gauge, Meter
+from compress.governor.gauge import Gauge
 from compress.governor.replay import Replay, learned, replay
 from compress.governor.trace import Trace, read_trace
 from compress.governor.warm import Warm
@@ -66,8 +66,8 @@ class Governor:
             8 h``, ``5 Wh until 18:00``, ``5 Wh, 40% full, for 24 h``).
         deadline: the longest that an answer may take, as ``30 ms`` or in seconds.
         hardware: the profile whose joules count, of those the run was scored on; its first if left out.
-        meter: what measures joules: "auto" for the machine's own (see `compress.estimator.meter`), or one
-            with ``name``, ``read`` and ``joules``. None, or a machine without, takes the estimates.
+        meter: what measures joules while a request runs: "auto" for the machine's own, or one of
+            `compress.estimator.meter`, such as a GPU's. None, or a machine without, takes the estimates.
         memory_bytes: size of the files whose sessions are kept ready; no limit if left out.
         history: an earlier trace, or its CSV file, to learn from what a day is like.
         threads: threads of one operator; 0 leaves the choice to the runtime.

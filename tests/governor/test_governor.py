@@ -12,7 +12,7 @@ import pytest
 
 import compress
 from compress.errors import InputError, LimitError, ModelError
-from compress.governor import Option, gauge
+from compress.governor import Option
 from compress.governor.warm import Warm
 
 FEEDS = {"x": np.zeros((1, 4), np.float32)}
@@ -36,15 +36,16 @@ class Counter:
 
     says: list[Any]
     name: str = "counter"
+    least_seconds: float = 1.0
     reads: int = field(default=0)
 
-    def read(self) -> int:
+    def read(self) -> tuple[float, ...]:
         self.reads += 1
         if self.says[0] is OSError:
             raise OSError("gone")
-        return self.reads
+        return (float(self.reads),)
 
-    def joules(self, before: int, after: int) -> float:
+    def joules(self, before: tuple[float, ...], after: tuple[float, ...]) -> float:
         return float(self.says.pop(0) if len(self.says) > 1 else self.says[0])
 
 
@@ -125,11 +126,8 @@ def test_the_cheapest_variant_answers_while_the_meter_fails(
     assert "large" in answers(governor, 30)
 
 
-def test_a_meter_that_stands_still_is_noticed(
-    govern: Callable[..., compress.Governor], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(gauge, "DEAD_SECONDS", 0.0)
-    governor = govern(meter=Counter([0.0]))
+def test_a_meter_that_stands_still_is_noticed(govern: Callable[..., compress.Governor]) -> None:
+    governor = govern(meter=Counter([0.0], least_seconds=0.0))
     assert answers(governor, 5)[1:] == ["tiny"] * 4
     assert "stands still; estimated" in repr(governor)
     assert governor.last is not None
