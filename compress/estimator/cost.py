@@ -182,7 +182,7 @@ def _sent(operand: Operand, profile: Profile, level: int, homes: Homes) -> float
 
 def _crossings(layer: LayerWork, loops: Loops, profile: Profile, level: int, homes: Homes) -> Crossings:
     """Return how often the operands cross from a memory into the next one."""
-    room = _capacity(profile, level + 1)
+    room = _room(profile, level + 1)
     operands = list(zip((layer.input, layer.weight, layer.output), loops.elements, strict=True))
     loops = layer.at_once or loops
     held = Words(*(_held(operand, level + 1) / count for operand, count in operands))
@@ -213,6 +213,12 @@ def _decoded(layer: LayerWork, profile: Profile, homes: Homes) -> float:
     level = min(layer.weight.decoded_at, len(profile.memories) - 1) - 1
     times = layer.steps * layer.parts * _crossings(layer, layer.loops, profile, level, homes).weight
     return layer.weight.elements * times
+
+
+def _room(profile: Profile, level: int) -> float:
+    """Return the bytes that tiles may take: half a buffer if the next ones come in during arithmetic."""
+    buffered = profile.overlap and profile.executes == "logical"  # a cache takes in lines, not tiles
+    return _capacity(profile, level) / (2 if buffered else 1)
 
 
 def _capacity(profile: Profile, level: int) -> float:
