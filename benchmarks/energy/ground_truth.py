@@ -17,6 +17,7 @@ import boards
 import cachegrind
 import eyeriss
 import h100
+import jetson
 import measured
 import mlperf_tiny
 import resnet50
@@ -231,6 +232,11 @@ def h200_resnet50() -> Iterator[Row]:
     yield Row("ResNet-50", total.energy_joules / resnet50.BATCH * 1e3, 8.91, "mJ", cost=total)
 
 
+def jetson_rates() -> Iterator[Row]:
+    for (model, mode), published in jetson.PUBLISHED.items():
+        yield Row(f"{model}, {mode}", jetson.tokens_a_second(model, mode), published, "1/s")
+
+
 def tpu_v1_rates() -> Iterator[Row]:
     for name, (*_, published) in tpu_v1.WORKLOADS.items():
         total = estimate(tpu_v1.model(name), "tpu-v1").total
@@ -267,6 +273,7 @@ CHECKS: dict[str, Callable[[], Iterator[Row]]] = {
     "H100, energy a generated token, a model left out": h100_model_left_out,
     "H100, ratios of it by batch and GPUs, a model left out": h100_scaling,
     "H200, ResNet-50 in int8, energy": h200_resnet50,
+    "Jetson Orin Nano, generated tokens a second": jetson_rates,
     "TPU v1, rate": tpu_v1_rates,
     "Timeloop, published designs, DRAM": timeloop_designs,
     "CPU, memory fills, against cachegrind's": cpu_fills,

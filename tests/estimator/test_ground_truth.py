@@ -134,6 +134,12 @@ def test_h100_has_the_numbers_of_its_fit() -> None:
     assert shipped.leakage_watts.value == pytest.approx(fitted.leakage_watts, rel=0.01)
 
 
+def test_tokens_a_second_on_a_jetson() -> None:
+    found = errors(truth.jetson_rates)
+    assert np.median(np.abs(list(found.values()))) < 0.2
+    assert max(map(abs, found.values())) < 0.3
+
+
 def test_timeloops_mappings_give_timeloops_words() -> None:
     assert max(map(abs, errors(truth.timeloop_designs).values())) < 0.01
 
