@@ -18,7 +18,7 @@ import argparse
 import math
 import runpy
 import statistics
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -31,6 +31,7 @@ import mlperf_tiny
 import numpy as np
 from cpu_pairs import Pair
 from rows import Row, log_sd
+from scipy.stats import spearmanr
 
 from compress.estimator import Estimate, estimate, load
 
@@ -155,6 +156,15 @@ SECTIONS: dict[str, Callable[[], Iterator[Ratio]]] = {
 }
 
 
+def ranks(found: Sequence[Ratio]) -> str:
+    """Say how far and in what order rows are that were measured on one machine."""
+    estimated, published, errors = zip(
+        *((each.row.estimated, each.row.published, abs(each.row.error)) for each in found), strict=True
+    )
+    order = spearmanr(estimated, published).statistic
+    return f"  {len(found)} rows: median {statistics.median(errors):.1%} off, rank correlation {order:.2f}"
+
+
 HEADER = "| ratio | rows | | median error | worst | sign right | inside |\n|---|---|---|---|---|---|---|"
 
 
@@ -182,6 +192,8 @@ def main() -> None:
         machine = f", measured on {cpu_pairs.kept()[0]}" if ratios[0].row.noise else ""
         print(f"\n{title}{machine}\n  {'':48} measured predicted  90 %             error  sign")
         print(*ratios, sep="\n")
+        if ratios[0].row.noise:
+            print(*map(ranks, (ratios, [each for each in ratios if each.separated])), sep="\n")
     print(f"\n{HEADER}")
     for title, ratios in found.items():
         print(summary(title, ratios))
