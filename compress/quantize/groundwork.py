@@ -112,6 +112,16 @@ class Pruned:
             self._integers |= solve_widths(self.model, _everything, new)
         return {bits: self._integers[bits] for bits in widths}
 
+    @property
+    def kernels(self) -> list[str]:
+        """Names of the layers that can multiply integers, in the order of the graph.
+
+        Those that share a weight can do so only together.
+        """
+        known = {layer.name for layer in layers(self.model.graph)}
+        found = find(self._ready.graph, _everything).kernels
+        return [layer.name for layer in found if layer.name in known]
+
     @cached_property
     def ranges(self) -> Activations:
         """How ranges of activations are chosen: best for the network with all layers in 8 bits that can be.

@@ -87,6 +87,15 @@ def test_layers_that_the_plan_does_not_name_stay_and_say_so(model):
     )
 
 
+def test_which_layers_can_multiply_integers(model, recurrent):
+    pruned = Groundwork(model.prepared(21)).pruned()
+    assert pruned.kernels == list(LAYERS)
+    for name in pruned.kernels:
+        _, changes = pruned.place({name: 8}, [name])
+        assert [change.layer for change in changes if change.action.startswith("8-bit activations")] == [name]
+    assert Groundwork(recurrent.prepared()).pruned().kernels == []
+
+
 def test_the_groundwork_and_the_pass_make_the_same_weights(model):
     plan = {"conv1": 0.5}, {"conv1": 4, "conv2": 8, "fc": 16}, ("conv1",)
     small, _ = Groundwork(model.prepared(21)).take(*plan)
