@@ -4,5 +4,7 @@ from .estimator import estimate as estimate
 from .governor import Governor as Governor
 from .model import Model as Model
 from .passes.pipeline import Pipeline as Pipeline
+from .seek import Frontier as Frontier
+from .seek import search as search
 from .source import load as load
 from .version import __version__ as __version__

@@ -6,6 +6,7 @@ The file is strictly valid JSON: a number that is not finite stands as the strin
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import textwrap
@@ -295,6 +296,40 @@ class VariantResult(_Frozen):
         return f"VariantResult({self.name!r}: {', '.join(parts)}{missed})"
 
 
+class SearchedPoint(_Frozen):
+    """A variant that a search has made and measured."""
+
+    name: str = ""
+    """The variant of the run that it became; empty for one that was measured on the way."""
+    plan: dict[str, Any] = {}
+    """Settings of the pass ``per-layer`` that makes it."""
+    predicted: dict[str, float]
+    """Loss (noise over signal at the outputs), joules, seconds, bytes, as predicted."""
+    found: dict[str, float]
+    """The same of the variant itself, from the calibration batches that were held out."""
+    drop: float | None = None
+    """Points of the metric that it loses on labels there."""
+
+
+class Searched(_Frozen):
+    """What a search has found."""
+
+    minimised: str
+    """What was to be small: energy, seconds, dram_bytes, flash, file or macs."""
+    hardware: str
+    original: dict[str, float]
+    """Costs of the original as it would be deployed."""
+    points: list[SearchedPoint]
+    """The frontier, from the closest to the original to the cheapest."""
+    evaluated: list[SearchedPoint] = []
+    """All that were measured on the way, in that order."""
+
+    def variants(self) -> str:
+        """Return the frontier as a recipe writes it, in YAML; each variant makes the same file by itself."""
+        lines = [f"  {one.name}: [per-layer: {json.dumps(one.plan)}]" for one in self.points if one.plan]
+        return "\n".join(["variants:", *lines, ""])
+
+
 class Results(_Frozen):
     """Everything a run found out."""
 
@@ -304,6 +339,8 @@ class Results(_Frozen):
     environment: dict[str, Any]
     """Versions, CPU and its flags, threads."""
     variants: list[VariantResult]
+    searched: Searched | None = None
+    """What a search for variants has found."""
 
     model_config = ConfigDict(populate_by_name=True)
 

@@ -18,12 +18,15 @@ from pathlib import Path
 from types import FunctionType
 from typing import Any
 
+from pydantic import BaseModel
+
 import compress
 import compress.passes
 from compress import estimator
 from compress.estimator import catalogue
 from compress.passes.base import REGISTRY, Pass
 from compress.recipe import Budget, schema
+from compress.recipe.wanted import Limits, Search
 from compress.report import describe
 from compress.trainable import operators
 from compress.trainable.operators.table import TRAINING
@@ -122,8 +125,19 @@ def _recipe() -> str:
             "## Budget",
             _markdown(inspect.getdoc(Budget) or ""),
             _table(("limit", "meaning"), limits),
+            "## Search",
+            _markdown(inspect.getdoc(Search) or ""),
+            _table(("key", "default", "meaning"), _fields(Search)),
+            _markdown(inspect.getdoc(Limits) or ""),
+            _table(("limit", "meaning"), [(name, text) for name, _, text in _fields(Limits)]),
         ]
     )
+
+
+def _fields(kind: type[BaseModel]) -> list[tuple[str, str, str]]:
+    """Return the name, default and description of every field."""
+    described = kind.model_json_schema()["properties"]
+    return [(f"`{name}`", *_described(each)) for name, each in described.items()]
 
 
 def _operators() -> str:
@@ -156,13 +170,14 @@ def _api() -> str:
     from compress.estimator import Cost, Estimate
     from compress.governor import Replay
     from compress.results import Results, VariantResult
+    from compress.seek import Point
 
     public = [getattr(compress, name) for name in sorted(compress.__all__) if name != "__version__"]
     parts = [
         "# Python interface",
         "`import compress`; passes are in `compress.passes`, see [passes](passes.md).",
     ]
-    for thing in [*public, Cost, Estimate, Replay, Results, VariantResult]:
+    for thing in [*public, Point, Cost, Estimate, Replay, Results, VariantResult]:
         parts += _documented(thing)
     tree = next(part for part in (errors.__doc__ or "").split("\n\n") if part.startswith("    CompressError"))
     parts += [

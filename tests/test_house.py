@@ -12,7 +12,7 @@ import compress
 
 HOUSE = Path(compress.__file__).parent
 ORDER = [
-    *("cli", "report", "governor", "engine", "recipe", "evaluate", "passes", "quantize", "prune"),
+    *("cli", "report", "governor", "engine", "seek", "recipe", "evaluate", "passes", "quantize", "prune"),
     *("train", "estimator", "diagnose", "source", "codec", "model", "trainable", "graph", "numerics"),
 ]
 """Rooms from the top down, as CONTRIBUTING.md draws them; `model` is the module of that name."""

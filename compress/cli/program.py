@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 import compress
-from compress.cli import estimate, govern, hardware, models, passes, recipes
+from compress.cli import estimate, govern, hardware, models, passes, recipes, search
 from compress.engine import log
 from compress.errors import CompressError
 
@@ -96,6 +96,7 @@ def options(
 
 
 app.add_typer(recipes.commands)
+app.add_typer(search.commands)
 app.add_typer(passes.commands)
 app.add_typer(estimate.commands, name="estimate")
 app.add_typer(hardware.commands, name="hardware")

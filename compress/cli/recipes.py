@@ -54,6 +54,11 @@ def run(
     folder = output or Path("runs", recipe.stem)
     with engine.log.printed() if verbose else nullcontext():
         results = engine.run(loaded, folder, trust=trust, fresh=fresh, variants=variant or ())
+    finish(results, folder, as_json)
+
+
+def finish(results: Results, folder: Path, as_json: bool) -> None:
+    """Write the report of a run, print its results, and end with the exit code that they call for."""
     report.write(results, folder / "report.html")
     _print_results(results, folder, as_json)
     if any(one.status == "failed" for one in results.variants):

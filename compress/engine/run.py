@@ -29,13 +29,24 @@ from compress.errors import (
     writing,
 )
 from compress.progress import step
-from compress.recipe.plan import MODEL_FILE, PACKED_FILE, SCORE_FILE, PlannedVariant, Reference, Task
+from compress.recipe.plan import (
+    FRONTIER_FILE,
+    MODEL_FILE,
+    PACKED_FILE,
+    SCORE_FILE,
+    PlannedVariant,
+    Reference,
+    Seek,
+    Task,
+)
 from compress.recipe.values import Recipe
-from compress.results import Results, VariantResult
+from compress.results import Results, Searched, VariantResult
 
 CONCERNS_ALL = (DataError, HardwareError, StoreError, TrustError)
 """Errors that every variant would meet, so that they end the run."""
 
+VARIANTS_FILE = "variants.yaml"
+"""The variants that a search has found, as a recipe writes them."""
 logger = logging.getLogger(__name__)
 
 
@@ -66,18 +77,26 @@ def run(
     """
     if not isinstance(recipe, Recipe):
         recipe = recipes.load(recipe)
-    planned = recipes.plan(recipe, variants).variants
+    plan = recipes.plan(recipe, variants)
     folder = Path(output) if output is not None else Path("runs", recipe.path.stem)
     store = Store(folder / ".store")
     with store.locked(), written(folder / LOG_FILE):
         if fresh:
             store.clear()
         runner = _Runner(recipe, folder, store, trust)
-        done = [runner.result(each) for each in planned]
+        planned, done = [*plan.variants], [runner.result(each) for each in plan.variants]
+        searched = None
+        if plan.search is not None:
+            found, searched = runner.searched(plan.search)
+            with writing(folder):
+                (folder / VARIANTS_FILE).write_text(searched.variants(), encoding="utf-8")
+            planned += found
+            done += [runner.result(each) for each in found]
         results = Results(
             recipe=_described(recipe),
             environment=_environment(recipe),
             variants=compared([each.variant for each in planned], done),
+            searched=searched,
         )
         with writing(folder):
             results.save(folder / "results.json")
@@ -115,6 +134,11 @@ class _Runner:
             return failed.model_copy(update={"reason": reason, "log": LOG_FILE})
         return score.model_copy(update={"name": name, "passes": passes, "path": path})
 
+    def searched(self, seek: Seek) -> tuple[list[PlannedVariant], Searched]:
+        """Search for variants; return them, planned, and what was found on the way."""
+        found = read(self.bring(seek) / FRONTIER_FILE, Searched.model_validate_json)
+        return recipes.found(self.recipe, [(point.name, point.plan) for point in found.points]), found
+
     def bring(self, task: Task) -> Path:
         """Return the folder of a task's result: the stored one, or else one that is made now."""
         task_key = self._key(task)
@@ -122,7 +146,8 @@ class _Runner:
         if stored is None:
             parents = [self.bring(parent) for parent in task.parents]
             with step(task.title):
-                stored = self.store.put(task_key, self.bench.make(task, parents))
+                journal = self.store.journal(task_key)
+                stored = self.store.put(task_key, self.bench.make(task, parents, journal))
         return stored
 
     @cached_property

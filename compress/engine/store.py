@@ -79,11 +79,17 @@ class Store:
                 shutil.rmtree(scratch, ignore_errors=True)
         return folder
 
+    def journal(self, key: str) -> Path:
+        """Return the file for what the making of a result finds on its way."""
+        return self.folder / f"{key}.jsonl"
+
     def clear(self) -> None:
-        """Forget every result."""
-        for folder in self.folder.iterdir() if self.folder.is_dir() else ():
-            if folder.is_dir():
-                shutil.rmtree(folder)
+        """Forget every result, and what was on the way to one."""
+        for path in self.folder.iterdir() if self.folder.is_dir() else ():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path.suffix == ".jsonl":
+                path.unlink()
 
 
 def read(path: Path, parse: Callable[[str], _Read]) -> _Read:

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from pydantic import TypeAdapter
 
-from compress import codec, source
+from compress import codec, seek, source
 from compress.changes import Change
 from compress.data import Data
 from compress.engine import scoring
@@ -23,6 +23,7 @@ from compress.model import Model
 from compress.passes.pipeline import apply
 from compress.recipe.plan import (
     CHANGES_FILE,
+    FRONTIER_FILE,
     MODEL_FILE,
     PACKED_FILE,
     SCORE_FILE,
@@ -30,6 +31,7 @@ from compress.recipe.plan import (
     Pack,
     Read,
     Score,
+    Seek,
     Task,
 )
 from compress.recipe.values import Recipe
@@ -48,18 +50,23 @@ class Bench:
         self.recipe = recipe
         self.trust = trust
 
-    def make(self, task: Task, parents: Sequence[Path]) -> Write:
+    def make(self, task: Task, parents: Sequence[Path], journal: Path) -> Write:
         """Do the work of a task; return the function that writes its result.
 
         Args:
             task: the task.
             parents: folders of the results of ``task.parents``, in their order.
+            journal: file for what a long task finds on its way, there already if the task was stopped.
         """
         match task:
             case Read():
                 return partial(_save, self._read())
             case Apply():
                 return partial(_save, self._apply(task, *parents))
+            case Seek():
+                frontier = seek.find(self._model(parents[0]), task.wanted, task.metric, journal)
+                found = frontier.score().model_dump_json(indent=1)
+                return lambda folder: (folder / FRONTIER_FILE).write_text(found, encoding="utf-8")
             case Pack():
                 return lambda folder: codec.pack(parents[0] / MODEL_FILE, folder / PACKED_FILE)
             case Score():

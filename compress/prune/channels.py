@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Literal, TypeAlias
@@ -162,6 +162,12 @@ def _choose(
             continue
         changes += left(group, reason)
     return chosen, changes
+
+
+def free(groups: Mapping[str, Group], kinds: Collection[Kind]) -> dict[str, Group]:
+    """Return the groups of these kinds that may lose channels; of several in one dimension, the first."""
+    chosen, _ = _choose([*groups.values()], lambda *_: True, tuple(kinds))
+    return {name: group for name, group in groups.items() if group in chosen}
 
 
 def left(group: Group, reason: str) -> list[Change]:

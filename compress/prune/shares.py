@@ -41,7 +41,7 @@ class Channels:
         Raises:
             ModelError: the shapes of the graph cannot be inferred.
         """
-        return named(self._coupling.groups)
+        return named(self.coupling.groups)
 
     def counts(self, shares: Mapping[str, float]) -> dict[str, int]:
         """Return how many channels groups keep, rounded up, in the order of the groups.
@@ -78,13 +78,18 @@ class Channels:
         smaller = {group: count for group, count in kept.items() if count < group.size}
         if smaller:
             masks = {group: most_important(self._scores[group], count) for group, count in smaller.items()}
-            changes += remove(model, self._coupling, masks, self._repairs)
+            changes += remove(model, self.coupling, masks, self._repairs)
         return model, changes + [
             change for group in kept if group not in smaller for change in left(group, NONE_LEFT)
         ]
 
     @cached_property
-    def _coupling(self) -> Coupling:
+    def coupling(self) -> Coupling:
+        """The coupling groups of the model.
+
+        Raises:
+            ModelError: the shapes of the graph cannot be inferred.
+        """
         return Coupling(self._model.ir, shapes_of_data(self._model))
 
     @cached_property

@@ -10,6 +10,7 @@ import onnx_ir as ir
 
 from compress.changes import Change, Reason
 from compress.cpu import weight_bits
+from compress.diagnose.sensitivity import Codes
 from compress.errors import PassError, did_you_mean
 from compress.graph.fold import fold
 from compress.graph.layers import Layer, layers
@@ -22,7 +23,16 @@ from compress.prune.shares import Channels
 from compress.quantize.feedback import solve_widths
 from compress.quantize.floats import store_float_weights
 from compress.quantize.regions import KERNELS, find, prepare
-from compress.quantize.static import TRIED, Activations, Observer, Weights, best_ranges, observe_ranges, place
+from compress.quantize.static import (
+    TRIED,
+    Activations,
+    Observer,
+    Weights,
+    best_ranges,
+    grids_of,
+    observe_ranges,
+    place,
+)
 from compress.quantize.weight_only import store_at_widths
 
 HALF = 16
@@ -119,7 +129,7 @@ class Pruned:
         Those that share a weight can do so only together.
         """
         known = {layer.name for layer in layers(self.model.graph)}
-        found = find(self._ready.graph, _everything).kernels
+        found = find(self.ready.graph, _everything).kernels
         return [layer.name for layer in found if layer.name in known]
 
     @cached_property
@@ -131,7 +141,7 @@ class Pruned:
         """
         tried = [Activations(calibration, percentile) for calibration, percentile in TRIED]
         bits = weight_bits("auto")
-        return best_ranges(self._ready, _everything, tried, self._observed, Weights(bits))
+        return best_ranges(self.ready, _everything, tried, self._observed, Weights(bits))
 
     def place(
         self, weights: Mapping[str, int], activations: Collection[str] = ()
@@ -187,22 +197,34 @@ class Pruned:
                 raise PassError(f"activations: layer {name!r} cannot multiply integers: {reason}")
         missing = [value for value in regions.readers if value.name not in self._observed]
         if missing:
-            self._observed.update(observe_ranges(self._ready, missing, Histogram))
+            self._observed.update(observe_ranges(self.ready, missing, Histogram))
         kernels = Weights(8, rounded=rounded, packed=True)
         placed = place(model, chosen, self.ranges, self._observed, kernels, wanted)
         return [change for change in placed if change.action]
 
     @cached_property
-    def _ready(self) -> Model:
+    def ready(self) -> Model:
         """The model with all layers ready to multiply integers; it holds every value that could be codes."""
         model = self.model.copy()
         prepare(model, _everything)
         return model
 
     @cached_property
+    def codes(self) -> dict[str, Codes]:
+        """The codes that a value has if it has some, by its name in `ready`.
+
+        Raises:
+            DataError: there are no calibration data, or they are not finite.
+        """
+        around = find(self.ready.graph, _everything)
+        grids = grids_of(around, self.ranges, self._observed)
+        owned = {value: grids[around.range_owner(value)] for value in around.readers}
+        return {value.name or "": Codes(grid.scale, grid.zero) for value, grid in owned.items()}
+
+    @cached_property
     def _observed(self) -> dict[str, Observer]:
-        readers = find(self._ready.graph, _everything).readers
-        return observe_ranges(self._ready, readers, Histogram)
+        readers = find(self.ready.graph, _everything).readers
+        return observe_ranges(self.ready, readers, Histogram)
 
 
 def _everything(*names: str) -> bool:

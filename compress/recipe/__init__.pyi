@@ -1,6 +1,8 @@
 from .budget import Budget as Budget
 from .load import load as load
+from .load import of_search as of_search
 from .plan import Plan as Plan
+from .plan import found as found
 from .plan import plan as plan
 from .schema import schema as schema
 from .values import DEFAULT_HARDWARE as DEFAULT_HARDWARE

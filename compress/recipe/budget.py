@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +20,8 @@ SIZE = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**2
 """Units of size, in bytes."""
 TIME = {"s": 1.0, "ms": 1e-3, "us": 1e-6}
 """Units of time, in seconds."""
+COUNT = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
+"""Units of numbers of operations."""
 POINTS = {"": 1.0}
 """A metric has no unit."""
 UNITS = {"energy": ENERGY, "dram": SIZE, "file": SIZE, "weights": SIZE, "latency": TIME, "drop": POINTS}
@@ -49,24 +52,24 @@ class Limit:
         Args:
             original: the original's value, in the same unit; only a relative limit looks at it.
         """
-        scales = ENERGY | SIZE | TIME | POINTS
+        scales = ENERGY | SIZE | TIME | COUNT
         return abs(original) * self.value / 100 if self.relative else self.value * scales[self.unit]
 
     def __str__(self) -> str:
         return f"{self.value:.15g}{'' if self.relative else ' '}{self.unit}".strip()
 
 
-def parse(written: object, quantity: str) -> Limit:
+def parse(written: object, quantity: str, units: Mapping[str, float]) -> Limit:
     """Read a limit such as ``1.5 mJ`` or ``50%``.
 
     Args:
         written: the limit as a recipe writes it; points of a metric may be a plain number.
-        quantity: what it limits, a key of `UNITS`.
+        quantity: what it limits.
+        units: its units.
 
     Raises:
         ValueError: `written` is not a number, or its unit is missing or not one of `quantity`.
     """
-    units = UNITS[quantity]
     choices = f"one of {', '.join(units)}, %" if "" not in units else "% or no unit"
     match = _WRITTEN.fullmatch(f"{written}".strip())
     if match is None or isinstance(written, bool):
@@ -83,11 +86,11 @@ def parse(written: object, quantity: str) -> Limit:
     return Limit(value, unit)
 
 
-def _written_as(quantity: str) -> dict[str, Any]:
-    """Return the JSON Schema of a limit."""
-    units = [*filter(None, UNITS[quantity]), "%"]
-    optional = "?" if "" in UNITS[quantity] else ""
-    pattern = rf"^\s*[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?\s*({'|'.join(units)}){optional}\s*$"
+def written_as(units: Mapping[str, float]) -> dict[str, Any]:
+    """Return the JSON Schema of a limit in some units."""
+    optional = "?" if "" in units else ""
+    choices = "|".join([*filter(None, units), "%"])
+    pattern = rf"^\s*[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?\s*({choices}){optional}\s*$"
     text: dict[str, Any] = {"type": "string", "pattern": pattern}
     return {"anyOf": [text, {"type": "number", "minimum": 0}]} if optional else text
 
@@ -101,17 +104,17 @@ class Budget(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
-    energy: Limit | None = Field(default=None, json_schema_extra=_written_as("energy"))
+    energy: Limit | None = Field(default=None, json_schema_extra=written_as(UNITS["energy"]))
     """Estimated energy of one inference: J, mJ, uJ, nJ, or per cent."""
-    dram: Limit | None = Field(default=None, json_schema_extra=_written_as("dram"))
+    dram: Limit | None = Field(default=None, json_schema_extra=written_as(UNITS["dram"]))
     """Estimated bytes moved to and from DRAM by one inference: B, kB, MB, KiB, ..., or per cent."""
-    file: Limit | None = Field(default=None, json_schema_extra=_written_as("file"))
+    file: Limit | None = Field(default=None, json_schema_extra=written_as(UNITS["file"]))
     """Size of the ONNX file with its external data: B, kB, MB, KiB, ..., or per cent."""
-    weights: Limit | None = Field(default=None, json_schema_extra=_written_as("weights"))
+    weights: Limit | None = Field(default=None, json_schema_extra=written_as(UNITS["weights"]))
     """Size of the weights as stored: B, kB, MB, KiB, ..., or per cent."""
-    latency: Limit | None = Field(default=None, json_schema_extra=_written_as("latency"))
+    latency: Limit | None = Field(default=None, json_schema_extra=written_as(UNITS["latency"]))
     """Median time of one run in ONNX Runtime on this machine: s, ms, us, or per cent."""
-    drop: Limit | None = Field(default=None, json_schema_extra=_written_as("drop"))
+    drop: Limit | None = Field(default=None, json_schema_extra=written_as(UNITS["drop"]))
     """How much worse the metric may be: points, or per cent of the original's value."""
     hardware: str | None = None
     """The profile that energy and dram are limits on; the recipe's first if left out."""
@@ -121,7 +124,7 @@ class Budget(BaseModel):
     def _parse(cls, value: object, info: ValidationInfo) -> Limit | None:
         if value is None or isinstance(value, Limit):
             return value
-        return parse(value, info.field_name or "")
+        return parse(value, info.field_name or "", UNITS[info.field_name or ""])
 
     @field_serializer(*UNITS)
     def _write(self, value: Limit | None) -> str | None:

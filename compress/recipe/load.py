@@ -12,24 +12,25 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from compress.errors import PassError, RecipeError, did_you_mean
+from compress.errors import InputError, PassError, RecipeError, did_you_mean, first_problem
 from compress.estimator.files import profile_id
 from compress.passes.base import Pass, get
 from compress.recipe import document, references
 from compress.recipe.budget import Budget
 from compress.recipe.document import Node
-from compress.recipe.values import DataFunctions, Recipe, Settings, Variant
+from compress.recipe.values import DataFunctions, MetricChoice, Recipe, Settings, Variant
+from compress.recipe.wanted import Search
 from compress.results import METRICS
 
 COMPOSITION = ("variants", "extends", "vars", "matrix")
 """Keys of a recipe beside those of `Settings`."""
 
-BESIDE_VARIANTS = ("results.json", "report.html", "log.txt")
+BESIDE_VARIANTS = ("results.json", "report.html", "log.txt", "variants.yaml")
 """What a run writes beside the folders of its variants."""
 
 _WORDS = {"tuple_type": "Input should be a list", "model_type": "Input should be a mapping of keys to values"}
@@ -52,11 +53,14 @@ def load(path: str | os.PathLike[str]) -> Recipe:
     _check_data(settings, entries)
     if settings.budget:
         settings = settings.model_copy(update={"budget": _budget(entries["budget"], settings)})
-    if named is None:
+    if settings.search is not None:
+        settings = settings.model_copy(update={"search": _search(entries["search"], settings)})
+    elif named is None:
         raise root.place.error("'variants' is missing; name at least one, such as 'int8: [int8-static]'")
-    if not named.mapping("variants"):
+    elif not named.mapping("variants"):
         raise named.place.error("there are no variants; name at least one, such as 'int8: [int8-static]'")
-    variants = tuple(_variant(name, node, settings) for name, node in named.entries.items())
+    entries = named.entries if named is not None else {}
+    variants = tuple(_variant(name, node, settings) for name, node in entries.items())
     return Recipe(path=path, title=_title(path), variants=variants, **dict(settings))
 
 
@@ -73,6 +77,54 @@ def _check_data(settings: Settings, entries: Mapping[str, Node]) -> None:
     metric = settings.metric
     if metric and metric.name in METRICS and not (settings.data and settings.data.evaluation):
         raise entries["metric"].place.error(f"metric {metric.name} needs evaluation data; add 'data'")
+
+
+def of_search(
+    model: str, *, calibration: str, evaluation: str, metric: str | None, wanted: Mapping[str, Any]
+) -> Recipe:
+    """Return a recipe of one search, whose references are relative to the folder of this process.
+
+    Args:
+        model: the model, as a recipe writes it.
+        calibration: function that yields calibration batches.
+        evaluation: function that yields batches to score on.
+        metric: what a limit on the drop is about, and what is scored; None for neither.
+        wanted: what is searched for, as a recipe writes it.
+
+    Raises:
+        InputError: something is wrong with it.
+    """
+    limits = {name: value for name, value in wanted["limits"].items() if value is not None}
+    try:
+        return Recipe(
+            version=1,
+            path=Path("search.yaml"),
+            title=f"search for variants of {model}",
+            model=model,
+            data=DataFunctions(calibration=calibration, evaluation=evaluation),
+            metric=MetricChoice(name=metric) if metric else None,
+            hardware=(wanted["hardware"],),
+            search=Search.model_validate({**wanted, "limits": limits}),
+            variants=(),
+        )
+    except ValidationError as error:
+        raise InputError(f"search: {first_problem(error)}") from error
+
+
+def _search(node: Node, settings: Settings) -> Search:
+    """Return what a search is asked for, with its profile."""
+    wanted = _validated(Search, node, "search")
+    hardware = wanted.hardware or next(iter(settings.hardware), None)
+    if hardware is None:
+        raise node.place.error("a search needs hardware; name it here, or under hardware")
+    if not (settings.data and settings.data.calibration):
+        raise node.place.error("a search needs calibration data; add 'data'")
+    if wanted.limits.drop is not None and not (settings.metric and settings.metric.name in METRICS):
+        raise node.place.error(
+            f"a limit on the drop needs a metric that has a name, one of {', '.join(METRICS)}; "
+            "without labels, write limits: {min_snr: 25}"
+        )
+    return wanted.model_copy(update={"hardware": hardware})
 
 
 def _budget(node: Node, settings: Settings) -> Budget:

@@ -6,18 +6,20 @@ its store, or makes it. Variants whose passes begin alike share the tasks of tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
 from compress.errors import InputError, did_you_mean
 from compress.estimator.files import kernels_path, profile_path
-from compress.passes.base import Pass
+from compress.passes.base import Pass, get
 from compress.recipe.values import DataFunctions, Recipe, Variant
+from compress.recipe.wanted import Search
 from compress.results import METRICS
 
 MODEL_FILE = "model.onnx"
 CHANGES_FILE = "changes.json"
+FRONTIER_FILE = "frontier.json"
 PACKED_FILE = "model.packed"
 SCORE_FILE = "score.json"
 
@@ -84,6 +86,28 @@ class Apply:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Seek:
+    """Search for the best variants of a model."""
+
+    original: Read
+    wanted: Search
+    metric: str
+    title: ClassVar[str] = "searching"
+    passes: ClassVar[tuple[Pass, ...]] = ()
+
+    @property
+    def parents(self) -> tuple[Task, ...]:
+        """The model under search."""
+        return (self.original,)
+
+    @property
+    def ingredients(self) -> list[Any]:
+        """What the result follows from, beside the model and its data."""
+        profile = profile_path(self.wanted.hardware or "")
+        return ["search", self.wanted.model_dump(mode="json"), self.metric, profile, kernels_path()]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Pack:
     """Write the model of another task as one packed file."""
 
@@ -137,7 +161,7 @@ class Score:
 
 ModelTask: TypeAlias = Read | Apply
 """Tasks that make a model."""
-Task: TypeAlias = Read | Apply | Pack | Score
+Task: TypeAlias = Read | Apply | Seek | Pack | Score
 """What the engine can do."""
 
 
@@ -157,6 +181,8 @@ class Plan:
 
     variants: tuple[PlannedVariant, ...]
     """The original first: all others are compared with it."""
+    search: Seek | None = None
+    """What finds further variants."""
 
     def tasks(self) -> Iterator[Task]:
         """Yield every task once, after those it depends on."""
@@ -195,12 +221,25 @@ def plan(recipe: Recipe, variants: Sequence[str] = ()) -> Plan:
         packed = Pack(task) if recipe.pack else None
         score = Score(variant.name, task, original, packed, planned[0].score if planned else None, recipe)
         planned.append(PlannedVariant(variant, task, packed, score))
-    return Plan(tuple(planned))
+    seek = None
+    if recipe.search is not None and not variants:
+        seek = Seek(original, recipe.search, recipe.metric.name if recipe.metric else "accuracy")
+    return Plan(tuple(planned), seek)
+
+
+def found(recipe: Recipe, plans: Sequence[tuple[str, Mapping[str, Any]]]) -> list[PlannedVariant]:
+    """Return the last tasks of variants that a search has found, by their names and plans for each layer."""
+    variants = [
+        Variant(name=name, passes=(get("per-layer").model_validate(settings),), budget=recipe.budget)
+        for name, settings in plans
+    ]
+    every = plan(recipe.model_copy(update={"variants": tuple(variants)}))
+    return [each for each in every.variants if each.variant.passes]
 
 
 def _with_original(recipe: Recipe) -> list[Variant]:
     ordered = sorted(recipe.variants, key=lambda variant: bool(variant.passes))
-    return ordered if not ordered[0].passes else [Variant(name="original", passes=()), *ordered]
+    return ordered if ordered and not ordered[0].passes else [Variant(name="original", passes=()), *ordered]
 
 
 def _upwards(task: Task) -> Iterator[Task]:

@@ -21,6 +21,7 @@ from pydantic import (
 from compress.errors import did_you_mean
 from compress.passes.base import Pass
 from compress.recipe.budget import Budget
+from compress.recipe.wanted import Search
 from compress.results import METRICS
 
 DEFAULT_HARDWARE = ("eyeriss-v1", "cpu", "tpu-v4i")
@@ -106,6 +107,8 @@ class Settings(_Frozen):
     """Profiles to score on: ids, or paths of .yaml files; empty for none."""
     budget: Budget | None = None
     """Limits on every variant that has passes and no budget of its own."""
+    search: Search | None = None
+    """Variants to be found: {minimise: energy, limits: {drop: 1%}}. They run behind those that are named."""
     seed: int = Field(default=0, ge=0, le=2**32 - 1)
     """Seed of everything random."""
     threads: int = Field(default=0, ge=0)
@@ -139,7 +142,7 @@ class Recipe(Settings):
     title: str = ""
     """Its first line, if that is a comment."""
     variants: tuple[Variant, ...]
-    """In the order of the file, at least one."""
+    """In the order of the file; none where all are searched for."""
 
     @property
     def home(self) -> Path:

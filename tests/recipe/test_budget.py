@@ -14,9 +14,9 @@ QUANTITY_AND_UNIT = st.sampled_from([(q, unit) for q, units in UNITS.items() for
 @given(pair=QUANTITY_AND_UNIT, value=st.floats(1e-6, 1e15), space=st.sampled_from(["", " ", "  "]))
 def test_a_limit_reads_back_as_written(pair: tuple[str, str], value: float, space: str) -> None:
     quantity, unit = pair
-    limit = parse(f"{value!r}{space}{unit}", quantity)
+    limit = parse(f"{value!r}{space}{unit}", quantity, UNITS[quantity])
     assert limit == Limit(value, unit)
-    assert math.isclose(parse(str(limit), quantity).value, value, rel_tol=1e-14)
+    assert math.isclose(parse(str(limit), quantity, UNITS[quantity]).value, value, rel_tol=1e-14)
 
 
 @given(pair=QUANTITY_AND_UNIT, value=st.floats(1e-6, 1e6), original=st.floats(1e-9, 1e9))
@@ -32,7 +32,7 @@ def test_what_is_allowed_scales(pair: tuple[str, str], value: float, original: f
 @example(text="0\r")
 def test_any_text_is_a_limit_or_one_line_about_it(text: str) -> None:
     try:
-        limit = parse(text, "file")
+        limit = parse(text, "file", UNITS["file"])
     except ValueError as error:
         assert len(str(error).splitlines()) == 1
     else:
@@ -43,7 +43,7 @@ def test_any_text_is_a_limit_or_one_line_about_it(text: str) -> None:
     ("text", "bytes_"), [("1 kB", 1000), ("1KiB", 1024), ("1.5e3 B", 1500), ("2 MiB", 2**21)]
 )
 def test_sizes(text: str, bytes_: float) -> None:
-    assert parse(text, "file").allowed(0) == bytes_
+    assert parse(text, "file", UNITS["file"]).allowed(0) == bytes_
 
 
 def score(joules: float, dram: float) -> HardwareScore:
