@@ -158,20 +158,25 @@ def keyword_spotting(kind: Kind = "int8") -> onnx.ModelProto:
 
 def visual_wake_words(kind: Kind = "int8") -> onnx.ModelProto:
     """MobileNetV1 of width 0.25 on 96 x 96 images, 7.49 M multiply-accumulates."""
-    net = Builder([1, 3, 96, 96], kind).conv(8, (3, 3), 2)
+    return mobilenet(0.25, 96, 2, kind)
+
+
+def mobilenet(width: float, size: int, classes: int, kind: Kind = "int8") -> onnx.ModelProto:
+    """MobileNetV1 with `width` times its channels, on images of `size`."""
+    net = Builder([1, 3, size, size], kind).conv(round(32 * width), (3, 3), 2)
     for channels, stride in (
-        (16, 1),
-        (32, 2),
-        (32, 1),
-        (64, 2),
         (64, 1),
         (128, 2),
-        *[(128, 1)] * 5,
+        (128, 1),
         (256, 2),
         (256, 1),
+        (512, 2),
+        *[(512, 1)] * 5,
+        (1024, 2),
+        (1024, 1),
     ):
-        net.conv(net.shape[1], (3, 3), stride, depthwise=True).conv(channels, (1, 1))
-    return net.pool().dense(2).model("mobilenet_v1_025")
+        net.conv(net.shape[1], (3, 3), stride, depthwise=True).conv(round(channels * width), (1, 1))
+    return net.pool().dense(classes).model("mobilenet_v1")
 
 
 def anomaly_detection(kind: Kind = "int8") -> onnx.ModelProto:

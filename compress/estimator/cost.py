@@ -243,7 +243,8 @@ def format_ratio(chosen: Format, zeros: float, bits: float) -> float:
 
     Run-length: three 16-bit values and three 5-bit runs in 64 bits, 4/3 of the values that are kept
     (Eyeriss, JSSC 2017, section V-B). Bitmap: one bit an element, and the values that are kept.
-    Two of four: half the values and two bits for the place of each.
+    Two of four: half the values and two bits for the place of each. Compressed columns: 4 bits of count with
+    each value that is kept (Eyeriss v2, JETCAS 2019).
     """
     if chosen == "run-length":
         return min(1.0, (1 - zeros) * 64 / 48)
@@ -251,6 +252,8 @@ def format_ratio(chosen: Format, zeros: float, bits: float) -> float:
         return min(1.0, (1 - zeros) + 1 / bits)
     if chosen == "two-of-four":
         return min(1.0, 0.5 + 1 / bits)
+    if chosen == "compressed-columns":
+        return min(1.0, (1 - zeros) * (1 + 4 / bits))
     return 1.0
 
 

@@ -27,7 +27,7 @@ UNCERTAINTY: dict[Tag, tuple[float, float]] = {
 numbers should lie between. This is a policy of the project, not a measurement: it keeps guesses from looking
 as certain as readings."""
 Family: TypeAlias = Literal["elementwise", "normalization", "pool", "softmax", "layout", "attention"]
-Format: TypeAlias = Literal["dense", "run-length", "bitmap", "two-of-four"]
+Format: TypeAlias = Literal["dense", "run-length", "bitmap", "two-of-four", "compressed-columns"]
 
 
 class _Frozen(BaseModel):

@@ -12,6 +12,7 @@ import ground_truth as truth
 import h100
 import mapper
 import measured
+import mlperf_tiny
 import numpy as np
 import pytest
 
@@ -138,6 +139,17 @@ def test_tokens_a_second_on_a_jetson() -> None:
     found = errors(truth.jetson_rates)
     assert np.median(np.abs(list(found.values()))) < 0.2
     assert max(map(abs, found.values())) < 0.3
+
+
+def test_a_sparse_mobilenet_on_eyeriss_v2_lies_between_none_and_half_of_the_zeros() -> None:
+    graph = mlperf_tiny.mobilenet(0.5, 128, 1000)
+    weights = [weight.name for weight in graph.graph.initializer if len(weight.dims) > 1]
+    results = [name for node in graph.graph.node if node.op_type == "QuantizeLinear" for name in node.output]
+    dense = estimate(graph, "eyeriss-v2").total
+    sparse = estimate(graph, "eyeriss-v2", zeros=dict.fromkeys([*weights, *results], 0.5)).total
+    assert sparse.seconds < 1 / 1470.6 < dense.seconds
+    assert sparse.energy_joules < 1 / 2560.3 < dense.energy_joules
+    assert sparse.dram_bytes < dense.dram_bytes
 
 
 def test_timeloops_mappings_give_timeloops_words() -> None:

@@ -46,6 +46,7 @@ def test_formats() -> None:
     assert format_ratio("run-length", 0.1, 16) == 1.0
     assert format_ratio("bitmap", 0.75, 8) == pytest.approx(0.375)
     assert format_ratio("two-of-four", 0.5, 8) == pytest.approx(0.625)
+    assert format_ratio("compressed-columns", 0.5, 8) == pytest.approx(0.75)
 
 
 def test_two_of_four_halves_the_work_and_most_of_the_weights() -> None:
