@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -165,10 +165,11 @@ def estimate(
     layers = work.layers
     if coded is not None:
         layers = tuple(coded.applied(layer, profile) for layer in layers)
-    costs = _priced(layers, profile, work, _clocks(layers, profile, seconds or {}))
+    clocks = _clocks(layers, profile, seconds or {})
     timed = latency is not None and profile.kernels is not None
     if latency is not None and timed:
-        costs = _priced(layers, profile, work, _shared(latency, costs))
+        clocks = _shared(latency, clocks, lambda: _priced(layers, profile, work, clocks))
+    costs = _priced(layers, profile, work, clocks)
     if profile.events is not None and profile.events.step_seconds is not None:
         costs.append(_steps(profile, profile.events.time_steps.draws * profile.events.step_seconds.draws))
     return Estimate(profile.id, tuple(costs), work.uncosted, work.on_host, work.loops, work.runs_as, timed)
@@ -176,7 +177,7 @@ def estimate(
 
 def _clocks(
     layers: Sequence[LayerWork], profile: Profile, measured: Mapping[str, float]
-) -> list[Clock | None]:
+) -> Sequence[Clock | None]:
     """Return the time of each layer that was measured, or that timed kernels tell."""
     for name in measured.keys() - {layer.name for layer in layers}:
         raise ModelError(f"seconds of {name!r}: no such layer{did_you_mean(name, (x.name for x in layers))}")
@@ -207,12 +208,15 @@ def _priced(
     return found
 
 
-def _shared(latency: Latency, costs: Sequence[LayerCost]) -> list[Clock]:
-    """Return the part that each layer has in the measured time, by the times that were modelled."""
+def _shared(
+    latency: Latency, clocks: Sequence[Clock | None], priced: Callable[[], Sequence[LayerCost]]
+) -> Sequence[Clock | None]:
+    """Return the part that each layer has in the measured time, by the times that were known or modelled."""
+    known = [clock.seconds for clock in clocks if clock is not None]
+    seconds = known if len(known) == len(clocks) else [each.cost.seconds for each in priced()]
     apart = latency.log_sd * standard(f"latency {latency.median} {latency.ratio}")
     whole = latency.median * np.concatenate([[1.0], np.exp(apart)])
-    modelled = sum(each.cost.seconds for each in costs)
-    return [Clock(whole * each.cost.seconds / modelled, measured=True) for each in costs]
+    return [Clock(whole * each / sum(seconds), measured=True) for each in seconds]
 
 
 @dataclass(frozen=True)

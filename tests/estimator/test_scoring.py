@@ -13,7 +13,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from compress.errors import HardwareError, ModelError
-from compress.estimator import Cost, Estimate, estimate, load, ratio
+from compress.estimator import Cost, Estimate, estimate, kernels, load, ratio
 from compress.results import HardwareScore, Latency
 
 
@@ -197,6 +197,16 @@ def test_a_measured_run_tells_the_energy_on_this_machine() -> None:
     assert found and found.value == pytest.approx(0.8, abs=1e-4)
     assert np.log(found.high / found.low) == pytest.approx(2 * 1.645 * 0.02, rel=0.05)
     assert not estimate(mlp(), "tpu-v4i", latency=original).timed
+
+
+def test_a_measured_run_is_shared_where_no_kernels_were_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernels, "of_this_machine", lambda: None)
+    rated = estimate(mlp(), "cpu")
+    found = estimate(mlp(), "cpu", latency=Latency(median=1.0, runs=9, ratio=1.0))
+    assert found.total.seconds == pytest.approx(1.0)
+    assert set(rated.total.energy) > {"compute", "static"} and set(found.total.energy) == {"package", "dram"}
+    longer = layer(rated, "first").seconds / rated.total.seconds
+    assert layer(found, "first").seconds == pytest.approx(longer)
 
 
 def test_score_is_what_results_store() -> None:
