@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from itertools import pairwise
 from statistics import NormalDist
 
 import numpy as np
@@ -18,6 +17,8 @@ HYSTERESIS = 0.15
 """How far the price must pass the worth of a step, relative to it, before the option changes."""
 STEP_REQUESTS = 10
 """Requests at the dearer instead of the cheaper of two options that move the price by `HYSTERESIS`."""
+SURPRISES = np.array([NormalDist().inv_cdf((place + 0.5) / 25) for place in range(25)])
+"""Standard deviations by which more requests come than forecast, in scenarios that are equally likely."""
 PLAN_SECONDS = 300.0
 PLAN_REQUESTS = 20
 """A plan is made again after this time or this many requests."""
@@ -30,9 +31,10 @@ class Controller:
     rises by what a request costs beyond it and falls by what it costs less (dual ascent, projected onto the
     prices at which the plan is best), and the option of most quality less price times joules answers.
 
-    Before anything dearer than an option answers, joules are held back so that this option could answer more
-    requests than forecast. How many more follows from what a joule buys on the step up to it, and on the next
-    one: the critical fractile of the newsvendor. No answer is the lowest step of all.
+    Forecasts err. So the plan goes by what a joule will be worth on average over scenarios of more and fewer
+    requests: where the frontier is steep below and flat above, it saves. And joules are held back so that the
+    cheapest option can answer more requests than forecast; how many more follows from what an answer is worth
+    over what a joule buys beyond it (the critical fractile of the newsvendor).
 
     Args:
         frontier: the options.
@@ -55,8 +57,8 @@ class Controller:
         self.frontier = frontier
         self._slopes = frontier.slopes
         steps = (frontier.worth_of_an_answer, *self._slopes)
-        ratios = [min(max(dear / cheap, 1e-6), 0.5) if cheap > 0 else 0.5 for cheap, dear in pairwise(steps)]
-        self._margins = [NormalDist().inv_cdf(1 - ratio) for ratio in ratios] or [0.0]
+        ratio = steps[1] / steps[0] if len(steps) > 1 and steps[0] > 0 else 0.5
+        self._margin = NormalDist().inv_cdf(1 - min(max(ratio, 1e-6), 0.5))
         # The one that costs most like the last.
         self._option = min(frontier.options, key=lambda each: abs(each.joules - self._option.joules))
 
@@ -132,17 +134,35 @@ class Controller:
         ends, requests = self.requests.ahead(max(self.store.remaining(now), 1.0))
         income = self.harvest.ahead(float(ends[-1]))[1] + self._grants(now, ends)
         spread = self.requests.spread(ends)
-        charge, capacity = self.store.charge, self.store.budget.capacity_joules
-        allowed = math.inf
-        for option, margin in zip(self.frontier.options, self._margins, strict=False):
-            held = margin * spread * option.joules
-            allowed = min(allowed, max(option.joules, allowance(charge, income - held, requests, capacity)))
-        self._allowance = allowed
         cheapest = self.frontier.cheapest.joules
+        charge, capacity = self.store.charge, self.store.budget.capacity_joules
+        scenarios = np.maximum(requests + SURPRISES[:, None] * spread, 0.0)
+        expected = float(allowance(charge, income, requests, capacity))
+        allowed = self._weighed(expected, allowance(charge, income, scenarios, capacity))
+        held = self._margin * spread * cheapest
+        careful = float(allowance(charge, income - held, requests, capacity))
+        self._allowance = min(allowed, max(careful, cheapest))
         # What the cheapest option takes for all that is forecast and some more, before income pays for it.
-        self._reserve = max(float((requests * cheapest - income).max()), 0.0)
-        self._reserve += self._margins[0] * float(spread[0]) * cheapest
+        self._reserve = max(float((requests * cheapest - income).max()), 0.0) + float(held[0])
         self._planned, self._since = now, 0
+
+    def _weighed(self, expected: float, scenarios: np.ndarray) -> float:
+        """Return the allowance moved to where a joule is worth as much now as it is later, on average.
+
+        Args:
+            expected: the allowance if as many requests come as are forecast.
+            scenarios: the allowance if more or fewer come, each equally likely [n].
+        """
+        joules = [each.joules for each in self.frontier.options]
+        worths = np.array([self.frontier.worth_of_an_answer, *self._slopes, 0.0])
+        place = int(np.searchsorted(joules, expected, "right"))
+        if not 0 < place < len(joules):
+            return expected
+        later = float(worths[np.searchsorted(joules, scenarios, "right")].mean())
+        dearer = (later / float(worths[place]) - 1) / HYSTERESIS
+        if dearer > 0:
+            return expected - (expected - joules[place - 1]) * min(dearer, 1.0)
+        return expected + (joules[place] - expected) * min(-dearer, 1.0)
 
     def _grants(self, now: float, ends: np.ndarray) -> np.ndarray:
         """Return what the budget grants until the end of each interval, beyond what it has."""

@@ -7,8 +7,10 @@ import math
 import numpy as np
 
 
-def allowance(charge: float, income: np.ndarray, requests: np.ndarray, capacity: float = math.inf) -> float:
-    """Return the joules that each request from now on may cost, as evenly as the store permits.
+def allowance(
+    charge: float, income: np.ndarray, requests: np.ndarray, capacity: float = math.inf
+) -> np.ndarray:
+    """Return the joules that each request from now on may cost, as evenly as the store permits [...].
 
     Quality is concave in joules, so the best plan spends the same on every request except where the store
     would run empty or overflow: it is the shortest path between both limits, a taut string (Tutuncuoglu and
@@ -18,15 +20,17 @@ def allowance(charge: float, income: np.ndarray, requests: np.ndarray, capacity:
     Args:
         charge: joules in the store now.
         income: joules that flow in until the end of each interval [n].
-        requests: requests that arrive until then [n].
+        requests: requests that arrive until then [..., n], in as many scenarios as there are.
         capacity: joules that the store holds.
     """
-    least, most = 0.0, math.inf
     count = np.maximum(requests, 1e-9)
-    for empty, full in zip((charge + income) / count, (charge + income - capacity) / count, strict=True):
-        if full > most:
-            return float(most)
-        if empty < least:
-            return float(least)
-        least, most = max(least, full), min(most, empty)
-    return float(max(most, 0.0))
+    empties, overflows = (charge + income) / count, (charge + income - capacity) / count
+    least, most = np.zeros(count.shape[:-1]), np.full(count.shape[:-1], math.inf)
+    found = np.full(count.shape[:-1], math.nan)
+    for place in range(count.shape[-1]):
+        empty, overflow = empties[..., place], overflows[..., place]
+        # The string bends at the limit that was met first.
+        bend = np.where(overflow > most, most, np.where(empty < least, least, math.nan))
+        found = np.where(np.isnan(found), bend, found)
+        least, most = np.maximum(least, overflow), np.minimum(most, empty)
+    return np.maximum(np.where(np.isnan(found), most, found), 0.0)

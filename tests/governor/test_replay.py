@@ -87,6 +87,24 @@ def test_a_battery_lasts_the_night_once_it_has_seen_one(frontier: Frontier) -> N
     assert _gains(replay(today, frontier, budget))[0] < governor
 
 
+def test_after_days_of_surprises_it_saves_more(frontier: Frontier) -> None:
+    """Of two governors with the same mean behind them, the one that saw crowds spends less at first."""
+    calm = np.concatenate([np.arange(480) * 180.0 + day * DAY for day in range(6)])
+    crowds = [np.sort(np.random.default_rng(day).random(4) * 23) for day in range(6)]
+    wild = np.concatenate(
+        [
+            (day * 24 + hour) * 3600 + np.arange(120) * 30.0
+            for day, hours in enumerate(crowds)
+            for hour in hours
+        ]
+    )
+    budget, spent = Budget.parse("1 kJ for 24 h"), []
+    for past in (calm, np.sort(wild)):
+        found = replay(even(480), frontier, budget, Trace(past, 0.0, 6 * DAY))
+        spent.append(sum(step.option.joules for step in found.steps[:120] if step.option))
+    assert spent[1] < 0.95 * spent[0]
+
+
 def test_the_future_changes_nothing(frontier: Frontier) -> None:
     """Two traces that are alike until noon are answered alike until noon."""
     morning = np.arange(1000) * DAY / 2000

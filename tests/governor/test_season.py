@@ -74,5 +74,12 @@ def test_the_plan_spends_what_would_overflow() -> None:
     assert allowance(20.0, income, requests) == pytest.approx(even)
 
 
+def test_scenarios_are_planned_at_once() -> None:
+    income, requests = np.array([0.0, 100.0, 100.0]), np.array([[5.0, 9.0, 30.0], [50.0, 60.0, 70.0]])
+    for capacity in (30.0, np.inf):
+        alone = [float(allowance(40.0, income, each, capacity)) for each in requests]
+        assert allowance(40.0, income, requests, capacity).tolist() == alone
+
+
 def test_a_store_in_debt_allows_nothing() -> None:
     assert allowance(-5.0, np.zeros(1), np.ones(1)) == 0.0
