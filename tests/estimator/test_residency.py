@@ -90,7 +90,7 @@ def _joules(profile: Profile, **sizes: int) -> float:
     return sum((cost(layer, profile, places)[0] for layer in layers), Cost()).energy_joules
 
 
-PADDED = ("edge-tpu", "gap9", "tpu-v1", "tpu-v4i")
+PADDED = ("edge-tpu", "tpu-v1", "tpu-v4i")
 """The exception: for a channel more than its columns or rows a weight-stationary array takes one more pass,
 padded with zeros. It takes the time of a full one on the chip, too, so compilers for it pad channels."""
 
