@@ -93,11 +93,9 @@ def test_the_deadline_is_kept(govern: Callable[..., compress.Governor]) -> None:
 def test_a_variant_that_misses_the_deadline_rests(
     govern: Callable[..., compress.Governor], monkeypatch: Any
 ) -> None:
-    governor = govern(deadline=0.01)
-    answers(governor, 30)
-    monkeypatch.setattr(governor._gauge, "stop", lambda: (0.02, None))
-    answers(governor)
-    monkeypatch.setattr(governor._gauge, "stop", lambda: (0.001, None))
+    governor, seconds = govern(deadline=0.01), [0.001] * 30 + [0.02] + [0.001] * 40
+    monkeypatch.setattr(governor._gauge, "stop", lambda: (seconds.pop(0), None))
+    assert answers(governor, 31)[-1] == "large"
     after = answers(governor, 40)
     assert "large" not in after[:16]
     assert "large" in after[17:]
