@@ -136,12 +136,14 @@ class Controller:
         spread = self.requests.spread(ends)
         cheapest = self.frontier.cheapest.joules
         charge, capacity = self.store.charge, self.store.budget.capacity_joules
-        scenarios = np.maximum(requests + SURPRISES[:, None] * spread, 0.0)
-        expected = float(allowance(charge, income, requests, capacity))
-        allowed = self._weighed(expected, allowance(charge, income, scenarios, capacity))
         held = self._margin * spread * cheapest
-        careful = float(allowance(charge, income - held, requests, capacity))
-        self._allowance = min(allowed, max(careful, cheapest))
+        # As forecast, as forecast with joules held back, and in the scenarios.
+        incomes = np.tile(income, (2 + len(SURPRISES), 1))
+        incomes[1] -= held
+        counts = requests + np.array([0.0, 0.0, *SURPRISES])[:, None] * spread
+        found = allowance(charge, incomes, counts, capacity)
+        expected, careful = found[:2].tolist()
+        self._allowance = min(self._weighed(expected, found[2:]), max(careful, cheapest))
         # What the cheapest option takes for all that is forecast and some more, before income pays for it.
         self._reserve = max(float((requests * cheapest - income).max()), 0.0) + float(held[0])
         self._planned, self._since = now, 0

@@ -19,8 +19,8 @@ def allowance(
 
     Args:
         charge: joules in the store now.
-        income: joules that flow in until the end of each interval [n].
-        requests: requests that arrive until then [..., n], in as many scenarios as there are.
+        income: joules that flow in until the end of each interval [..., n], one row a scenario.
+        requests: requests that arrive until then [..., n]; what is below zero counts as none.
         capacity: joules that the store holds.
     """
     count = np.maximum(requests, 1e-9)
