@@ -18,7 +18,7 @@ from compress.diagnose.sensitivity import Switchboard
 from compress.errors import DataError
 from compress.estimator import estimate
 from compress.estimator.catalogue import as_profile
-from compress.graph import batch
+from compress.graph import batch, stored
 from compress.graph.layers import layers
 from compress.graph.session import session
 from compress.passes.per_layer import PerLayer
@@ -60,6 +60,8 @@ class Study:
         self._quantities = {wanted.minimise, *wanted.limits.stated} - {"ram"}
         self.profile = as_profile(wanted.hardware or "cpu")
         prepared = model.prepared(OPSET)
+        stored.read_plainly(prepared.ir)
+        stored.compute_in_float32(prepared.ir)
         prepared.calibration, self._judging = split(model.calibration)
         inputs = prepared.graph.inputs
         batches = [each for each, _ in itertools.islice(self._judging.batches(inputs), JUDGING_BATCHES)]

@@ -6,7 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx_ir as ir
 import pytest
+from onnx import numpy_helper
 
 import compress
 from compress.errors import DataError, InputError, LimitError
@@ -146,6 +149,24 @@ def test_a_search_that_was_stopped_goes_on_to_the_same_frontier(
     assert resumed.score() == unstopped.score()
 
 
+def test_a_model_of_16_bits_keeps_its_interface(cnn: Model) -> None:
+    proto = ir.to_proto(cnn.ir)
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    del proto.graph.value_info[:]
+    for weight in proto.graph.initializer:
+        content = numpy_helper.to_array(weight).astype(np.float16)
+        weight.CopyFrom(numpy_helper.from_array(content, weight.name))
+    images = [feeds["x"].astype(np.float16) for feeds in cnn.batches()]
+    halves = compress.load(proto, calibration=images)
+    found = search(halves, hardware="stm32u575", evaluations=3, choices=["bits"])
+    assert found[0].snr_db > 25
+    assert found.share(found[-1]) < 0.7
+    ends = [(each.dtype, each.shape) for each in (*halves.graph.inputs, *halves.graph.outputs)]
+    small = found[-1].model
+    assert ends == [(each.dtype, each.shape) for each in (*small.graph.inputs, *small.graph.outputs)]
+
+
 def test_an_unreachable_limit_is_told_with_what_is_reachable(cnn: Model) -> None:
     with pytest.raises(LimitError, match=r"stm32u575: flash: .* at least, .* allowed"):
         search(cnn, hardware="stm32u575", limits={"flash": "1 B"}, choices=["bits"])
@@ -172,8 +193,6 @@ def test_wrong_settings_are_refused(cnn: Model, settings: dict[str, Any], compla
 def test_without_data_or_labels_nothing_can_be_measured(cnn: Model) -> None:
     with pytest.raises(DataError, match="needs calibration data"):
         search(Model(cnn.ir))
-    bare = compress.load(
-        cnn.ir, calibration=[feeds for feeds, _ in cnn.calibration.batches(cnn.graph.inputs)]
-    )  # type: ignore[union-attr,arg-type]
+    bare = compress.load(ir.to_proto(cnn.ir), calibration=[*cnn.batches()])
     with pytest.raises(DataError, match="label"):
         search(bare, max_drop=0.1, hardware="stm32u575")
