@@ -303,6 +303,8 @@ class SearchedPoint(_Frozen):
     """The variant of the run that it became; empty for one that was measured on the way."""
     plan: dict[str, Any] = {}
     """Settings of the pass ``per-layer`` that makes it."""
+    passes: list[dict[str, Any]] = []
+    """The passes that make it, as a recipe writes them."""
     predicted: dict[str, float]
     """Loss (noise over signal at the outputs), joules, seconds, bytes, as predicted."""
     found: dict[str, float]
@@ -326,7 +328,7 @@ class Searched(_Frozen):
 
     def variants(self) -> str:
         """Return the frontier as a recipe writes it, in YAML; each variant makes the same file by itself."""
-        lines = [f"  {one.name}: [per-layer: {json.dumps(one.plan)}]" for one in self.points if one.plan]
+        lines = [f"  {one.name}: {json.dumps(one.passes)}" for one in self.points if one.passes]
         return "\n".join(["variants:", *lines, ""])
 
 

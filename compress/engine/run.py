@@ -137,7 +137,7 @@ class _Runner:
     def searched(self, seek: Seek) -> tuple[list[PlannedVariant], Searched]:
         """Search for variants; return them, planned, and what was found on the way."""
         found = read(self.bring(seek) / FRONTIER_FILE, Searched.model_validate_json)
-        return recipes.found(self.recipe, [(point.name, point.plan) for point in found.points]), found
+        return recipes.found(self.recipe, found.points), found
 
     def bring(self, task: Task) -> Path:
         """Return the folder of a task's result: the stored one, or else one that is made now."""

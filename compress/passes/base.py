@@ -123,6 +123,10 @@ class Pass(BaseModel, ABC):
         """Return the operator set that these settings need."""
         return self.needs_opset
 
+    def leaves_float(self) -> bool:
+        """Tell whether, with these settings, all weights are plain float afterwards."""
+        return not self.quantizes
+
     @abstractmethod
     def apply(self, model: Model) -> list[Change]:
         """Change `model` in place and return one `Change` per layer looked at."""

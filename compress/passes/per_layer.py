@@ -60,6 +60,10 @@ class PerLayer(Pass, name="per-layer"):
         """Return the operator set that has the types of the weights."""
         return 21 if any(bits <= PACKED for bits in self.weights.values()) else 13
 
+    def leaves_float(self) -> bool:
+        """Tell whether channels alone are pruned, so that a pass that trains or quantizes may follow."""
+        return not self.weights
+
     def apply(self, model: Model) -> list[Change]:
         """Make the file that the plan says."""
         if not (self.channels or self.weights):

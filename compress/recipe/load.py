@@ -209,7 +209,7 @@ def _check_order(name: str, passes: Sequence[tuple[Pass, Node]], data: DataFunct
             raise node.place.error(
                 f"variant {name!r}: {step.name} reads calibration data, and the recipe has none; add 'data'"
             )
-        quantizer = step.name if step.quantizes else quantizer
+        quantizer = quantizer if step.leaves_float() else step.name
 
 
 def _validated(kind: type[_Model], node: Node, what: str = "", also: Iterable[str] = ()) -> _Model:

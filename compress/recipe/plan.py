@@ -6,7 +6,7 @@ its store, or makes it. Variants whose passes begin alike share the tasks of tha
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, TypeAlias
 
@@ -15,7 +15,7 @@ from compress.estimator.files import kernels_path, profile_path
 from compress.passes.base import Pass, get
 from compress.recipe.values import DataFunctions, Recipe, Variant
 from compress.recipe.wanted import Search
-from compress.results import METRICS
+from compress.results import METRICS, SearchedPoint
 
 MODEL_FILE = "model.onnx"
 CHANGES_FILE = "changes.json"
@@ -227,11 +227,17 @@ def plan(recipe: Recipe, variants: Sequence[str] = ()) -> Plan:
     return Plan(tuple(planned), seek)
 
 
-def found(recipe: Recipe, plans: Sequence[tuple[str, Mapping[str, Any]]]) -> list[PlannedVariant]:
-    """Return the last tasks of variants that a search has found, by their names and plans for each layer."""
+def found(recipe: Recipe, points: Sequence[SearchedPoint]) -> list[PlannedVariant]:
+    """Return the last tasks of the variants that a search has found."""
     variants = [
-        Variant(name=name, passes=(get("per-layer").model_validate(settings),), budget=recipe.budget)
-        for name, settings in plans
+        Variant(
+            name=point.name,
+            passes=tuple(
+                get(name).model_validate(settings) for each in point.passes for name, settings in each.items()
+            ),
+            budget=recipe.budget,
+        )
+        for point in points
     ]
     every = plan(recipe.model_copy(update={"variants": tuple(variants)}))
     return [each for each in every.variants if each.variant.passes]

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_serializer, field_validator
 
+from compress.passes.base import get
 from compress.recipe.budget import COUNT, ENERGY, POINTS, SIZE, TIME, Limit, parse, written_as
 
 Quantity: TypeAlias = Literal["energy", "seconds", "dram_bytes", "flash", "file", "macs"]
@@ -94,3 +95,25 @@ class Search(BaseModel):
     saves nothing on the hardware is left as it is."""
     evaluations: int = Field(default=24, ge=1)
     """Variants that may be made and measured on the way."""
+    finetune: dict[str, Any] | None = None
+    """Settings of the pass `finetune`, which then trains each variant of the frontier between pruning and
+    quantization: {epochs: 2, distill: kl}. Variants are chosen as they are without it."""
+
+    @field_validator("finetune")
+    @classmethod
+    def _trains(cls, settings: dict[str, Any] | None) -> dict[str, Any] | None:
+        if settings is not None:
+            get("finetune").model_validate(settings)
+        return settings
+
+    def steps(self, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the passes that make a variant, as a recipe writes them.
+
+        Args:
+            plan: settings of the pass ``per-layer``.
+        """
+        if self.finetune is None or "channels" not in plan:
+            return [{"per-layer": dict(plan)}] if plan else []
+        bits = {name: value for name, value in plan.items() if name != "channels"}
+        quantized = [{"per-layer": bits}] if bits else []
+        return [{"per-layer": {"channels": plan["channels"]}}, {"finetune": self.finetune}, *quantized]

@@ -34,6 +34,7 @@ class Point:
 
     Attributes:
         plan: settings of the pass ``per-layer`` that makes it.
+        passes: the passes that make it, as a recipe writes them; that one alone, unless it is fine-tuned.
         predicted: noise over signal at the outputs and every quantity, as the search predicted them.
         found: the same, of the variant itself.
         drop: points of the metric that it loses; None where none is measured.
@@ -41,6 +42,7 @@ class Point:
     """
 
     plan: dict[str, Any]
+    passes: list[dict[str, Any]]
     predicted: Mapping[str, float]
     found: Mapping[str, float]
     drop: float | None = None
@@ -79,7 +81,12 @@ class Point:
     def score(self, name: str = "") -> SearchedPoint:
         """Return the variant as a run's results store it."""
         return SearchedPoint(
-            name=name, plan=self.plan, predicted=dict(self.predicted), found=dict(self.found), drop=self.drop
+            name=name,
+            plan=self.plan,
+            passes=self.passes,
+            predicted=dict(self.predicted),
+            found=dict(self.found),
+            drop=self.drop,
         )
 
     def __repr__(self) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -37,6 +37,7 @@ def search(
     metric: str = "accuracy",
     choices: Sequence[Choice] = ("bits", "channels"),
     evaluations: int = 24,
+    finetune: Mapping[str, Any] | None = None,
 ) -> Frontier:
     """Return the variants of a model that cost the least for what they lose.
 
@@ -55,6 +56,8 @@ def search(
         metric: what `max_drop` is about.
         choices: what may differ between layers: bits of weights and activations, channels of groups.
         evaluations: variants that may be made and measured.
+        finetune: settings of `Finetune`, which trains the variants that you take between pruning and
+            quantization.
 
     Raises:
         DataError: there are no calibration data, or no labels for the metric.
@@ -71,6 +74,7 @@ def search(
                 "limits": {name: value for name, value in stated.items() if value is not None},
                 "choices": tuple(choices),
                 "evaluations": evaluations,
+                "finetune": finetune,
             }
         )
     except ValidationError as error:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,7 +21,8 @@ from compress.estimator.catalogue import as_profile
 from compress.graph import batch, stored
 from compress.graph.layers import layers
 from compress.graph.session import session
-from compress.passes.per_layer import PerLayer
+from compress.passes.base import get
+from compress.passes.pipeline import Pipeline
 from compress.progress import step
 from compress.prune.channels import free
 from compress.prune.coupling import Kind
@@ -160,7 +161,8 @@ class Study:
         predicted = {"loss": self.problem.added(chosen)}
         predicted |= {name: self.problem.cost(name, chosen) for name in UNITS if name != "ram"}
         found = dict(self._journal.once(json.dumps(plan, sort_keys=True), lambda: self._found(plan, chosen)))
-        return Point(plan, predicted, found, found.pop("drop", None), partial(self._made, plan))
+        passes = self._wanted.steps(plan)
+        return Point(plan, passes, predicted, found, found.pop("drop", None), partial(self._made, passes))
 
     def _found(self, plan: Plan, chosen: Assignment) -> dict[str, float]:
         """Make a variant; return noise, costs and, where it is limited, the drop that are found."""
@@ -181,9 +183,10 @@ class Study:
                 **drop,
             }
 
-    def _made(self, plan: Plan) -> Model:
-        """Return what the pass makes of the whole calibration data, as a recipe does."""
-        return PerLayer.model_validate(plan)(self._given) if plan else self._given
+    def _made(self, passes: Sequence[Mapping[str, Any]]) -> Model:
+        """Return what passes make of the whole calibration data, as a recipe does."""
+        steps = [get(name).model_validate(settings) for each in passes for name, settings in each.items()]
+        return Pipeline(steps)(self._given)
 
     def _loss(self, variant: Model) -> Loss:
         run = partial(session(variant.ir).run, None)

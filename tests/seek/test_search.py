@@ -196,3 +196,20 @@ def test_without_data_or_labels_nothing_can_be_measured(cnn: Model) -> None:
     bare = compress.load(ir.to_proto(cnn.ir), calibration=[*cnn.batches()])
     with pytest.raises(DataError, match="label"):
         search(bare, max_drop=0.1, hardware="stm32u575")
+
+
+def test_what_is_found_is_fine_tuned_between_pruning_and_quantization(cnn: Model) -> None:
+    settings = {"epochs": 8, "distill": "mse", "learning_rate": 0.01}
+    found = search(
+        cnn, hardware="stm32u575", min_snr=8, evaluations=5, choices=["channels"], finetune=settings
+    )
+    point = found[-1]
+    assert point.passes == [{"per-layer": point.plan}, {"finetune": settings}]
+    trained = [each.layer for each in point.model.changes if each.by == "finetune" and each.action]
+    assert {"w1", "w2"} <= set(trained)
+    both = Search(finetune=settings).steps({"channels": {"first": 0.5}, "weights": {"head": 8}})
+    assert [next(iter(each)) for each in both] == ["per-layer", "finetune", "per-layer"]
+    assert not PerLayer(weights={"head": 8}).leaves_float()
+    assert PerLayer(channels={"first": 0.5}).leaves_float()
+    with pytest.raises(InputError, match="epoch"):
+        search(cnn, hardware="stm32u575", finetune={"epoch": 2})
