@@ -10,6 +10,8 @@ from .plots.bars import energy_by_layer as energy_by_layer
 from .plots.front import accuracy_vs_energy as accuracy_vs_energy
 from .plots.integers import integers_by_layer as integers_by_layer
 from .plots.rooflines import roofline as roofline
+from .plots.search import choices_by_layer as choices_by_layer
+from .plots.search import search_frontier as search_frontier
 from .plots.treemap import bytes_by_layer as bytes_by_layer
 from .terminal import show as show
 from .terminal import show_changes as show_changes

@@ -14,11 +14,13 @@ from typing import Any
 
 from compress import units
 from compress.changes import by_pass
+from compress.report import searching
 from compress.report.page import asset, figure, rendered, save
 from compress.report.plots.bars import dram_by_layer, energy_by_component, energy_by_layer
 from compress.report.plots.front import accuracy_vs_energy
 from compress.report.plots.integers import integers_by_layer
 from compress.report.plots.rooflines import roofline
+from compress.report.plots.search import choices_by_layer, search_frontier
 from compress.report.plots.treemap import bytes_by_layer
 from compress.report.summary import all_remarks, indistinct, original, profiles
 from compress.results import HardwareScore, Results, VariantResult
@@ -59,9 +61,12 @@ def render(results: Results) -> str:
         rows_of_a_pass=ROWS_OF_A_PASS,
         first_explained=next((v for v in results.variants if any(c.effect for c in v.changes)), None),
         leaders=list(_leaders(results)),
+        searched=searching.rows(results.searched) if results.searched else [],
+        searched_cost=searching.cost(results.searched) if results.searched else "",
+        searched_layers=len(searching.layers(results.searched.points)) if results.searched else 0,
         recipe=json.dumps(results.recipe, indent=2, ensure_ascii=False, default=str),
         environment=dict(_flat(results.environment)),
-        is_drawn=bool(figures["profiles"] or figures["passes"]),
+        is_drawn=any(figures.values()),
         script=asset("report.js"),
     )
 
@@ -107,7 +112,7 @@ def _leader(
 def _figures(results: Results) -> dict[str, Any]:
     """Return all figures for the page's script: by profile, and by profile and variant."""
     reference = original(results)
-    figures: dict[str, Any] = {"profiles": {}, "passes": dict(_passes(results))}
+    figures: dict[str, Any] = {"profiles": {}, "passes": dict(_passes(results)), "search": _search(results)}
     for profile in profiles(results):
         scored = {v.name: v.hardware[profile] for v in results.variants if profile in v.hardware}
         base = reference.hardware.get(profile) if reference else None
@@ -151,6 +156,18 @@ def _passes(results: Results) -> Iterator[tuple[str, dict[str, Any]]]:
             if any(effect.is_measured for effect in done.effects.values()):
                 label = f"What integers mean in each layer of {variant.name}: {done}."
                 yield f"{variant.name} {step}", figure(integers_by_layer(done.effects), label)
+
+
+def _search(results: Results) -> dict[str, Any]:
+    """Return the figures of a search, if there was one."""
+    found = results.searched
+    if found is None:
+        return {}
+    label = f"{units.count(len(found.points), 'variant')} of a search on {found.hardware}"
+    return {
+        "frontier": figure(search_frontier(found, results), f"{label}: SNR against {searching.cost(found)}."),
+        "choices": figure(choices_by_layer(found), f"{label}: what each layer becomes."),
+    }
 
 
 def _energies(scored: Mapping[str, HardwareScore], profile: str) -> str:

@@ -12,8 +12,9 @@ from rich.text import Text
 
 from compress import units
 from compress.changes import Change, by_pass
+from compress.report import searching
 from compress.report.summary import all_remarks, indistinct, original, profiles
-from compress.results import Agreement, Results, VariantResult
+from compress.results import Agreement, Results, Searched, VariantResult
 
 PARETO, LIKE_ORIGINAL, LIKE_NEIGHBOUR, REMARKED = "★", "≈", "~", "!"
 ASCII = str.maketrans(
@@ -48,6 +49,8 @@ def show(results: Results, console: Console | None = None) -> None:
         for table in _tables([variant.name for variant in done], [g for g in groups if g], console):
             parts += ["", table]
         parts += ["", *_legend(results, console)]
+    if results.searched:
+        parts += ["", *_searched(results.searched, console)]
     console.print(Group(*parts, *_problems(results, console)))
 
 
@@ -63,6 +66,13 @@ def show_changes(changes: Sequence[Change], console: Console | None = None) -> N
                 told = f"{what} {len(layers)}: {reason} ({named})" if any(layers) else reason
                 lines.append(_text(console, (f"  {told}", "dim")))
     console.print(Group(*lines))
+
+
+def _searched(searched: Searched, console: Console) -> Iterator[RenderableType]:
+    """Yield what the search predicted and found, on data that it held out."""
+    title = f"Search for the least {searching.cost(searched)} on {searched.hardware}"
+    yield _text(console, (title, "bold"))
+    yield searching.table(searched)
 
 
 def _headline(results: Results, console: Console) -> Iterator[Text]:

@@ -18,6 +18,8 @@ from compress.results import (
     LayerScore,
     Metric,
     Results,
+    Searched,
+    SearchedPoint,
     VariantResult,
 )
 
@@ -192,4 +194,34 @@ def results(make_results: Callable[..., Results]) -> Results:
     """Six variants on three profiles with twelve layers, and one that failed."""
     return make_results(
         failed={"int2": "int2-weights: layer 'features.block0.conv0': 2 bits need an even group size"}
+    )
+
+
+def searched_point(name: str, share: float, noise: float, plan: dict[str, Any]) -> SearchedPoint:
+    costs = {"energy": 8e-4 * share, "file": 1e5 * share}
+    predicted = {"loss": noise / 1.2, **{each: 0.98 * cost for each, cost in costs.items()}}
+    return SearchedPoint(
+        name=name, plan=plan, predicted=predicted, found={"loss": noise, **costs}, drop=9 * noise
+    )
+
+
+@pytest.fixture(scope="session")
+def searched() -> Searched:
+    """A frontier of three variants, of which the first is the original."""
+    plans: list[dict[str, Any]] = [
+        {},
+        {"weights": {"conv<0>": 8, "conv<1>": 4, "fc": 16}, "activations": ["conv<0>"]},
+        {"channels": {"conv<1> (channels)": 0.5}, "weights": {"conv<0>": 4, "conv<1>": 4}},
+    ]
+    numbers = [(1.0, 0.0), (0.3, 0.001), (0.1, 0.01)]
+    points = [
+        searched_point(f"search-{place}", *pair, plan)
+        for place, (pair, plan) in enumerate(zip(numbers, plans, strict=True), start=1)
+    ]
+    return Searched(
+        minimised="energy",
+        hardware="eyeriss-v1",
+        original={"energy": 8e-4, "file": 1e5},
+        points=points,
+        evaluated=[*points, searched_point("", 0.2, 0.02, plans[1])],
     )

@@ -14,7 +14,7 @@ from compress.changes import Change, Effect
 from compress.errors import StoreError
 from compress.report import write
 from compress.report.html import render
-from compress.results import Results, WeightShare
+from compress.results import Results, Searched, WeightShare
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>"
 
@@ -212,3 +212,19 @@ def test_what_cannot_be_written_leaves_nothing_behind(results: Results, tmp_path
     assert list(tmp_path.iterdir()) == [taken]
     with pytest.raises(StoreError, match="No such file"):
         write(results, tmp_path / "missing" / "report.html")
+
+
+def test_a_search_has_its_pictures_and_its_table(results: Results, searched: Searched) -> None:
+    hostile = searched.points[1].model_copy(update={"plan": {"weights": {HOSTILE: 4}}, "name": HOSTILE})
+    points = [searched.points[0], hostile, searched.points[2]]
+    page = Page(
+        render(results.model_copy(update={"searched": searched.model_copy(update={"points": points})}))
+    )
+    assert set(page.figures["search"]) == {"frontier", "choices"}
+    assert "search-3 20.8 dB 20.0 dB 78.4 µJ 80.0 µJ 0.10×" in page.text
+    assert "search-1 ∞ dB ∞ dB 784 µJ 800 µJ 1.00× ±0 as it was" in page.text
+    assert "4 bits in 2 layers" in page.text
+    assert not any("onerror" in attributes for _, attributes in page.elements)
+    drawn = json.dumps(page.figures["search"])
+    assert "alert(1)" in drawn and "<img" not in drawn
+    assert "What the search found" not in Page(render(results)).text

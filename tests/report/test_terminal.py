@@ -10,7 +10,7 @@ from rich.console import Console
 
 from compress.changes import Change, Effect
 from compress.report import show, show_changes
-from compress.results import Results, WeightShare
+from compress.results import Results, Searched, WeightShare
 
 
 def printed(results: Results, width: int, encoding: str = "utf-8") -> str:
@@ -130,3 +130,26 @@ def test_what_integers_mean_in_many_layers_takes_a_line_for_each_reason() -> Non
         "  left in float 17: too noisy (conv1, conv4, conv7 …)",
         "  left in float 16: no faster (conv2, conv5, conv8 …)",
     ]
+
+
+@pytest.mark.parametrize("width", [80, 160])
+def test_what_a_search_predicted_stands_beside_what_it_found(
+    results: Results, searched: Searched, width: int
+) -> None:
+    text = printed(results.model_copy(update={"searched": searched}), width)
+    assert "Search for the least energy on eyeriss-v1" in text
+    (row,) = (line for line in text.splitlines() if line.startswith("search-2"))
+    assert row.split() == [
+        "search-2",
+        "30.8",
+        "dB",
+        "30.0",
+        "dB",
+        "235",
+        "µJ",
+        "240",
+        "µJ",
+        "0.30×",
+        "+0.009",
+    ]
+    assert "Search for" not in printed(results, width)

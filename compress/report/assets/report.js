@@ -78,6 +78,7 @@
 
   function drawAll() {
     if (variant) drawHardware();
+    Object.entries(store.search).forEach(([id, figure]) => draw(document.getElementById(id), figure));
     drawPasses();
   }
 
