@@ -23,6 +23,7 @@ from compress.graph.session import session
 if TYPE_CHECKING:
     import onnxruntime as ort
 
+    from compress.results import Making
     from compress.trainable import Trainable
 
 
@@ -33,6 +34,7 @@ class Model:
         ir: the model; passes edit ``model.graph``, which is ``model.ir.graph``.
         calibration: data that passes may read, or None.
         evaluation: data that only scores read, or None.
+        making: what each pass has cost on the machine that ran it.
     """
 
     def __init__(
@@ -42,12 +44,14 @@ class Model:
         calibration: Data | None = None,
         evaluation: Data | None = None,
         changes: Iterable[Change] = (),
+        making: Iterable[Making] = (),
         original: Model | None = None,
     ) -> None:
         self.ir = model
         self.calibration = calibration
         self.evaluation = evaluation
         self._changes = Changes(changes)
+        self.making = tuple(making)
         self._original = original
 
     def __repr__(self) -> str:
@@ -91,6 +95,7 @@ class Model:
             calibration=self.calibration,
             evaluation=self.evaluation,
             changes=self.changes,
+            making=self.making,
             original=self._original,
         )
 

@@ -182,6 +182,62 @@ class EnergyRatio(_Frozen):
         return f"{units.ratio(self.value, 1.0)} {units.span(self.low, self.high)}"
 
 
+class Making(_Frozen):
+    """What a pass, a variant's passes or a run cost on the machine that runs compress, not on the target."""
+
+    by: str
+    """What the work was, such as the name of a pass."""
+    seconds: float
+    processor_seconds: float
+    """Seconds of all cores together, of child processes too."""
+    measured_joules: float | None = None
+    """By a meter, less what the machine takes at rest; None where there is none."""
+    meter: str
+    """Name of the meter, or the reason why nothing was measured."""
+    estimated_joules: float
+    """The power of a core, of the profile `cpu`, over the seconds of all cores. GPUs are not in it."""
+    estimated_low: float
+    """Low end of the 90 % interval."""
+    estimated_high: float
+
+    @property
+    def joules(self) -> float:
+        """What was measured, or else the estimate."""
+        return self.estimated_joules if self.measured_joules is None else self.measured_joules
+
+    @property
+    def how(self) -> Literal["measured", "estimated"]:
+        """How `joules` is known."""
+        return "estimated" if self.measured_joules is None else "measured"
+
+
+class Payback(_Frozen):
+    """After how many inferences on some hardware a variant has saved what it took to make it."""
+
+    inferences: float | None
+    """None where an inference saves nothing: never."""
+    sure: bool
+    """Whether it is at least 90 % sure that an inference saves anything, or that it does not."""
+    making: Literal["measured", "estimated"]
+    """How the joules of making are known; what an inference saves is estimated."""
+
+    def __str__(self) -> str:
+        """Say how many, or never, or that it is not sure."""
+        if not self.sure:
+            return "not sure"
+        return "never" if self.inferences is None else units.si(max(self.inferences, 1.0), "").strip()
+
+
+class Carbon(_Frozen):
+    """Greenhouse gases of the electricity of making, at the intensity of the grid that the recipe states."""
+
+    grams_per_kwh: float
+    run_grams: float
+    """Of this run."""
+    making_grams: dict[str, float]
+    """Of the passes of each variant."""
+
+
 class HardwareScore(_Frozen):
     """Estimated cost of one inference on one hardware profile."""
 
@@ -194,6 +250,8 @@ class HardwareScore(_Frozen):
     """Joules in each of a few hundred draws of all that is uncertain; the same draws for every variant."""
     ratio: EnergyRatio | None = None
     """To the original, as it would be deployed there; None for itself and where it does not run."""
+    payback: Payback | None = None
+    """When a variant has saved there what it took to make; None where there is no ratio."""
     energy: dict[str, float]
     """Joules by component."""
     dram_bytes: float
@@ -269,6 +327,8 @@ class VariantResult(_Frozen):
     """Sizes by input name of what was timed and estimated: one sample, or the first batch where it is not
     certain which axis of the inputs is the batch."""
     changes: list[Change] = []
+    making: list[Making] = []
+    """What each pass cost on the machine that ran it."""
     pareto: list[str] = []
     """Profiles on which no other variant is at least as good in metric and in energy, and better in one."""
     limits_missed: list[str] = []
@@ -343,6 +403,10 @@ class Results(_Frozen):
     variants: list[VariantResult]
     searched: Searched | None = None
     """What a search for variants has found."""
+    spent: Making | None = None
+    """What this run cost, without what an earlier one had done already."""
+    carbon: Carbon | None = None
+    """None where the recipe states no intensity of the grid."""
 
     model_config = ConfigDict(populate_by_name=True)
 

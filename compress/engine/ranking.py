@@ -7,7 +7,7 @@ from typing import Any
 
 from compress import estimator
 from compress.recipe.values import Variant
-from compress.results import HardwareScore, VariantResult
+from compress.results import Carbon, HardwareScore, Making, VariantResult
 
 
 def compared(variants: Sequence[Variant], results: Sequence[VariantResult]) -> list[VariantResult]:
@@ -20,7 +20,10 @@ def compared(variants: Sequence[Variant], results: Sequence[VariantResult]) -> l
             delta = result.metric.value - original.metric.value
             changed["metric"] = result.metric.model_copy(update={"delta": delta})
         if result.name != original.name:
-            changed["hardware"] = {name: _against(original, name, s) for name, s in result.hardware.items()}
+            made = estimator.spending.total(result.making, result.name)
+            changed["hardware"] = {
+                name: _against(original, name, each, made) for name, each in result.hardware.items()
+            }
         result = result.model_copy(update=changed)
         if variant.budget is not None and result.status == "done":
             missed = variant.budget.missed(result, original)
@@ -34,10 +37,25 @@ def compared(variants: Sequence[Variant], results: Sequence[VariantResult]) -> l
     ]
 
 
-def _against(original: VariantResult, hardware: str, score: HardwareScore) -> HardwareScore:
-    """Return a score with its ratio to the original's, if there is one."""
+def _against(original: VariantResult, hardware: str, score: HardwareScore, made: Making) -> HardwareScore:
+    """Return a score with its ratio to the original's, and with when it pays, if there is one."""
     base = original.hardware.get(hardware)
-    return score if base is None else score.model_copy(update={"ratio": estimator.ratio(score, base)})
+    if base is None:
+        return score
+    score = score.model_copy(update={"ratio": estimator.ratio(score, base)})
+    return score.model_copy(update={"payback": estimator.spending.payback(made, score, base)})
+
+
+def carbon(results: Sequence[VariantResult], spent: Making, grams_per_kwh: float) -> Carbon:
+    """Return the greenhouse gases of a run, and of the making of its variants."""
+    made = {each.name: estimator.spending.total(each.making, each.name) for each in results if each.making}
+    return Carbon(
+        grams_per_kwh=grams_per_kwh,
+        run_grams=estimator.spending.grams(spent.joules, grams_per_kwh),
+        making_grams={
+            name: estimator.spending.grams(each.joules, grams_per_kwh) for name, each in made.items()
+        },
+    )
 
 
 def _front(hardware: str, results: Iterable[VariantResult]) -> Iterator[str]:

@@ -15,10 +15,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from compress import engine
+from compress import engine, estimator
 from compress import recipe as recipes
 from compress.engine.log import LOG_FILE, written
-from compress.engine.ranking import compared
+from compress.engine.ranking import carbon, compared
 from compress.engine.store import Store, digest, environment, key, read
 from compress.errors import (
     CompressError,
@@ -84,19 +84,23 @@ def run(
         if fresh:
             store.clear()
         runner = _Runner(recipe, folder, store, trust)
-        planned, done = [*plan.variants], [runner.result(each) for each in plan.variants]
-        searched = None
-        if plan.search is not None:
-            found, searched = runner.searched(plan.search)
-            with writing(folder):
-                (folder / VARIANTS_FILE).write_text(searched.variants(), encoding="utf-8")
-            planned += found
-            done += [runner.result(each) for each in found]
+        with estimator.spending.spending("run") as spent:
+            planned, done = [*plan.variants], [runner.result(each) for each in plan.variants]
+            searched = None
+            if plan.search is not None:
+                found, searched = runner.searched(plan.search)
+                with writing(folder):
+                    (folder / VARIANTS_FILE).write_text(searched.variants(), encoding="utf-8")
+                planned += found
+                done += [runner.result(each) for each in found]
+        grid = recipe.carbon
         results = Results(
             recipe=_described(recipe),
             environment=_environment(recipe),
             variants=compared([each.variant for each in planned], done),
             searched=searched,
+            spent=spent.made,
+            carbon=None if grid is None else carbon(done, spent.made, grid.grams_per_kwh),
         )
         with writing(folder):
             results.save(folder / "results.json")

@@ -76,6 +76,7 @@ def score(subject: Subject) -> VariantResult:
         refused=refused,
         shapes=shapes,
         changes=list(subject.model.changes),
+        making=list(subject.model.making),
     )
 
 

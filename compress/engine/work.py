@@ -24,6 +24,7 @@ from compress.passes.pipeline import apply
 from compress.recipe.plan import (
     CHANGES_FILE,
     FRONTIER_FILE,
+    MAKING_FILE,
     MODEL_FILE,
     PACKED_FILE,
     SCORE_FILE,
@@ -35,12 +36,14 @@ from compress.recipe.plan import (
     Task,
 )
 from compress.recipe.values import Recipe
-from compress.results import VariantResult
+from compress.results import Making, VariantResult
 
 Write = Callable[[Path], object]
 """Writes a result into a folder."""
 CHANGES = TypeAdapter(list[Change])
 """Reads the records of passes from JSON."""
+MAKING = TypeAdapter(list[Making])
+"""Reads what passes cost from JSON, and writes it."""
 
 
 class Bench:
@@ -95,6 +98,7 @@ class Bench:
             calibration=self._calibration,
             evaluation=self._evaluation,
             changes=read(folder / CHANGES_FILE, CHANGES.validate_json),
+            making=read(folder / MAKING_FILE, MAKING.validate_json),
             original=original,
         )
 
@@ -134,6 +138,7 @@ def _save(model: Model, folder: Path) -> None:
     model.save(folder / MODEL_FILE)
     changes = json.dumps([asdict(change) for change in model.changes])
     (folder / CHANGES_FILE).write_text(changes, encoding="utf-8")
+    (folder / MAKING_FILE).write_bytes(MAKING.dump_json(list(model.making)))
 
 
 def _seed_everything(seed: int) -> None:

@@ -6,6 +6,7 @@ from . import kernels as kernels
 from . import loops as loops
 from . import measuring as measuring
 from . import meter as meter
+from . import spending as spending
 from .catalogue import load as load
 from .coded import Coded as Coded
 from .cost import Cost as Cost

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import os
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -19,6 +21,10 @@ except ImportError:
 nvml: Any = pynvml
 
 SYSFS = Path("/sys/class")
+LEAST_SECONDS = 1.0
+"""How long a measurement takes at least; as long as a meter needs, if that is more."""
+POLL_SECONDS = 0.1
+"""How often meters are read meanwhile: a power must be followed, and no counter may wrap twice unseen."""
 WATT_HOUR = 3600.0
 """Joules."""
 
@@ -210,3 +216,53 @@ def _text(file: Path) -> str:
 
 def _number(file: Path) -> float:
     return float(_text(file))
+
+
+class Tally:
+    """Joules and seconds since it was made."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter, self._lock = meter, threading.Lock()
+        self._start, self._joules = time.perf_counter(), 0.0
+        self._last = meter.read()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds so far."""
+        return time.perf_counter() - self._start
+
+    @property
+    def joules(self) -> float:
+        """Joules so far; NaN if the meter could not tell at some moment."""
+        with self._lock:
+            try:
+                before, self._last = self._last, self._meter.read()
+                self._joules += self._meter.joules(before, self._last)
+            except OSError:  # a battery that is taken out has no files any more
+                self._joules = math.nan
+            return self._joules
+
+
+@contextmanager
+def counting(meter: Meter) -> Iterator[Tally]:
+    """Count the energy of the body."""
+    tally, done = Tally(meter), threading.Event()
+
+    def follow() -> None:
+        while not done.wait(POLL_SECONDS):
+            _ = tally.joules
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield tally
+    finally:
+        done.set()
+        thread.join()
+
+
+def at_rest(meter: Meter, seconds: float = LEAST_SECONDS) -> float:
+    """Return the watts that a meter shows while this process does nothing."""
+    with counting(meter) as tally:
+        time.sleep(max(seconds, meter.least_seconds))
+        return tally.joules / tally.seconds

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict
 
-from compress import diagnose, graph
+from compress import diagnose, estimator, graph
 from compress.changes import Change, Reason
 from compress.errors import ModelError, PassError, did_you_mean
 
@@ -74,6 +74,12 @@ class Pass(BaseModel, ABC):
         Raises:
             PassError: the pass cannot work on this model; the message names pass and layer.
         """
+        with estimator.spending.spending(self.name) as spent:
+            result = self._applied(model)
+        result.making = (*model.making, spent.made)
+        return result
+
+    def _applied(self, model: Model) -> Model:
         before = self._prepared(model)
         self._check_patterns(before)
         storage = graph.stored.read_plainly(before.ir)

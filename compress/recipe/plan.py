@@ -19,6 +19,7 @@ from compress.results import METRICS, SearchedPoint
 
 MODEL_FILE = "model.onnx"
 CHANGES_FILE = "changes.json"
+MAKING_FILE = "making.json"
 FRONTIER_FILE = "frontier.json"
 PACKED_FILE = "model.packed"
 SCORE_FILE = "score.json"

@@ -84,6 +84,13 @@ def _by_name(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+class GridCarbon(_Frozen):
+    """The grid that this machine runs on."""
+
+    grams_per_kwh: float = Field(ge=0, allow_inf_nan=False)
+    """Grams of CO2 equivalent of a kilowatt hour."""
+
+
 class Settings(_Frozen):
     """What a recipe says beside its variants."""
 
@@ -119,6 +126,9 @@ class Settings(_Frozen):
     """Timed runs of each variant, in turn with the original; 0 measures no latency."""
     pack: bool = False
     """Also write every variant as one packed file, model.packed, and tell its size: see ``compress pack``."""
+    carbon: GridCarbon | None = None
+    """The grid that this machine runs on, {grams_per_kwh: 250}: the run then tells its grams of CO2
+    equivalent; without it none are told."""
     shapes: dict[str, tuple[PositiveInt, ...]] = {}
     """Sizes by input name, for estimates: {x: [1, 3, 224, 224]}; left out where the model states them."""
 

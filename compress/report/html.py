@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from compress import units
+from compress import estimator, units
 from compress.changes import by_pass
 from compress.report import searching
 from compress.report.page import asset, figure, rendered, save
@@ -22,7 +22,7 @@ from compress.report.plots.integers import integers_by_layer
 from compress.report.plots.rooflines import roofline
 from compress.report.plots.search import choices_by_layer, search_frontier
 from compress.report.plots.treemap import bytes_by_layer
-from compress.report.summary import all_remarks, indistinct, original, profiles
+from compress.report.summary import all_remarks, indistinct, original, profiles, spent
 from compress.results import HardwareScore, Results, VariantResult
 
 ROWS_OF_A_PASS = 80
@@ -57,6 +57,10 @@ def render(results: Results) -> str:
         metric=next((variant.metric for variant in finished if variant.metric), None),
         indistinct={profile: indistinct(results, profile) for profile in profiles(results)},
         remarks=list(all_remarks(results)),
+        made={
+            each.name: estimator.spending.total(each.making, each.name) for each in finished if each.making
+        },
+        spent=list(spent(results)),
         by_pass=by_pass,
         rows_of_a_pass=ROWS_OF_A_PASS,
         first_explained=next((v for v in results.variants if any(c.effect for c in v.changes)), None),

@@ -75,6 +75,21 @@ def all_remarks(results: Results) -> Iterator[str]:
         yield f"{profile}: {remark}{whose}" if profile else f"{remark}{whose}"
 
 
+def spent(results: Results) -> Iterator[str]:
+    """Yield what the run cost, and its greenhouse gases where the recipe states the grid."""
+    run, carbon = results.spent, results.carbon
+    if run is None:
+        return
+    low, high = units.si(run.estimated_low, "J"), units.si(run.estimated_high, "J")
+    told = f"estimated {units.si(run.estimated_joules, 'J')} ({low} to {high}) on the profile cpu"
+    if run.measured_joules is not None:
+        told += f", measured {units.si(run.measured_joules, 'J')} by {run.meter}"
+    yield f"this run: {told}" + ("" if run.measured_joules is not None else f"; {run.meter}")
+    if carbon is not None:
+        grams, grid = units.si(carbon.run_grams, "g"), f"{carbon.grams_per_kwh:g} g/kWh"
+        yield f"this run: {grams} of CO2 equivalent at the stated {grid} ({run.how} joules)"
+
+
 def indistinct(results: Results, hardware: str) -> dict[str, tuple[str, ...]]:
     """Return the variants that the estimate cannot tell apart on one profile.
 

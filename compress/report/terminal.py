@@ -10,10 +10,10 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from compress import units
+from compress import estimator, units
 from compress.changes import Change, by_pass
 from compress.report import searching
-from compress.report.summary import all_remarks, indistinct, original, profiles
+from compress.report.summary import all_remarks, indistinct, original, profiles, spent
 from compress.results import Agreement, Results, Searched, VariantResult
 
 PARETO, LIKE_ORIGINAL, LIKE_NEIGHBOUR, REMARKED = "★", "≈", "~", "!"
@@ -45,6 +45,7 @@ def show(results: Results, console: Console | None = None) -> None:
         reference = original(results)
         groups = [[column] for column in (*_quality(done), *_files(done, reference))]
         groups += [_hardware(results, done, reference, profile) for profile in profiles(results)]
+        groups += [_making(done, profiles(results))]
         groups = [[column for column in group if any(column.cells)] for group in groups]
         for table in _tables([variant.name for variant in done], [g for g in groups if g], console):
             parts += ["", table]
@@ -172,6 +173,22 @@ def _hardware(
     return [_Column(f"{profile}\nenergy", cells), _Column("\nDRAM traffic", _pairs(traffic))]
 
 
+def _making(done: Sequence[VariantResult], hardware: Sequence[str]) -> list[_Column]:
+    """Return columns of what the passes cost here, measured and estimated apart, and when that is saved."""
+    made = [estimator.spending.total(each.making, each.name) if each.making else None for each in done]
+    estimated = [(units.si(one.estimated_joules, "J") if one else "", "") for one in made]
+    measured = [
+        (units.si(one.measured_joules, "J") if one and one.measured_joules is not None else "", "")
+        for one in made
+    ]
+    columns = [_Column("making\nestimated", _pairs(estimated)), _Column("\nmeasured", _pairs(measured))]
+    for profile in hardware:
+        scores = [each.hardware.get(profile) for each in done]
+        saved = [(str(one.payback) if one and one.payback else "", "") for one in scores]
+        columns.append(_Column(f"pays after\n{profile}", _pairs(saved)))
+    return columns
+
+
 def _pairs(pairs: Sequence[tuple[str, str]]) -> list[Text]:
     """Return cells of a value and its comparison to the original, both aligned to the right."""
     left = max(len(value) for value, _ in pairs)
@@ -227,7 +244,11 @@ def _legend(results: Results, console: Console) -> Iterator[Text]:
         lines.append(f"{LIKE_ORIGINAL} a tie with the original: less than 90 % sure which takes less energy")
     if like_neighbour:
         lines.append(f"{LIKE_NEIGHBOUR} a tie with the next variant in order")
-    for line in (*lines, *all_remarks(results)):
+    if any(variant.making for variant in results.variants):
+        lines.append(
+            "making: energy of the passes on this machine; pays after: inferences that save as much there"
+        )
+    for line in (*lines, *all_remarks(results), *spent(results)):
         yield _text(console, (line, "dim"))
 
 

@@ -55,7 +55,8 @@ def test_run_writes_and_prints_what_it_found(call: Call) -> None:
     assert (second.code, second.err) == (0, "")
     assert json.loads(second.out) == json.loads(Path("runs/recipe/results.json").read_text())
     Path("runs/recipe/report.html").unlink()
-    assert call("report", "runs/recipe").out == first.out
+    told, again = (each.out.partition("this run:")[0] for each in (first, call("report", "runs/recipe")))
+    assert told == again  # what the run itself cost is that of the last one
     assert Path("runs/recipe/report.html").exists()
 
 
@@ -109,7 +110,8 @@ def test_verbose_prints_the_traceback_of_an_unexpected_error(
     assert "int8 failed: ZeroDivisionError: a slip in the code (traceback in log.txt)" in squeezed(quiet.out)
     assert "Traceback" not in quiet.err
     loud = call("run", "recipe.yaml", "-v")
-    assert (loud.code, loud.out) == (1, quiet.out)
+    assert loud.code == 1
+    assert "int8 failed: ZeroDivisionError" in squeezed(loud.out)
     assert "variant int8 failed\nTraceback" in loud.err
     assert "traceback in log.txt" in Path("runs/recipe/report.html").read_text()
     assert "a slip in the code" in Path("runs/recipe/log.txt").read_text()

@@ -106,9 +106,11 @@ def timeless(results: Results | Path) -> Any:
     """Return results without what differs from run to run: times."""
     document = Results.load(results) if isinstance(results, Path) else results
     plain = json.loads(document.model_dump_json())
-    del plain["environment"]["finished"]
+    del plain["environment"]["finished"], plain["spent"]
     for variant in plain["variants"]:
-        variant["latency_seconds"] = None
+        variant["latency_seconds"] = variant["making"] = None
+        for score in variant["hardware"].values():
+            score["payback"] = None
     return plain
 
 

@@ -10,9 +10,9 @@ import numpy as np
 import onnx_ir as ir
 import pytest
 
-from compress.estimator import measuring
-from compress.estimator.measuring import at_rest, counting, measure, measured
-from compress.estimator.meter import Counter
+from compress.estimator import measuring, meter
+from compress.estimator.measuring import measure, measured
+from compress.estimator.meter import Counter, at_rest, counting
 from compress.model import Model
 
 
@@ -59,8 +59,8 @@ def test_without_a_meter_nothing_is_claimed() -> None:
 
 
 def test_what_the_machine_takes_at_rest_is_subtracted() -> None:
-    meter = Pretended()
-    found = measured(meter.run, meter, seconds=0.02, repeats=3)
+    pretended = Pretended()
+    found = measured(pretended.run, pretended, seconds=0.02, repeats=3)
     assert found.joules is not None and found.joules_sd is not None
     assert found.joules == pytest.approx(30.0 * found.seconds, rel=0.1)
     assert found.meter == "a meter"
@@ -68,15 +68,15 @@ def test_what_the_machine_takes_at_rest_is_subtracted() -> None:
 
 
 def test_a_model_that_takes_no_more_than_rest_is_not_measured() -> None:
-    meter = Pretended(more=-1.0)
-    found = measured(meter.run, meter, seconds=0.01, repeats=2)
+    pretended = Pretended(more=-1.0)
+    found = measured(pretended.run, pretended, seconds=0.01, repeats=2)
     assert (found.joules, found.joules_sd) == (None, None)
     assert found.meter == "not measured: a meter shows no more than at rest"
 
 
 def test_a_meter_that_fails_meanwhile_measures_nothing() -> None:
-    meter = Pretended(more=math.nan)
-    found = measured(meter.run, meter, seconds=0.01, repeats=2)
+    pretended = Pretended(more=math.nan)
+    found = measured(pretended.run, pretended, seconds=0.01, repeats=2)
     assert found.joules is None
     assert found.meter == "not measured: a meter could not be read all the time"
 
@@ -88,9 +88,9 @@ def test_a_meter_that_disappears_counts_nothing() -> None:
                 raise FileNotFoundError("BAT0")
             return super().read()
 
-    meter = Gone()
-    with counting(meter) as tally:
-        meter.busy_seconds = 1.0
+    gone = Gone()
+    with counting(gone) as tally:
+        gone.busy_seconds = 1.0
         assert math.isnan(tally.joules)
 
 
@@ -98,7 +98,7 @@ def test_a_long_count_sees_every_wrap(monkeypatch: pytest.MonkeyPatch) -> None:
     """A counter that wraps every 40 ms is read often enough over a longer time."""
     start = time.perf_counter()
     wrapping = Counter("", lambda: [(time.perf_counter() - start) % 0.04], [0.04])
-    monkeypatch.setattr(measuring, "POLL_SECONDS", 0.005)
+    monkeypatch.setattr(meter, "POLL_SECONDS", 0.005)
     with counting(wrapping) as tally:
         time.sleep(0.2)
         assert tally.joules == pytest.approx(tally.seconds, abs=0.01)
