@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 
 run: install
-	$(BIN)/compress run recipes/digits.yaml
+	$(BIN)/compress run recipes/clothes.yaml
 
 test: install
 	$(BIN)/ruff check .
