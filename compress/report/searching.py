@@ -87,7 +87,8 @@ def rows(searched: Searched) -> list[Row]:
             units.si(point.found[quantity], unit),
             units.ratio(point.found[quantity], searched.original[quantity]),
             "" if point.drop is None else units.signed(point.drop),
-            summary(choices(point.plan, named)),
+            summary(choices(point.plan, named))
+            + ", fine-tuned" * any("finetune" in one for one in point.passes),
         )
         for point in searched.points
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -71,7 +72,7 @@ class Point:
     @property
     def snr_db(self) -> float:
         """Signal over noise at the outputs, in decibels; infinite without noise."""
-        return -10 * math.log10(self.noise) if self.noise else math.inf
+        return _decibels(self.noise)
 
     @property
     def lost(self) -> float:
@@ -174,9 +175,41 @@ class Frontier:
         ]
         return " and ".join(stated)
 
+    def _repr_html_(self) -> str:
+        """Return a table for a notebook; `compress.report.search_frontier` draws it."""
+        headers = (
+            "",
+            "SNR predicted",
+            "found",
+            f"{self.minimised} predicted",
+            "found",
+            "of the original",
+            "lost",
+        )
+        rows = [headers, *(self._row(number, point) for number, point in enumerate(self, start=1))]
+        cells = ("".join(f"<td>{html.escape(each)}</td>" for each in row) for row in rows)
+        table = "".join(f"<tr>{each}</tr>" for each in cells)
+        return f"<table><caption>{html.escape(self.hardware)}</caption>{table}</table>"
+
+    def _row(self, number: int, point: Point) -> tuple[str, ...]:
+        unit = UNITS[self.minimised]
+        return (
+            str(number),
+            units.decibels(_decibels(point.predicted["loss"])),
+            units.decibels(point.snr_db),
+            units.si(point.predicted[self.minimised], unit),
+            units.si(point.found[self.minimised], unit),
+            units.share(self.share(point)),
+            "" if point.drop is None else units.signed(point.drop),
+        )
+
     def __repr__(self) -> str:
         each = "".join(f"\n  {self.share(point):.3f} of the {self.minimised}: {point!r}" for point in self)
         return f"Frontier({units.count(len(self), 'variant')} on {self.hardware}){each}"
+
+
+def _decibels(noise: float) -> float:
+    return -10 * math.log10(noise) if noise else math.inf
 
 
 def undominated(points: Sequence[Point], quantity: str) -> list[Point]:

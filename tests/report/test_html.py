@@ -216,14 +216,15 @@ def test_what_cannot_be_written_leaves_nothing_behind(results: Results, tmp_path
 
 def test_a_search_has_its_pictures_and_its_table(results: Results, searched: Searched) -> None:
     hostile = searched.points[1].model_copy(update={"plan": {"weights": {HOSTILE: 4}}, "name": HOSTILE})
-    points = [searched.points[0], hostile, searched.points[2]]
+    tuned = searched.points[2].model_copy(update={"passes": [{"finetune": {"epochs": 2}}]})
+    points = [searched.points[0], hostile, tuned]
     page = Page(
         render(results.model_copy(update={"searched": searched.model_copy(update={"points": points})}))
     )
     assert set(page.figures["search"]) == {"frontier", "choices"}
     assert "search-3 20.8 dB 20.0 dB 78.4 µJ 80.0 µJ 0.10×" in page.text
     assert "search-1 ∞ dB ∞ dB 784 µJ 800 µJ 1.00× ±0 as it was" in page.text
-    assert "4 bits in 2 layers" in page.text
+    assert page.text.count("kept behind 1 layer, fine-tuned") == page.text.count("fine-tuned") == 1
     assert not any("onerror" in attributes for _, attributes in page.elements)
     drawn = json.dumps(page.figures["search"])
     assert "alert(1)" in drawn and "<img" not in drawn

@@ -7,6 +7,7 @@ import pytest
 from compress.report import choices_by_layer, search_frontier
 from compress.report.plots.search import COLOURS
 from compress.results import Results, Searched
+from compress.seek import Frontier, Point
 
 
 def test_predicted_stands_beside_found_and_the_variants_of_the_run_beside_both(
@@ -54,3 +55,13 @@ def test_every_layer_has_the_colour_of_its_bits_and_the_number_of_its_channels(s
         "<b>conv&lt;1&gt;</b> in search-3<br>4-bit weights, multiplies floats, keeps 50% of its channels"
         in told
     )
+
+
+def test_a_frontier_is_drawn_as_the_results_of_its_run_are(searched: Searched) -> None:
+    points = [Point(one.plan, one.passes, one.predicted, one.found, one.drop) for one in searched.points]
+    frontier = Frontier(searched.minimised, "<mine>", searched.original, points, points)
+    figure, drawn = (search_frontier(each).data[-1] for each in (frontier, searched))
+    assert list(figure.x) == list(drawn.x) and list(figure.y) == list(drawn.y)
+    page = frontier._repr_html_()
+    assert "<td>2</td><td>30.8 dB</td><td>30.0 dB</td><td>235 µJ</td><td>240 µJ</td><td>30.0%</td>" in page
+    assert page.count("<tr>") == 4 and "<caption>&lt;mine&gt;</caption>" in page
