@@ -20,7 +20,11 @@ from compress.graph.session import session
 from compress.model import Model
 from compress.passes.base import REGISTRY
 
-SETTINGS = {"finetune": {"epochs": 1}, "qat": {"epochs": 1}}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "finetune": {"epochs": 1},
+    "qat": {"epochs": 1},
+    "per-layer": {"weights": {"a": 4, "b": 8}, "activations": ["b"]},
+}
 PROFILES = ("eyeriss-v1", "cpu")
 
 

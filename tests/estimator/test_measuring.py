@@ -68,7 +68,7 @@ def test_what_the_machine_takes_at_rest_is_subtracted() -> None:
 
 
 def test_a_model_that_takes_no_more_than_rest_is_not_measured() -> None:
-    pretended = Pretended(more=-1.0)
+    pretended = Pretended(more=-10.0)  # far below rest, however late a sleep ends
     found = measured(pretended.run, pretended, seconds=0.01, repeats=2)
     assert (found.joules, found.joules_sd) == (None, None)
     assert found.meter == "not measured: a meter shows no more than at rest"
