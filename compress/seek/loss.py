@@ -16,7 +16,7 @@ from compress.progress import track
 from compress.seek.problem import Decision, Table
 from compress.seek.space import FLOAT
 
-MEASURED_SHARES = (0.875, 0.75, 0.5, 0.25)
+MEASURED_SHARES = (0.875, 0.5, 0.25)
 """Shares of channels whose loss is measured; others lie between, on a logarithmic scale."""
 TINY = 1e-12
 """Noise that stands for none at all, where logarithms are taken."""

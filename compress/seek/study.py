@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from collections.abc import Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,8 @@ JUDGING_BATCHES = 8
 """Most batches that variants are measured on."""
 RANKING_BATCHES = 2
 """Most batches that single changes are measured on."""
+QUICK_SAMPLES = 512
+"""Samples on which layers are refitted to measure what single groups of channels lose."""
 KINDS: tuple[Kind, ...] = ("channels", "heads")
 """Kinds of groups that lose channels."""
 
@@ -68,11 +71,11 @@ class Study:
         batches = [each for each, _ in itertools.islice(self._judging.batches(inputs), JUDGING_BATCHES)]
         self._batches: Sequence[Feeds] = batches
         self._run = partial(session(prepared.ir).run, None)
-        axes = batch.find(self._run, inputs, batches[:1], self._judging.batch_axis)
-        self.sizes = shapes(axes.sample(batches[0]))
+        self._axes = batch.find(self._run, inputs, batches[:1], self._judging.batch_axis)
+        self.sizes = shapes(self._axes.sample(batches[0]))
         self._closeness = Closeness(prepared.ir, batches, self._run)
         self._boards: dict[int, Switchboard] = {}
-        self._ground = Groundwork(prepared)
+        self._prepared, self._ground = prepared, Groundwork(prepared)
         self._base = self._ground.pruned()
         groups = free(self._ground.channels.groups, KINDS) if "channels" in wanted.choices else {}
         self.space = space.find(
@@ -116,7 +119,16 @@ class Study:
         return self._coding.noise(values=[name for name, each in self.space.values.items() if each == number])
 
     def _noise_without(self, number: int, share: float) -> float:
-        return self.noise(self._ground.pruned({self.space.decisions[number].name: share}).model)
+        return self.noise(self._quick.pruned({self.space.decisions[number].name: share}).model)
+
+    @cached_property
+    def _quick(self) -> Groundwork:
+        """The model with fewer calibration samples, which are enough to tell what losing channels costs."""
+        model, every = self._prepared.copy(), self._prepared.calibration
+        assert every is not None
+        count = math.ceil(QUICK_SAMPLES / self._axes.size(self._batches[0]))
+        model.calibration = every.over(lambda: itertools.islice(every.raw(), count))
+        return Groundwork(model)
 
     @cached_property
     def _coding(self) -> Switchboard:
