@@ -385,6 +385,8 @@ class Searched(_Frozen):
     """The frontier, from the closest to the original to the cheapest."""
     evaluated: list[SearchedPoint] = []
     """All that were measured on the way, in that order."""
+    notes: list[str] = []
+    """What else there is to say of the search."""
 
     def variants(self) -> str:
         """Return the frontier as a recipe writes it, in YAML; each variant makes the same file by itself."""

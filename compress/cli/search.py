@@ -60,6 +60,14 @@ Metric = Annotated[str, typer.Option("--metric", help="The metric that may drop.
 Evaluations = Annotated[
     int, typer.Option("--evaluations", help="Variants that may be made and measured on the way.")
 ]
+Sampler = Annotated[
+    str,
+    typer.Option(
+        "--sampler",
+        metavar="NAME|MODULE:CLASS",
+        help="Who chooses variants: milp, nsga2, tpe, random, qubo, or a dimod.Sampler of yours.",
+    ),
+]
 Output = Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the results.")]
 Trust = Annotated[
     bool, typer.Option("--trust", help="Allow code outside this folder, and .pt2 files, to run.")
@@ -83,6 +91,7 @@ def search(
     metric: Metric = "accuracy",
     evaluation: Evaluation = None,
     evaluations: Evaluations = 24,
+    sampler: Sampler = "milp",
     output: Output = Path("runs/search"),
     as_json: Json = False,
     trust: Trust = False,
@@ -106,6 +115,7 @@ def search(
             "minimise": minimise,
             "hardware": hardware,
             "evaluations": evaluations,
+            "sampler": sampler,
             "limits": {"drop": max_drop, "min_snr": min_snr, **_limits(limit or [])},
         },
     )

@@ -67,7 +67,9 @@ class Bench:
             case Apply():
                 return partial(_save, self._apply(task, *parents))
             case Seek():
-                frontier = seek.find(self._model(parents[0]), task.wanted, task.metric, journal)
+                frontier = seek.find(
+                    self._model(parents[0]), task.wanted, task.metric, journal, trust=self.trust
+                )
                 found = frontier.score().model_dump_json(indent=1)
                 return lambda folder: (folder / FRONTIER_FILE).write_text(found, encoding="utf-8")
             case Pack():

@@ -95,6 +95,10 @@ class Search(BaseModel):
     saves nothing on the hardware is left as it is."""
     evaluations: int = Field(default=24, ge=1)
     """Variants that may be made and measured on the way."""
+    sampler: str = Field(default="milp", pattern=r"^(milp|nsga2|tpe|random|qubo|[\w.]+:\w+)$")
+    """Who chooses what is measured: milp, a mixed-integer program over the predictions; nsga2, tpe or random,
+    Optuna's, without predictions; qubo, annealing of a binary quadratic model, compared with milp; or
+    MODULE:CLASS, a dimod.Sampler that does the same, which needs --trust."""
     finetune: dict[str, Any] | None = None
     """Settings of the pass `finetune`, which then trains each variant of the frontier between pruning and
     quantization: {epochs: 2, distill: kl}. Variants are chosen as they are without it."""

@@ -74,6 +74,7 @@ def _searched(searched: Searched, console: Console) -> Iterator[RenderableType]:
     title = f"Search for the least {searching.cost(searched)} on {searched.hardware}"
     yield _text(console, (title, "bold"))
     yield searching.table(searched)
+    yield from (_text(console, (note, "dim")) for note in searched.notes)
 
 
 def _headline(results: Results, console: Console) -> Iterator[Text]:

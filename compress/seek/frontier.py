@@ -141,6 +141,7 @@ class Frontier:
             original=dict(self.original),
             points=[each.score(f"search-{number}") for number, each in enumerate(self.points, start=1)],
             evaluated=[each.score() for each in self.evaluated],
+            notes=[*self.notes],
         )
 
     def best(self, *, drop: float | None = None, min_snr: float | None = None, **most: float) -> Point:

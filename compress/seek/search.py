@@ -12,8 +12,11 @@ from pydantic import ValidationError
 
 from compress.errors import InputError, LimitError, first_problem
 from compress.recipe.wanted import Choice, Quantity, Search
+from compress.seek.blind import SAMPLERS, explore
 from compress.seek.frontier import Frontier, Point, spread, undominated
 from compress.seek.journal import Journal
+from compress.seek.qubo import Qubo
+from compress.seek.solver import solve
 from compress.seek.study import Study
 from compress.seek.walk import Walk, Wish, blocking
 
@@ -37,7 +40,9 @@ def search(
     metric: str = "accuracy",
     choices: Sequence[Choice] = ("bits", "channels"),
     evaluations: int = 24,
+    sampler: str = "milp",
     finetune: Mapping[str, Any] | None = None,
+    trust: bool = False,
 ) -> Frontier:
     """Return the variants of a model that cost the least for what they lose.
 
@@ -56,13 +61,17 @@ def search(
         metric: what `max_drop` is about.
         choices: what may differ between layers: bits of weights and activations, channels of groups.
         evaluations: variants that may be made and measured.
+        sampler: who chooses what is measured: milp, a mixed-integer program over the predictions; nsga2, tpe
+            or random, of Optuna, without predictions; qubo, annealing of a binary quadratic model beside
+            milp; or ``module:Class``, a `dimod.Sampler` that does the same.
         finetune: settings of `Finetune`, which trains the variants that you take between pruning and
             quantization.
+        trust: whether a sampler of your own may run.
 
     Raises:
         DataError: there are no calibration data, or no labels for the metric.
         HardwareError: there is no such profile.
-        InputError: a limit has a wrong unit, or there is no such quantity or choice.
+        InputError: a limit has a wrong unit, or there is no such quantity, choice or sampler.
         LimitError: nothing keeps the limits; the message says what the least reachable values are.
     """
     stated = {"drop": max_drop, "min_snr": min_snr, **limits}
@@ -74,15 +83,18 @@ def search(
                 "limits": {name: value for name, value in stated.items() if value is not None},
                 "choices": tuple(choices),
                 "evaluations": evaluations,
+                "sampler": sampler,
                 "finetune": finetune,
             }
         )
     except ValidationError as error:
         raise InputError(f"search: {first_problem(error)}") from error
-    return find(model, wanted, metric)
+    return find(model, wanted, metric, trust=trust)
 
 
-def find(model: Model, wanted: Search, metric: str, journal: Path | None = None) -> Frontier:
+def find(
+    model: Model, wanted: Search, metric: str, journal: Path | None = None, *, trust: bool = False
+) -> Frontier:
     """Return the frontier of a search; see `search`.
 
     Args:
@@ -90,7 +102,9 @@ def find(model: Model, wanted: Search, metric: str, journal: Path | None = None)
         wanted: what is searched for; it names a profile.
         metric: what a limit on the drop is about.
         journal: file that keeps what was measured, so that a search that was stopped goes on.
+        trust: whether a sampler that the user names may run.
     """
+    qubo = None if wanted.sampler in ("milp", *SAMPLERS) else Qubo(wanted.sampler, trust=trust)
     study = Study(model, wanted, metric, Journal(journal))
     limits = wanted.limits.most(study.original)
     if unreachable := blocking(study.problem, {n: x for n, x in limits.items() if n != "ram"}):
@@ -98,17 +112,23 @@ def find(model: Model, wanted: Search, metric: str, journal: Path | None = None)
     noise = math.inf if wanted.limits.min_snr is None else 10 ** (-wanted.limits.min_snr / 10)
     within = {name: limit for name, limit in limits.items() if name != "ram"}
     wish = Wish(wanted.minimise, within, study.most_lost, noise, wanted.evaluations)
-    walk = Walk(study.problem, wish, study.evaluated)
-    walk.go()
+    if wanted.sampler in SAMPLERS:
+        made = explore(wanted.sampler, study.problem, wish, study.evaluated)
+    else:
+        walk = Walk(study.problem, wish, study.evaluated, qubo or solve)
+        walk.go()
+        made = walk.points
     kept = [
         point
-        for point in walk.points
+        for point in made
         if wish.keeps(point) and all(point.found[name] <= limit * SLACK for name, limit in limits.items())
     ]
     if not kept:
-        raise LimitError(f"none of {len(walk.points)} variants keeps the limits; {_closest(walk.points)}")
+        raise LimitError(f"none of {len(made)} variants keeps the limits; {_closest(made)}")
     points = spread(undominated(kept, wanted.minimise), wanted.minimise, VARIANTS)
-    return Frontier(wanted.minimise, study.profile.id, study.original, points, walk.points)
+    return Frontier(
+        wanted.minimise, study.profile.id, study.original, points, made, qubo.notes if qubo else []
+    )
 
 
 def _closest(points: Sequence[Point]) -> str:

@@ -6,6 +6,7 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from compress.seek.frontier import Point
 from compress.seek.problem import Assignment, Problem
@@ -15,6 +16,8 @@ LOSSES = (3e-4, 0.3)
 """Predicted loss of the first and the last point that are asked for."""
 FIRST = 7
 """Points that are spread over these before any is placed by what others showed."""
+Solver: TypeAlias = Callable[[Problem, str, Mapping[str, float]], Assignment | None]
+"""Answers as `compress.seek.solver.solve` does."""
 CLOSE = 0.03
 """Difference of cost at which two points around a limit count as one."""
 
@@ -49,10 +52,17 @@ class Walk:
         problem: the problem.
         wish: what is searched for.
         evaluate: makes and measures the variant of an assignment.
+        solver: finds the least cost at a loss.
     """
 
-    def __init__(self, problem: Problem, wish: Wish, evaluate: Callable[[Assignment], Point]) -> None:
-        self._problem, self._wish, self._evaluate = problem, wish, evaluate
+    def __init__(
+        self,
+        problem: Problem,
+        wish: Wish,
+        evaluate: Callable[[Assignment], Point],
+        solver: Solver = solve,
+    ) -> None:
+        self._problem, self._wish, self._evaluate, self._solver = problem, wish, evaluate, solver
         self._known: dict[Assignment, Point] = {}
         self._asked: dict[float, Assignment | None] = {}
 
@@ -77,7 +87,7 @@ class Walk:
 
     def _ask(self, loss: float) -> None:
         """Solve for a predicted loss, and evaluate the answer if it is new."""
-        chosen = solve(self._problem, self._wish.minimise, {**self._wish.limits, LOSS: loss})
+        chosen = self._solver(self._problem, self._wish.minimise, {**self._wish.limits, LOSS: loss})
         self._asked[loss] = chosen
         if chosen is not None and chosen not in self._known:
             self._known[chosen] = self._evaluate(chosen)
