@@ -61,9 +61,7 @@ def search(
         metric: what `max_drop` is about.
         choices: what may differ between layers: bits of weights and activations, channels of groups.
         evaluations: variants that may be made and measured.
-        sampler: who chooses what is measured: milp, a mixed-integer program over the predictions; nsga2, tpe
-            or random, of Optuna, without predictions; qubo, annealing of a binary quadratic model beside
-            milp; or ``module:Class``, a `dimod.Sampler` that does the same.
+        sampler: who chooses what is measured: milp, nsga2, tpe, random, qubo or ``module:Class``.
         finetune: settings of `Finetune`, which trains the variants that you take between pruning and
             quantization.
         trust: whether a sampler of your own may run.
