@@ -377,7 +377,6 @@ class Searched(_Frozen):
     """What a search has found."""
 
     minimised: str
-    """What was to be small: energy, seconds, dram_bytes, flash, file or macs."""
     hardware: str
     original: dict[str, float]
     """Costs of the original as it would be deployed."""
@@ -386,7 +385,6 @@ class Searched(_Frozen):
     evaluated: list[SearchedPoint] = []
     """All that were measured on the way, in that order."""
     notes: list[str] = []
-    """What else there is to say of the search."""
 
     def variants(self) -> str:
         """Return the frontier as a recipe writes it, in YAML; each variant makes the same file by itself."""

@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from compress.seek.problem import Cell, Decision, Link, Problem, gains
@@ -54,6 +54,7 @@ def test_the_least_cost_at_a_loss_is_found(seed: int, count: int, linked: bool, 
 
 
 @given(st.integers(0, 2**32 - 1), st.integers(2, 4))
+@example(934044, 2)  # where more equations than needed misled the solver
 def test_the_least_loss_within_two_costs_is_found(seed: int, count: int) -> None:
     problem = _problem(seed, count, linked=False)
     every = _every(problem)
