@@ -37,7 +37,7 @@ def in_parts(
     """
     found = []
     for size in _sizes(layers, profile, count):
-        divided = tuple(replace(layer, parts=count / size) for layer in layers)
+        divided = tuple(replace(layer, parts=count / size if count else 1.0) for layer in layers)
         found.append((divided, homes(divided, profile, outputs)))
 
     def joules(one: tuple[tuple[LayerWork, ...], Homes]) -> float:
@@ -49,7 +49,7 @@ def in_parts(
 def _sizes(layers: Sequence[LayerWork], profile: Profile, count: int) -> list[int]:
     """Return how many samples at a time are worth trying, the same for every batch that has so many."""
     whole = profile.executes == "onnxruntime"  # which computes each layer for all samples before the next
-    if count == 1 or whole or any(layer.steps > 1 for layer in layers):  # a loop's rounds are no samples
+    if count <= 1 or whole or any(layer.steps > 1 for layer in layers):  # a loop's rounds are no samples
         return [count]
     steps = (round(EACH_UP_TO * 2 ** (step / IN_OCTAVE)) for step in range(1, IN_OCTAVE * count.bit_length()))
     return [*range(1, min(count, EACH_UP_TO) + 1), *(size for size in steps if size <= count)]

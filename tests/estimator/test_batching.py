@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -138,3 +139,8 @@ def test_requests_take_a_step_together_once_there_is_a_cache(body: str) -> None:
     for past, apart in ((0, 9), (64, 1)):
         found = lay_out(graph, {"batch": 9, "past": past}, None)
         assert samples(graph.graph, found.known) == apart
+
+
+def test_an_empty_batch_moves_nothing(build: Callable[..., onnx.ModelProto]) -> None:
+    empty = build("g (float[0,4] x) => (float[0,4] y) { y = Relu(x) }")
+    assert estimate(empty, "tpu-v4i").total.dram_bytes == 0
