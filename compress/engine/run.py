@@ -24,6 +24,7 @@ from compress.errors import (
     CompressError,
     DataError,
     HardwareError,
+    LimitError,
     StoreError,
     TrustError,
     writing,
@@ -86,18 +87,16 @@ def run(
         runner = _Runner(recipe, folder, store, trust)
         with estimator.spending.spending("run") as spent:
             planned, done = [*plan.variants], [runner.result(each) for each in plan.variants]
-            searched = None
+            searched, failed = None, list[VariantResult]()
             if plan.search is not None:
-                found, searched = runner.searched(plan.search)
-                with writing(folder):
-                    (folder / VARIANTS_FILE).write_text(searched.variants(), encoding="utf-8")
+                found, searched, failed = runner.searched(plan.search)
                 planned += found
                 done += [runner.result(each) for each in found]
         grid = recipe.carbon
         results = Results(
             recipe=_described(recipe),
             environment=_environment(recipe),
-            variants=compared([each.variant for each in planned], done),
+            variants=[*compared([each.variant for each in planned], done), *failed],
             searched=searched,
             spent=spent.made,
             carbon=None if grid is None else carbon(done, spent.made, grid.grams_per_kwh),
@@ -138,10 +137,15 @@ class _Runner:
             return failed.model_copy(update={"reason": reason, "log": LOG_FILE})
         return score.model_copy(update={"name": name, "passes": passes, "path": path})
 
-    def searched(self, seek: Seek) -> tuple[list[PlannedVariant], Searched]:
-        """Search for variants; return them, planned, and what was found on the way."""
-        found = read(self.bring(seek) / FRONTIER_FILE, Searched.model_validate_json)
-        return recipes.found(self.recipe, found.points), found
+    def searched(self, seek: Seek) -> tuple[list[PlannedVariant], Searched | None, list[VariantResult]]:
+        """Search for variants; return them, planned, and what was found, or else the failure as a result."""
+        try:
+            found = read(self.bring(seek) / FRONTIER_FILE, Searched.model_validate_json)
+        except LimitError as error:  # the variants that are written down are done all the same
+            return [], None, [VariantResult(name="search", passes=[], status="failed", reason=str(error))]
+        with writing(self.folder):
+            (self.folder / VARIANTS_FILE).write_text(found.variants(), encoding="utf-8")
+        return recipes.found(self.recipe, found.points), found, []
 
     def bring(self, task: Task) -> Path:
         """Return the folder of a task's result: the stored one, or else one that is made now."""

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from compress.errors import InputError, LimitError, first_problem
 from compress.recipe.wanted import Choice, Quantity, Search
+from compress.results import METRICS
 from compress.seek.blind import SAMPLERS, explore
 from compress.seek.frontier import Frontier, Point, spread, undominated
 from compress.seek.journal import Journal
@@ -101,7 +102,13 @@ def find(
         metric: what a limit on the drop is about.
         journal: file that keeps what was measured, so that a search that was stopped goes on.
         trust: whether a sampler that the user names may run.
+
+    Raises:
+        InputError: the drop of another metric is limited.
+        LimitError: nothing keeps the limits.
     """
+    if wanted.limits.drop is not None and metric not in METRICS:
+        raise InputError(f"a search can limit the drop of {', '.join(METRICS)}, not of {metric!r}")
     qubo = None if wanted.sampler in ("milp", *SAMPLERS) else Qubo(wanted.sampler, trust=trust)
     study = Study(model, wanted, metric, Journal(journal))
     limits = wanted.limits.most(study.original)
@@ -110,12 +117,16 @@ def find(
     noise = math.inf if wanted.limits.min_snr is None else 10 ** (-wanted.limits.min_snr / 10)
     within = {name: limit for name, limit in limits.items() if name != "ram"}
     wish = Wish(wanted.minimise, within, study.most_lost, noise, wanted.evaluations)
+    walk = Walk(study.problem, wish, study.evaluated, qubo or solve)
     if wanted.sampler in SAMPLERS:
         made = explore(wanted.sampler, study.problem, wish, study.evaluated)
     else:
-        walk = Walk(study.problem, wish, study.evaluated, qubo or solve)
         walk.go()
         made = walk.points
+    if not made:
+        raise LimitError(
+            f"no variant keeps all limits on {study.profile.id}: {_best_within(walk.least_loss())}"
+        )
     kept = [
         point
         for point in made
@@ -127,6 +138,12 @@ def find(
     return Frontier(
         wanted.minimise, study.profile.id, study.original, points, made, qubo.notes if qubo else []
     )
+
+
+def _best_within(loss: float | None) -> str:
+    if loss is None:
+        return "each can be kept, but not all together"
+    return f"those on costs leave {-10 * math.log10(loss):.1f} dB at best, as predicted"
 
 
 def _closest(points: Sequence[Point]) -> str:

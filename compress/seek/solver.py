@@ -22,6 +22,8 @@ GAP = 1e-4
 """How far from the bound, relative to it, a solution may be."""
 TIE = 1e-3
 """What all loss that is allowed weighs beside the largest cost of one choice."""
+HOPELESS, FINEST = 1e4, 1e-2
+"""Loss from which on more makes no difference, and what counts as one: HiGHS stops within 1e-6 of that."""
 ROOM = 1 + 1e-7
 """What a limit allows for rounding: a choice that meets it exactly keeps it."""
 LOSS = "loss"
@@ -54,7 +56,10 @@ def solve(problem: Problem, minimise: str, limits: Mapping[str, float]) -> Assig
         most.append((-math.inf, limit / scale * ROOM))
     objective = np.zeros(program.size)
     objective[list(costs)] = list(costs.values())
-    objective /= np.abs(objective).max() or 1.0
+    if minimise == LOSS:  # small losses count beside those of what is never to be chosen
+        objective = np.minimum(objective, HOPELESS) / FINEST
+    else:
+        objective /= np.abs(objective).max() or 1.0
     if minimise != LOSS and LOSS in limits:  # of choices that cost the same, the one that loses less
         losses = program.row(LOSS)
         objective[list(losses)] += np.array([*losses.values()]) * (TIE / max(limits[LOSS], 1e-9))

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from compress.seek.frontier import Point
 from compress.seek.problem import Assignment, Problem
-from compress.seek.solver import LOSS, solve
+from compress.seek.solver import LOSS, ROOM, solve
 
 LOSSES = (3e-4, 0.3)
 """Predicted loss of the first and the last point that are asked for."""
@@ -73,9 +73,15 @@ class Walk:
 
     def go(self) -> None:
         """Evaluate as many variants as the wish allows, or until all that are worth it are known."""
+        least = self.least_loss()
+        if least is None:
+            return
         lowest, highest = LOSSES
-        highest = highest if self._wish.drop is not None else min(self._wish.noise, highest)
-        lowest = min(lowest, highest / 100)
+        if self._wish.drop is None and self._wish.noise < math.inf:
+            highest = min(self._wish.noise, highest)
+            lowest = min(lowest, highest / 100)
+        elif least > lowest:  # the costs that are allowed call for more loss than is asked for otherwise
+            lowest, highest = least, max(highest, 2 * least)
         first = min(FIRST, self._wish.evaluations)
         for number in range(first):
             self._ask(lowest * (highest / lowest) ** (number / max(first - 1, 1)))
@@ -84,6 +90,11 @@ class Walk:
             if between is None:
                 break
             self._ask(between)
+
+    def least_loss(self) -> float | None:
+        """Return the least predicted loss at which the limits on costs are kept; None if they never are."""
+        chosen = solve(self._problem, LOSS, self._wish.limits)
+        return None if chosen is None else self._problem.added(chosen) * ROOM
 
     def _ask(self, loss: float) -> None:
         """Solve for a predicted loss, and evaluate the answer if it is new."""
@@ -113,11 +124,6 @@ class Walk:
                 gaps.append((span, math.sqrt(low * high)))
         gaps.sort(reverse=True)
         yield from (loss for _, loss in gaps)
-
-
-def least_loss(problem: Problem, limits: Mapping[str, float]) -> Assignment | None:
-    """Return the assignment with the least predicted loss that keeps the limits; None if none does."""
-    return solve(problem, LOSS, limits)
 
 
 def blocking(problem: Problem, limits: Mapping[str, float]) -> Sequence[str]:

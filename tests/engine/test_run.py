@@ -242,6 +242,31 @@ def test_a_failed_variant_is_reported_while_the_others_finish(recipe: Path) -> N
     assert status["late"] == ("done", "")
 
 
+def test_a_search_runs_behind_the_variants_and_finds_what_a_recipe_can_hold(recipe: Path) -> None:
+    recipe.write_text(f"{RECIPE}search: {{limits: {{min_snr: 10}}, hardware: gap9, evaluations: 3}}\n")
+    results = compress.run(recipe, recipe.parent / "out")
+    assert results.searched is not None
+    names = [point.name for point in results.searched.points if point.passes]
+    assert names and [variant.name for variant in results.variants][-len(names) :] == names
+    pasted = recipe.with_name("pasted.yaml")
+    settings = RECIPE.partition("variants:")[0]
+    pasted.write_text(settings + (recipe.parent / "out/variants.yaml").read_text())
+    compress.run(pasted, recipe.parent / "again")
+    for name in names:
+        made = [recipe.parent / folder / name / "model.onnx" for folder in ("out", "again")]
+        assert made[0].read_bytes() == made[1].read_bytes()
+
+
+def test_a_search_that_finds_nothing_loses_no_other_variant(recipe: Path) -> None:
+    recipe.write_text(f"{RECIPE}search: {{limits: {{flash: 1 B}}, hardware: gap9, evaluations: 2}}\n")
+    results = compress.run(recipe, recipe.parent / "out")
+    status = {variant.name: (variant.status, variant.reason) for variant in results.variants}
+    assert status["int8"] == ("done", "")
+    assert status["search"][0] == "failed"
+    assert "no variant keeps the limits on gap9: flash" in status["search"][1]
+    assert Results.load(recipe.parent / "out/results.json").variants == results.variants
+
+
 def test_a_variant_that_no_longer_changes_anything_leaves_no_file(recipe: Path) -> None:
     folder, chosen = recipe.parent / "out", RECIPE + "  last: [{}]\n"
     for passes, there in (("int8-weights", True), ("{int4-weights: {exclude: ['*']}}", False)):

@@ -174,6 +174,13 @@ def test_an_unreachable_limit_is_told_with_what_is_reachable(cnn: Model) -> None
         search(cnn, hardware="stm32u575", limits={"ram": "1 B"}, choices=["bits"], evaluations=2)
 
 
+def test_limits_on_costs_alone_lead_as_far_as_they_must(cnn: Model) -> None:
+    found = search(cnn, hardware="stm32u575", limits={"macs": "10%"}, choices=["channels"], evaluations=2)
+    assert all(point.found["macs"] <= 0.1 * found.original["macs"] for point in found)
+    with pytest.raises(LimitError, match=r"no variant keeps all limits on stm32u575: .* dB at best"):
+        search(cnn, hardware="stm32u575", limits={"macs": "10%"}, min_snr=40, choices=["channels"])
+
+
 @pytest.mark.parametrize(
     ("settings", "complaint"),
     [
@@ -183,6 +190,7 @@ def test_an_unreachable_limit_is_told_with_what_is_reachable(cnn: Model) -> None
         ({"choices": ["ranks"]}, "choices"),
         ({"max_drop": "little"}, "not a limit"),
         ({"evaluations": 0}, "evaluations"),
+        ({"max_drop": 0.1, "metric": "bleu"}, "not of 'bleu'"),
     ],
 )
 def test_wrong_settings_are_refused(cnn: Model, settings: dict[str, Any], complaint: str) -> None:

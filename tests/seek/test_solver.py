@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from compress.seek.loss import UNKNOWN
 from compress.seek.problem import Cell, Decision, Link, Problem, gains
 from compress.seek.solver import LOSS, solve
 
@@ -90,3 +91,10 @@ def test_an_option_gains_only_where_it_costs_less_than_all_before_it() -> None:
     assert gains([cell], ["energy"], 0, 1)
     assert not gains([cell], ["energy"], 0, 2)
     assert gains([cell], ["energy"], 1, 1)
+
+
+def test_small_losses_are_told_apart_beside_what_is_never_chosen() -> None:
+    decisions = [Decision("weights", f"layer {place}", (32.0, 8.0, 4.0)) for place in range(3)]
+    losses = [np.array([3e-5, 1e-5, UNKNOWN]) for _ in decisions]
+    problem = Problem(decisions, losses, [])
+    assert solve(problem, LOSS, {}) == (1, 1, 1)
