@@ -18,7 +18,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from compress.errors import InputError, PassError, RecipeError, did_you_mean, first_problem
-from compress.estimator.files import profile_id
+from compress.estimator.files import ids, is_file, profile_id
 from compress.passes.base import Pass, get
 from compress.recipe import document, references
 from compress.recipe.budget import Budget
@@ -95,6 +95,9 @@ def of_search(
         InputError: something is wrong with it.
     """
     limits = {name: value for name, value in wanted["limits"].items() if value is not None}
+    hardware = wanted["hardware"]
+    if not (Path(hardware).is_file() if is_file(hardware) else hardware in ids()):
+        raise InputError(f"unknown hardware {hardware!r}{did_you_mean(hardware, ids())}")
     try:
         return Recipe(
             version=1,
@@ -103,7 +106,7 @@ def of_search(
             model=model,
             data=DataFunctions(calibration=calibration, evaluation=evaluation),
             metric=MetricChoice(name=metric) if metric else None,
-            hardware=(wanted["hardware"],),
+            hardware=(hardware,),
             search=Search.model_validate({**wanted, "limits": limits}),
             variants=(),
         )

@@ -40,7 +40,7 @@ def resolve(node: Node, home: Path, steps: tuple[int | str, ...] = ()) -> Node:
             return _function(_rebased(node, home), home)
         case ("metric",) | ("metric", "name") if ".py" in node.value:
             return _function(_rebased(node, home), home)
-        case ("hardware", _) | ("budget", "hardware") | ("variants", _, "budget", "hardware"):
+        case ("hardware", _) | ("budget" | "search", "hardware") | ("variants", _, "budget", "hardware"):
             return _hardware(_rebased(node, home) if files.is_file(node.value) else node, home)
     return node
 

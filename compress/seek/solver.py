@@ -7,8 +7,11 @@ axis of the table: so a cost that several decisions determine together stays exa
 
 from __future__ import annotations
 
+import ctypes
 import math
-from collections.abc import Mapping
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 from scipy import optimize, sparse
@@ -63,18 +66,37 @@ def solve(problem: Problem, minimise: str, limits: Mapping[str, float]) -> Assig
     if minimise != LOSS and LOSS in limits:  # of choices that cost the same, the one that loses less
         losses = program.row(LOSS)
         objective[list(losses)] += np.array([*losses.values()]) * (TIE / max(limits[LOSS], 1e-9))
-    found = optimize.milp(
-        objective,
-        integrality=np.arange(program.size) < program.binaries,
-        bounds=optimize.Bounds(0, 1),
-        constraints=optimize.LinearConstraint(_matrix(rows, program.size), *np.array(most).T),
-        options={"time_limit": SECONDS, "mip_rel_gap": GAP},
-    )
+    with stdout_apart():
+        found = optimize.milp(
+            objective,
+            integrality=np.arange(program.size) < program.binaries,
+            bounds=optimize.Bounds(0, 1),
+            constraints=optimize.LinearConstraint(_matrix(rows, program.size), *np.array(most).T),
+            options={"time_limit": SECONDS, "mip_rel_gap": GAP},
+        )
     if found.x is None:
         if found.status == 1:
             raise LimitError(f"no choice was found within {SECONDS:.0f} s; offer fewer choices")
         return None
     return program.assignment(found.x)
+
+
+@contextmanager
+def stdout_apart() -> Iterator[None]:
+    """Send what native code writes to stdout to stderr: HiGHS leaves a debugging line there now and then."""
+    if os.name != "posix":
+        yield
+        return
+    flush = ctypes.CDLL(None).fflush
+    flush(None)
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        flush(None)
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 class _Program:

@@ -268,3 +268,25 @@ def test_a_damaged_recipe_is_a_recipe_or_one_message(at: int, cut: int, piece: s
         recipe.load(path)
     except RecipeError as error:
         assert str(error).startswith("recipe.yaml:") and "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ("{hardware: stm32u57}", "unknown hardware 'stm32u57'; did you mean 'stm32u575'?"),
+        ("{limits: {drop: 1%}}", "a limit on the drop needs a metric that has a name"),
+        ("{limits: {flash: 3 J}}", "'J' is not a unit of flash"),
+        ("{finetune: {epoch: 3}}", "epoch"),
+        ("{evaluations: 0}", "evaluations"),
+    ],
+)
+def test_what_is_searched_for_is_checked_before_anything_runs(
+    write: Write, complaint: Complaint, search: str, found: str
+) -> None:
+    told = complaint(write(f"{HEAD}data: net.py:data\nsearch: {search}\n"))
+    assert found in told
+    assert ":4:" in told
+
+
+def test_a_search_needs_calibration_data(write: Write, complaint: Complaint) -> None:
+    assert "a search needs calibration data; add 'data'" in complaint(write(f"{HEAD}search: {{}}\n"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from compress.seek.loss import UNKNOWN
 from compress.seek.problem import Cell, Decision, Link, Problem, gains
-from compress.seek.solver import LOSS, solve
+from compress.seek.solver import LOSS, solve, stdout_apart
 
 
 def _problem(seed: int, count: int, *, linked: bool) -> Problem:
@@ -98,3 +99,13 @@ def test_small_losses_are_told_apart_beside_what_is_never_chosen() -> None:
     losses = [np.array([3e-5, 1e-5, UNKNOWN]) for _ in decisions]
     problem = Problem(decisions, losses, [])
     assert solve(problem, LOSS, {}) == (1, 1, 1)
+
+
+def test_what_native_code_prints_is_no_result(capfd: pytest.CaptureFixture[str]) -> None:
+    print("before", flush=True)
+    with stdout_apart():
+        ctypes.CDLL(None).puts(b"native")
+    print("after", flush=True)
+    found = capfd.readouterr()
+    assert found.out == "before\nafter\n"
+    assert "native" in found.err
