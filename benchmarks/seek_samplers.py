@@ -87,7 +87,7 @@ def compare(name: str, hardware: str, evaluations: int) -> str:
         points = explore(sampler, study.problem, wish, study.evaluated)
         volumes[sampler] = hypervolume(points, study.original["energy"])
     told = ", ".join(f"{sampler} {volume:.3f}" for sampler, volume in volumes.items())
-    return f"{name} on {hardware}, {evaluations} evaluations, {len(walk.points)} of them asked for by milp: {told}"
+    return f"{name} on {hardware}, {evaluations} evaluations, milp asked for {len(walk.points)}: {told}"
 
 
 def main() -> None:
